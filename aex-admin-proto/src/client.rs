@@ -1,0 +1,325 @@
+//! The async JSON-RPC client: pipelines calls over one Unix socket, coalesces their writes, and
+//! connects again when the other side comes back.
+//!
+//! It never repeats a call by itself: a call whose connection broke ends as [`CallError::Lost`], and
+//! the caller, who knows whether the method is idempotent, uses [`Client::call_until`] to ask again.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::frame::{self, Decoder, FrameError};
+use crate::rpc::{Outgoing, Reply, RpcError};
+
+/// Most calls under way at once; one more is refused as [`CallError::Busy`].
+pub const MAX_IN_FLIGHT: usize = 4096;
+
+const FIRST_RETRY: Duration = Duration::from_millis(5);
+const LAST_RETRY: Duration = Duration::from_millis(250);
+
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// There is no connection, and none came in time. The call was not sent.
+    #[error("not connected to {0}")]
+    NotConnected(PathBuf),
+    /// The connection broke, or time ran out, after the call was sent: it may have been carried out.
+    #[error("no answer: the connection was lost")]
+    Lost,
+    #[error("no answer in time")]
+    Timeout,
+    #[error("too many calls under way")]
+    Busy,
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    #[error("call cannot be framed: {0}")]
+    Frame(#[from] FrameError),
+    #[error("answer is not of the expected form: {0}")]
+    Answer(serde_json::Error),
+}
+
+type Answered = Result<Box<RawValue>, CallError>;
+
+#[derive(Default)]
+struct Shared {
+    /// Frames not written yet.
+    out: Vec<u8>,
+    waiting: HashMap<u64, oneshot::Sender<Answered>>,
+    next_id: u64,
+}
+
+struct Inner {
+    path: PathBuf,
+    shared: Mutex<Shared>,
+    to_write: Notify,
+    /// Number of the connection that is up, counted from 1; 0 while there is none.
+    connection: watch::Sender<u64>,
+}
+
+/// A handle; clones share the connection. The tasks behind it end when the last handle is dropped.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+    _alive: Arc<watch::Sender<()>>,
+}
+
+impl Client {
+    /// A client that connects in the background, and again whenever the connection breaks. Needs a
+    /// tokio runtime.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        Self::start(path, None)
+    }
+
+    /// A client whose first connection is up; for commands that should fail at once.
+    ///
+    /// # Errors
+    /// The connect's own error.
+    pub async fn connect(path: &Path) -> std::io::Result<Self> {
+        let stream = UnixStream::connect(path).await?;
+        Ok(Self::start(path, Some(stream)))
+    }
+
+    fn start(path: &Path, first: Option<UnixStream>) -> Self {
+        let inner = Arc::new(Inner {
+            path: path.to_owned(),
+            shared: Mutex::new(Shared::default()),
+            to_write: Notify::new(),
+            connection: watch::Sender::new(u64::from(first.is_some())),
+        });
+        let (alive, mut dropped) = watch::channel(());
+        let keeper = Arc::clone(&inner);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = keep_connected(&keeper, first) => {}
+                _ = dropped.changed() => {}
+            }
+        });
+        Self {
+            inner,
+            _alive: Arc::new(alive),
+        }
+    }
+
+    /// Watches the connection: its number, counted from 1, or 0 while there is none.
+    #[must_use]
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.inner.connection.subscribe()
+    }
+
+    /// One call, sent at most once. `limit` covers waiting for a connection and for the answer.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call<P, R>(
+        &self,
+        method: &str,
+        params: &P,
+        limit: Duration,
+    ) -> Result<R, CallError>
+    where
+        P: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        let mut sent = false;
+        let exchange = async {
+            self.connected().await;
+            let answer = self.send(method, params)?;
+            sent = true;
+            answer.await.unwrap_or(Err(CallError::Lost))
+        };
+        let answer = match timeout(limit, exchange).await {
+            Ok(answer) => answer?,
+            Err(_) if sent => return Err(CallError::Timeout),
+            Err(_) => return Err(CallError::NotConnected(self.inner.path.clone())),
+        };
+        serde_json::from_str(answer.get()).map_err(CallError::Answer)
+    }
+
+    /// As [`Client::call`], but sent again when the connection breaks before the answer. For methods
+    /// that are idempotent.
+    ///
+    /// # Errors
+    /// See [`CallError`]; never [`CallError::Lost`].
+    pub async fn call_until<P, R>(
+        &self,
+        method: &str,
+        params: &P,
+        limit: Duration,
+    ) -> Result<R, CallError>
+    where
+        P: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        let again = async {
+            loop {
+                match self.call(method, params, limit).await {
+                    Err(CallError::Lost) => {}
+                    done => return done,
+                }
+            }
+        };
+        timeout(limit, again)
+            .await
+            .unwrap_or(Err(CallError::Timeout))
+    }
+
+    /// A call that wants no answer. Lost in silence when there is no connection.
+    ///
+    /// # Errors
+    /// The message cannot be framed.
+    pub fn notify<P: Serialize + ?Sized>(
+        &self,
+        method: &str,
+        params: &P,
+    ) -> Result<(), FrameError> {
+        if *self.inner.connection.borrow() == 0 {
+            return Ok(());
+        }
+        frame::encode(
+            &Outgoing::notification(method, params),
+            &mut self.inner.lock().out,
+        )?;
+        self.inner.to_write.notify_one();
+        Ok(())
+    }
+
+    async fn connected(&self) {
+        if *self.inner.connection.borrow() != 0 {
+            return;
+        }
+        let mut connection = self.connections();
+        // The sender lives in `inner`, which this handle holds.
+        let _ = connection.wait_for(|&number| number != 0).await;
+    }
+
+    fn send<P: Serialize + ?Sized>(
+        &self,
+        method: &str,
+        params: &P,
+    ) -> Result<oneshot::Receiver<Answered>, CallError> {
+        let (sender, receiver) = oneshot::channel();
+        let mut shared = self.inner.lock();
+        if shared.waiting.len() >= MAX_IN_FLIGHT {
+            // Callers that gave up leave their entry behind until it is answered.
+            shared.waiting.retain(|_, waiter| !waiter.is_closed());
+            if shared.waiting.len() >= MAX_IN_FLIGHT {
+                return Err(CallError::Busy);
+            }
+        }
+        shared.next_id += 1;
+        let id = shared.next_id;
+        frame::encode(&Outgoing::call(id, method, params), &mut shared.out)?;
+        shared.waiting.insert(id, sender);
+        drop(shared);
+        self.inner.to_write.notify_one();
+        Ok(receiver)
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // Nothing panics while it holds the lock; a poisoned one is still whole.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lose_all(&self) {
+        self.connection.send_replace(0);
+        let mut shared = self.lock();
+        shared.out.clear();
+        shared.waiting.clear();
+    }
+}
+
+async fn keep_connected(inner: &Inner, mut next: Option<UnixStream>) {
+    let mut number = 0;
+    let mut pause = FIRST_RETRY;
+    loop {
+        let stream = match next.take() {
+            Some(stream) => Ok(stream),
+            None => UnixStream::connect(&inner.path).await,
+        };
+        if let Ok(stream) = stream {
+            number += 1;
+            pause = FIRST_RETRY;
+            inner.connection.send_replace(number);
+            let (reader, writer) = stream.into_split();
+            tokio::select! {
+                () = read_answers(inner, reader) => {}
+                () = write_calls(inner, writer) => {}
+            }
+            inner.lose_all();
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LAST_RETRY);
+    }
+}
+
+async fn write_calls(inner: &Inner, mut writer: OwnedWriteHalf) {
+    let mut batch = Vec::new();
+    loop {
+        std::mem::swap(&mut batch, &mut inner.lock().out);
+        if batch.is_empty() {
+            inner.to_write.notified().await;
+            // Callers that are ready now add theirs to the same write.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        if writer.write_all(&batch).await.is_err() {
+            return;
+        }
+        batch.clear();
+    }
+}
+
+async fn read_answers(inner: &Inner, mut reader: OwnedReadHalf) {
+    let mut decoder = Decoder::default();
+    loop {
+        let buffer = decoder.buffer();
+        buffer.reserve(16 * 1024);
+        match reader.read_buf(buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        let mut shared = inner.lock();
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(frame)) => {
+                    if deliver(&mut shared, frame).is_none() {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Nothing: the other side does not speak the protocol.
+fn deliver(shared: &mut Shared, frame: &[u8]) -> Option<()> {
+    let reply: Reply<'_> = serde_json::from_slice(frame).ok()?;
+    let waiter = shared.waiting.remove(&reply.id?);
+    let answer = match (reply.result, reply.error) {
+        (Some(result), None) => Ok(result.to_owned()),
+        (None, Some(error)) => Err(error.into()),
+        _ => return None,
+    };
+    if let Some(waiter) = waiter {
+        // The caller may have gone.
+        let _ = waiter.send(answer);
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests;

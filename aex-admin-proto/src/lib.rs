@@ -1,0 +1,23 @@
+//! What the four AEX programs say to each other, and nothing else.
+//!
+//! Owns: the JSON-RPC 2.0 envelope ([`rpc`]), its size-capped framing ([`frame`]), the methods and
+//! their parameters ([`worker`], [`egress`], [`operator`]), refusals as data ([`refusal`]), tickets
+//! ([`ticket`]), the async client ([`client`]), where files lie ([`places`]), and the one reader of
+//! the clock ([`clock`]).
+//!
+//! Absent on purpose: any decision. No policy, price or ledger rule is made here.
+
+pub mod client;
+pub mod clock;
+pub mod egress;
+pub mod frame;
+pub mod id;
+pub mod operator;
+pub mod places;
+pub mod refusal;
+pub mod rpc;
+pub mod ticket;
+pub mod worker;
+
+pub use id::{HoldId, TokenDigest};
+pub use refusal::Refusal;

@@ -1,0 +1,362 @@
+//! What an operator (or, for the reads, an auditor) may ask of `aex-admin`. Money is in whole
+//! micro-dollars, times are Unix milliseconds unless the name says otherwise.
+
+use serde::{Deserialize, Serialize};
+
+/// Methods, with their parameters and answers.
+pub mod method {
+    /// [`super::CreateParams`] → [`super::TokenReply`].
+    pub const AGENT_CREATE: &str = "agent.create";
+    /// `{}` → [`super::AgentList`]. Auditors too.
+    pub const AGENT_LIST: &str = "agent.list";
+    /// [`super::NameParams`] → [`super::AgentView`]. Auditors too.
+    pub const AGENT_SHOW: &str = "agent.show";
+    /// [`super::SetParams`] → [`super::AgentView`].
+    pub const AGENT_SET: &str = "agent.set";
+    /// [`super::RotateParams`] → [`super::TokenReply`].
+    pub const AGENT_ROTATE_TOKEN: &str = "agent.rotate_token";
+    /// [`super::NameParams`] → [`super::AgentView`].
+    pub const AGENT_PAUSE: &str = "agent.pause";
+    /// [`super::NameParams`] → [`super::AgentView`].
+    pub const AGENT_RESUME: &str = "agent.resume";
+    /// [`super::NameParams`] → [`super::AgentView`]. Pause, and cut what is open.
+    pub const AGENT_SEVER: &str = "agent.sever";
+    /// [`super::NameParams`] → [`super::AgentView`]. Closes it; the name stays taken.
+    pub const AGENT_DELETE: &str = "agent.delete";
+    /// [`super::NameParams`] → [`super::TokenList`]. Auditors too.
+    pub const TOKEN_LIST: &str = "token.list";
+    /// [`super::TokenCreateParams`] → [`super::TokenReply`]. A further token of the same agent.
+    pub const TOKEN_CREATE: &str = "token.create";
+    /// [`super::TokenIdParams`] → [`super::TokenView`].
+    pub const TOKEN_REVOKE: &str = "token.revoke";
+    /// `{}` → [`super::Status`]. Auditors too.
+    pub const STATUS: &str = "kernel.status";
+    /// `{}` → [`super::Metrics`]. Auditors too.
+    pub const METRICS: &str = "kernel.metrics";
+    /// [`super::TailParams`] → [`super::Tail`]. Auditors too.
+    pub const LEDGER_TAIL: &str = "ledger.tail";
+    /// `{}` → [`super::AuditReport`]. Auditors too.
+    pub const LEDGER_AUDIT: &str = "ledger.audit";
+    /// `{}` → [`super::ModelList`]. Auditors too.
+    pub const MODEL_LIST: &str = "models.list";
+    /// [`super::ConfigText`] → [`super::ConfigSummary`], or error `BAD_CONFIG`.
+    pub const CONFIG_CHECK: &str = "config.check";
+    /// `{}` → [`super::ConfigSummary`], or error `BAD_CONFIG`; the old one then stays in force.
+    pub const CONFIG_RELOAD: &str = "config.reload";
+    /// `{}` → the OpenRPC document. Auditors too.
+    pub const DISCOVER: &str = "rpc.discover";
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Passthrough {
+    #[default]
+    Deny,
+    /// May bring its own provider key, else the operator's is used.
+    Allow,
+    /// Must bring its own.
+    Require,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentState {
+    Active,
+    Paused,
+    /// Deleted: its history stays, its name stays taken.
+    Closed,
+}
+
+/// What an agent may do. Absent: no limit, or the default of models.yaml's `limits`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_models: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passthrough: Option<Passthrough>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens_per_minute: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_output_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streaming: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_tools: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vision: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateParams {
+    pub name: String,
+    pub budget_micro: i64,
+    /// Requests in any 60 seconds.
+    pub rpm: u64,
+    /// The token's life, in seconds; absent: it does not expire.
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
+    #[serde(default)]
+    pub settings: Settings,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NameParams {
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SetParams {
+    pub name: String,
+    /// The new budget; not together with `add_micro`.
+    pub budget_micro: Option<i64>,
+    /// Added to the budget; may be negative.
+    pub add_micro: Option<i64>,
+    pub rpm: Option<u64>,
+    /// What is present replaces; what is absent stays.
+    pub settings: Settings,
+    /// Names of settings to clear, back to the default.
+    pub clear: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateParams {
+    pub name: String,
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
+    /// The old tokens stay valid this long; absent: they end now.
+    #[serde(default)]
+    pub grace_s: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenCreateParams {
+    pub name: String,
+    #[serde(default)]
+    pub ttl_s: Option<u64>,
+    /// What it is for, shown in `token list`: `run`, ….
+    #[serde(default)]
+    pub label: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenIdParams {
+    pub id: i64,
+}
+
+/// The one answer that carries a token: it is shown once and stored nowhere.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenReply {
+    pub name: String,
+    pub token: String,
+    pub token_id: i64,
+    pub expires_at_ms: Option<i64>,
+    pub budget_micro: i64,
+    pub rpm: u64,
+    pub settings: Settings,
+}
+
+impl std::fmt::Debug for TokenReply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TokenReply({}, redacted)", self.name)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentView {
+    pub name: String,
+    pub state: AgentState,
+    pub budget_micro: i64,
+    pub spent_micro: i64,
+    /// Open holds, rounded up.
+    pub reserved_micro: i64,
+    /// Budget less spent less held, in whole micro-dollars; negative after an overrun.
+    pub remaining_micro: i64,
+    pub rpm: u64,
+    pub settings: Settings,
+    pub created_at_ms: i64,
+    pub in_flight: u64,
+    /// Requests and tokens that count in the last 60 seconds.
+    pub requests_last_minute: u64,
+    pub tokens_last_minute: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentList {
+    pub agents: Vec<AgentView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenView {
+    pub id: i64,
+    pub agent: String,
+    pub label: String,
+    pub created_at_ms: i64,
+    pub expires_at_ms: Option<i64>,
+    pub revoked: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenList {
+    pub tokens: Vec<TokenView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerView {
+    pub worker: u32,
+    pub pid: u32,
+    pub in_flight: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    /// `advisory` in user mode (one uid for all), `enforced` under systemd.
+    pub boundary: String,
+    pub ready: bool,
+    /// What is missing, when not ready.
+    pub why: Option<String>,
+    pub pid: u32,
+    pub uptime_ms: u64,
+    pub egress_pid: Option<u32>,
+    /// Providers for which an operator's key is loaded.
+    pub operator_keys: Vec<String>,
+    pub workers: Vec<WorkerView>,
+    pub agents: u64,
+    pub open_holds: u64,
+    pub waiting: u64,
+    pub events: i64,
+    pub ledger: String,
+    pub config_generation: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    pub uptime_ms: u64,
+    pub reserves: u64,
+    pub granted: u64,
+    /// By refusal code.
+    pub refused: std::collections::BTreeMap<String, u64>,
+    /// By basis: exact, estimated, ceiling, released.
+    pub settled: std::collections::BTreeMap<String, u64>,
+    /// Bills above their hold.
+    pub overruns: u64,
+    /// Calls outside the caller's role.
+    pub role_violations: u64,
+    pub outside_updates: u64,
+    pub commits: u64,
+    pub operations: u64,
+    pub open_holds: u64,
+    pub waiting: u64,
+    pub spent_micro: i64,
+    pub held_micro: i64,
+    pub agents: Vec<AgentView>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TailParams {
+    /// Events after this id; absent: the last `limit`.
+    pub after: Option<i64>,
+    /// At most 1000.
+    pub limit: Option<u32>,
+    /// Wait up to [`crate::worker::POLL_MS`] for one when there is none.
+    pub follow: bool,
+}
+
+/// One event, as the ledger has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventView {
+    pub id: i64,
+    pub at_ms: i64,
+    pub agent: Option<String>,
+    pub action: String,
+    pub cost_micro: i64,
+    pub cost_pico: i64,
+    pub hold: Option<String>,
+    pub detail: serde_json::Value,
+    /// SHA-256, 64 hexadecimal digits.
+    pub hash: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tail {
+    pub events: Vec<EventView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Name of the property, e.g. `spent_equals_commits`.
+    pub property: String,
+    pub agent: Option<String>,
+    pub event: Option<i64>,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditReport {
+    pub ok: bool,
+    pub events: i64,
+    pub agents: u64,
+    pub spent_micro: i64,
+    /// Hash of the last event.
+    pub head: String,
+    pub violations: Vec<Finding>,
+    /// Changes made from outside (UPDATE in the sqlite3 shell), and the like.
+    pub warnings: Vec<Finding>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelView {
+    pub name: String,
+    pub provider: String,
+    pub upstream_model: String,
+    /// `models.yaml`, `catalogue`, `free`, or `none`: then it is refused.
+    pub price_source: String,
+    /// Picodollars a token: 1 USD per million tokens is 1,000,000.
+    pub input_pico: Option<u64>,
+    pub cached_input_pico: Option<u64>,
+    pub output_pico: Option<u64>,
+    pub max_output_tokens: Option<u64>,
+    pub context_window: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelList {
+    pub models: Vec<ModelView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigText {
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigSummary {
+    pub providers: u64,
+    pub models: u64,
+    /// Things that are allowed but probably not meant (a model without a price, …).
+    pub warnings: Vec<String>,
+}
+
+/// `run/daemon.json`: what the user-mode supervisor says of itself, for `aex status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonState {
+    pub pid: u32,
+    /// Address that agents connect to, e.g. `127.0.0.1:9000`.
+    pub listen: String,
+    pub workers: u32,
+}

@@ -1,0 +1,103 @@
+//! Where AEX keeps things: one home in user mode, the system's directories in system mode.
+
+use std::path::{Path, PathBuf};
+
+/// Every path that a program of AEX touches. In user mode all lie below one 0700 directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The home of user mode; in system mode the state directory.
+    pub home: PathBuf,
+    pub config_file: PathBuf,
+    pub ledger: PathBuf,
+    /// One 0600 file a provider, named after it.
+    pub keys: PathBuf,
+    /// Sockets, pids, journal.
+    pub run: PathBuf,
+    pub logs: PathBuf,
+}
+
+impl Places {
+    #[must_use]
+    pub fn user(home: &Path) -> Self {
+        Self {
+            home: home.to_owned(),
+            config_file: home.join("config/models.yaml"),
+            ledger: home.join("aex.db"),
+            keys: home.join("keys"),
+            run: home.join("run"),
+            logs: home.join("logs"),
+        }
+    }
+
+    #[must_use]
+    pub fn system() -> Self {
+        Self {
+            home: "/var/lib/aex".into(),
+            config_file: "/etc/aex/models.yaml".into(),
+            ledger: "/var/lib/aex/aex.db".into(),
+            keys: "/etc/aex/keys".into(),
+            run: "/run/aex".into(),
+            logs: "/var/log/aex".into(),
+        }
+    }
+
+    /// `$AEX_HOME`, else `~/.aex`; nothing when neither variable is set.
+    #[must_use]
+    pub fn from_environment() -> Option<Self> {
+        let set = |name| {
+            std::env::var_os(name)
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
+        let home = set("AEX_HOME").or_else(|| set("HOME").map(|home| home.join(".aex")))?;
+        Some(Self::user(&home))
+    }
+
+    /// Operators' socket of `aex-admin`.
+    #[must_use]
+    pub fn operator_socket(&self) -> PathBuf {
+        self.run.join("admin.sock")
+    }
+
+    /// Auditors' socket of `aex-admin`: reads only.
+    #[must_use]
+    pub fn auditor_socket(&self) -> PathBuf {
+        self.run.join("audit.sock")
+    }
+
+    /// Workers' socket of `aex-admin`.
+    #[must_use]
+    pub fn worker_socket(&self) -> PathBuf {
+        self.run.join("worker.sock")
+    }
+
+    /// The egress's socket of `aex-admin`.
+    #[must_use]
+    pub fn egress_role_socket(&self) -> PathBuf {
+        self.run.join("egress-admin.sock")
+    }
+
+    /// HTTP of `aex-egress`, for workers.
+    #[must_use]
+    pub fn egress_socket(&self) -> PathBuf {
+        self.run.join("egress.sock")
+    }
+
+    /// Dispatch journal of `aex-egress`.
+    #[must_use]
+    pub fn egress_journal(&self) -> PathBuf {
+        self.run.join("egress.journal")
+    }
+
+    /// Lock and pid of the supervisor in user mode.
+    #[must_use]
+    pub fn daemon_pid(&self) -> PathBuf {
+        self.run.join("daemon.pid")
+    }
+
+    /// What the supervisor says of itself: JSON, see `operator::DaemonState`.
+    #[must_use]
+    pub fn daemon_state(&self) -> PathBuf {
+        self.run.join("daemon.json")
+    }
+}

@@ -1,0 +1,71 @@
+//! Why the kernel refused a request, as data. `aex-admin` decides which; `aex-proxy` turns each into
+//! HTTP in one table. Amounts are micro-dollars, times milliseconds.
+
+use serde::{Deserialize, Serialize};
+
+/// The first rule a request broke, in the documented order of `aex-admin`'s core.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "refusal", rename_all = "snake_case")]
+pub enum Refusal {
+    #[error("the same reservation id was used for another request")]
+    HoldIdReused,
+    #[error("Invalid API token")]
+    InvalidToken,
+    #[error("API token has expired")]
+    TokenExpired,
+    #[error("Agent is paused")]
+    AgentPaused,
+    /// Only agents without a whitelist learn that a model does not exist.
+    #[error("no such model: {model}")]
+    ModelNotFound { model: String },
+    #[error("Model not allowed")]
+    ModelNotAllowed { model: String },
+    #[error("Model not priced")]
+    ModelNotPriced { model: String },
+    /// `capability` is `streaming`, `tools`, `tool NAME`, `vision`, …
+    #[error("Capability not allowed: {capability}")]
+    CapabilityNotAllowed { capability: String },
+    #[error("Passthrough mode not enabled for this agent")]
+    PassthroughNotEnabled,
+    #[error("Provider key required")]
+    ProviderKeyRequired,
+    /// A parameter, or a bound on one, that this model, provider or agent does not take.
+    #[error("{message}")]
+    InvalidRequest {
+        message: String,
+        param: Option<String>,
+    },
+    #[error("body too large: {limit_bytes} bytes at most")]
+    BodyTooLarge { limit_bytes: u64 },
+    #[error("Concurrency limit exceeded")]
+    ConcurrencyLimit { limit: u64 },
+    #[error("RPM Rate limit exceeded")]
+    RequestRate { limit: u64, retry_after_ms: u64 },
+    /// `never`: the request is larger than the whole window, so waiting cannot help.
+    #[error("TPM Rate limit exceeded")]
+    TokenRate {
+        limit: u64,
+        remaining: u64,
+        retry_after_ms: u64,
+        never: bool,
+    },
+    /// It would not fit even with every hold freed.
+    #[error("Insufficient budget")]
+    InsufficientBudget {
+        scope: String,
+        needed_micro: i64,
+        remaining_micro: i64,
+        affordable_output_tokens: u64,
+    },
+    /// It would fit but for money that is held, and none came free in time.
+    #[error("Budget held by requests in flight")]
+    BudgetHeld {
+        scope: String,
+        needed_micro: i64,
+        free_micro: i64,
+        held_micro: i64,
+    },
+    /// The caller gave up the wait (`worker.cancel`).
+    #[error("cancelled")]
+    Cancelled,
+}

@@ -1,0 +1,262 @@
+//! What a worker may ask of `aex-admin`: exactly what one request needs.
+//!
+//! A worker sends *facts* about a request (sizes, names, caps), never its text. The bound, the price
+//! and every rule are `aex-admin`'s.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{HoldId, Refusal, TokenDigest};
+
+/// Long poll: answers at once when `known` differs from the generation in force, else when that
+/// changes or after [`POLL_MS`]. The first call also introduces the worker.
+pub const SETTINGS: &str = "worker.settings";
+/// [`ReserveParams`] → [`ReserveReply`]. Idempotent by `id`.
+pub const RESERVE: &str = "worker.reserve";
+/// [`CancelParams`] → `{}`. Ends the wait of a reserve; a hold already granted stays.
+pub const CANCEL: &str = "worker.cancel";
+/// [`SettleParams`] → [`SettleReply`]. Idempotent by `id`.
+pub const SETTLE: &str = "worker.settle";
+/// [`ReclaimParams`] → [`ReclaimReply`]. After a reconnect: these requests are alive and mine.
+pub const RECLAIM: &str = "worker.reclaim";
+/// [`ModelsParams`] → [`ModelsReply`].
+pub const MODELS: &str = "worker.models";
+/// `{}` → [`ReadyReply`].
+pub const READY: &str = "worker.ready";
+
+/// How long a long poll may stay unanswered.
+pub const POLL_MS: u64 = 20_000;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsParams {
+    pub known: Option<u64>,
+    pub worker: u32,
+    pub pid: u32,
+}
+
+/// The little that a worker must know before it may ask.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerSettings {
+    pub generation: u64,
+    pub max_body_bytes: u64,
+    /// How long a worker that is told to stop lets its requests finish.
+    pub drain_timeout_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Route {
+    ChatCompletions,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReserveParams {
+    pub id: HoldId,
+    pub token: TokenDigest,
+    pub route: Route,
+    pub model: String,
+    pub facts: Facts,
+}
+
+/// What a worker measured in a request body.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Facts {
+    pub body_bytes: u64,
+    /// Decoded ASCII bytes of every string in the prompt (messages), keys included.
+    pub ascii_bytes: u64,
+    /// Decoded bytes of its other characters, as UTF-8.
+    pub other_bytes: u64,
+    pub messages: u64,
+    /// Decoded bytes of tools, functions and schemas, which providers render again.
+    pub tool_bytes: u64,
+    /// The client's own output cap, in tokens a choice.
+    pub output_cap: Option<u64>,
+    /// Choices asked for: `n`, at least 1.
+    pub choices: u64,
+    pub stream: bool,
+    /// Names of the tools and functions offered.
+    pub tools: Vec<String>,
+    /// Image parts are present.
+    pub vision: bool,
+    /// Audio or file parts are present, or another input priced by item.
+    pub media: bool,
+    /// Top-level parameters that the worker does not know, by name.
+    pub unknown_params: Vec<String>,
+    /// Known parameters that cost, or act outside this request, by name (`web_search_options`, …).
+    pub costly_params: Vec<String>,
+    /// The request brings its own provider key.
+    pub own_key: bool,
+    pub session: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReserveReply {
+    Granted(Box<Grant>),
+    Refused(Refusal),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDisconnect {
+    /// Read the provider to its end, for the true usage.
+    Drain,
+    /// End the provider's stream at once.
+    Abort,
+}
+
+/// The terms of a hold. Without one there is nothing to dispatch with.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Redeemable once at the egress.
+    pub ticket: String,
+    pub provider: String,
+    /// Path below the provider's `base_url`.
+    pub path: String,
+    pub upstream_model: String,
+    /// The one output cap to forward, in tokens a choice.
+    pub output_cap: u64,
+    /// The provider's own name for it: `max_tokens` or `max_completion_tokens`.
+    pub output_cap_param: String,
+    /// AEX set the cap; the client sent none. Told in `x-aex-output-cap`.
+    pub cap_is_ours: bool,
+    /// Ask the provider for a usage chunk (`stream_options.include_usage`).
+    pub stream_usage: bool,
+    /// Force `service_tier` to this value, where the provider has tiers.
+    pub service_tier: Option<String>,
+    /// Force `store` to false, where the provider knows it.
+    pub force_store_off: bool,
+    /// The model may spend output tokens out of sight.
+    pub hidden_output: bool,
+    /// Free money of the token's own scope with this hold taken off, in whole micro-dollars.
+    pub remaining_micro: i64,
+    pub on_disconnect: OnDisconnect,
+    pub drain_timeout_ms: u64,
+    /// Boot clock. The egress cuts the exchange here.
+    pub deadline_boot_ms: u64,
+    pub max_response_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CancelParams {
+    pub id: HoldId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettleParams {
+    pub id: HoldId,
+    /// The ticket of the grant, as proof that this worker was given the hold.
+    pub ticket: String,
+    pub observed: Observed,
+}
+
+/// What the worker saw of the exchange. What it costs is decided by `aex-admin`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Observed {
+    /// The provider's status; absent when no answer head came.
+    pub status: Option<u16>,
+    /// Set when the egress itself, not the provider, ended the exchange.
+    pub failure: Option<crate::egress::Failure>,
+    /// The answer came to its proper end.
+    pub complete: bool,
+    pub usage: UsageSeen,
+    /// Upper bound of the visible output's tokens, by the worker's own count (bytes).
+    pub own_output_tokens: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsageSeen {
+    #[default]
+    Missing,
+    /// There was one, and it cannot be believed (negative, fractional, absurd, ambiguous).
+    Unreadable,
+    Reported(Usage),
+}
+
+/// Tokens as the provider counts them. `prompt` includes `cached` and `cache_write`; `output`
+/// includes `reasoning`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Usage {
+    pub prompt: u64,
+    pub cached: u64,
+    pub cache_write: u64,
+    pub output: u64,
+    pub reasoning: u64,
+}
+
+/// On what a charge rests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// The provider's usage.
+    Exact,
+    /// Own counts, as an upper bound.
+    Estimated,
+    /// The whole hold: nobody knows.
+    Ceiling,
+    /// Nothing: the provider refused, or was never reached.
+    Released,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleReply {
+    pub basis: Basis,
+    /// What this request added to `spent_micro`; the fractions carry over to later ones.
+    pub cost_micro: i64,
+    /// Exact cost, picodollars.
+    pub cost_pico: i64,
+    pub remaining_micro: i64,
+    /// The agent was severed: say so to its client.
+    pub severed: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReclaimParams {
+    /// Tickets of the requests in hand.
+    pub tickets: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReclaimReply {
+    /// Holds that are already ended: nothing is left to settle.
+    pub ended: Vec<HoldId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelsParams {
+    pub token: TokenDigest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelsReply {
+    /// The models this agent may call, by name.
+    Models(Vec<ModelEntry>),
+    Refused(Refusal),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelEntry {
+    pub id: String,
+    /// The provider's name: OpenAI's `owned_by`.
+    pub owned_by: String,
+    /// Unix seconds.
+    pub created: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyReply {
+    pub ready: bool,
+    /// What is missing, for people.
+    pub why: Option<String>,
+}

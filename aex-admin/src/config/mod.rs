@@ -1,0 +1,1 @@
+//! models.yaml and the price catalogue.

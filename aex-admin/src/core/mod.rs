@@ -1,0 +1,5 @@
+//! Decisions, as pure code: facts and a command and a time go in, a reply and changes come out.
+//!
+//! Absent on purpose: SQLite, sockets, files, clocks, randomness, tokio. Times and ids are passed in.
+
+pub mod price;
