@@ -49,7 +49,7 @@ pub enum Route {
     ChatCompletions,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReserveParams {
     pub id: HoldId,
@@ -60,7 +60,7 @@ pub struct ReserveParams {
 }
 
 /// What a worker measured in a request body.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Facts {
     pub body_bytes: u64,
@@ -146,7 +146,7 @@ pub struct CancelParams {
     pub id: HoldId,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SettleParams {
     pub id: HoldId,
@@ -156,7 +156,7 @@ pub struct SettleParams {
 }
 
 /// What the worker saw of the exchange. What it costs is decided by `aex-admin`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Observed {
     /// The provider's status; absent when no answer head came.
@@ -170,7 +170,7 @@ pub struct Observed {
     pub own_output_tokens: u64,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UsageSeen {
     #[default]
@@ -182,7 +182,7 @@ pub enum UsageSeen {
 
 /// Tokens as the provider counts them. `prompt` includes `cached` and `cache_write`; `output`
 /// includes `reasoning`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Usage {
     pub prompt: u64,

@@ -2,4 +2,11 @@
 //!
 //! Absent on purpose: SQLite, sockets, files, clocks, randomness, tokio. Times and ids are passed in.
 
+pub mod bound;
+pub mod charge;
+pub mod hold;
+pub mod live;
+pub mod money;
 pub mod price;
+pub mod reserve;
+pub mod window;

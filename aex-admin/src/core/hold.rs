@@ -1,0 +1,43 @@
+//! A hold: money set aside for one request, with the terms under which it will be charged.
+
+use aex_admin_proto::ticket::KeyMode;
+use aex_admin_proto::worker::OnDisconnect;
+use serde::{Deserialize, Serialize};
+
+use super::price::Price;
+
+/// What was granted. Frozen: later changes of price or policy do not touch it.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    pub model: String,
+    pub provider: String,
+    pub upstream_model: String,
+    pub key: KeyMode,
+    pub price: Price,
+    /// Version of the price catalogue in force, or `models.yaml`.
+    pub price_source: String,
+    pub hold_pico: i64,
+    /// Upper bound of the prompt's tokens.
+    pub input_tokens: u64,
+    /// Tokens a choice.
+    pub output_cap: u64,
+    pub choices: u64,
+    pub cap_is_ours: bool,
+    pub hidden_output: bool,
+    pub on_disconnect: OnDisconnect,
+}
+
+impl Terms {
+    /// Most output tokens in all.
+    #[must_use]
+    pub fn output_tokens(&self) -> u64 {
+        self.output_cap.saturating_mul(self.choices)
+    }
+
+    /// Most tokens in all: what counts in a TPM window while the hold is open.
+    #[must_use]
+    pub fn tokens(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens())
+    }
+}

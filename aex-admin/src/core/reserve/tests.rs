@@ -1,0 +1,384 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::price::PICO_PER_MICRO;
+
+/// 10 pico an input token, 100 an output token.
+const PRICE: Price = Price {
+    input_pico: 10,
+    cached_input_pico: 5,
+    cache_write_pico: 0,
+    output_pico: 100,
+};
+const NOW: Now = Now {
+    boot_ms: 1_000_000,
+    wall_ms: 5_000_000,
+};
+const DEFAULTS: Defaults = Defaults {
+    default_output_tokens: 4096,
+    min_output_tokens: 16,
+    on_disconnect: OnDisconnect::Drain,
+};
+/// Bound of the prompt in `case()`: 48 + 8 + 44.
+const INPUT: u64 = 100;
+
+struct Case {
+    facts: Facts,
+    caller: Option<Caller>,
+    model: Option<ModelFacts<'static>>,
+    live: Live,
+    contenders: u64,
+    queue_ahead: bool,
+}
+
+fn case() -> Case {
+    Case {
+        facts: Facts {
+            messages: 1,
+            ascii_bytes: 44,
+            choices: 1,
+            output_cap: Some(100),
+            ..Facts::default()
+        },
+        caller: Some(Caller {
+            name: "atlas".into(),
+            state: AgentState::Active,
+            token_revoked: false,
+            token_expires_at_ms: None,
+            rpm: 60,
+            settings: Settings::default(),
+            balance: Balance {
+                budget_micro: 5_000_000,
+                ..Balance::default()
+            },
+        }),
+        model: Some(ModelFacts {
+            name: "m",
+            provider: "groq",
+            upstream_model: "up/m",
+            price: Some(PRICE),
+            price_source: "test",
+            max_output_tokens: Some(8_192),
+            context_window: None,
+            hidden_output: false,
+            tokenizer: None,
+            extra_params: &[],
+            keys: KeyPolicy::Either,
+            loopback: false,
+            operator_key: true,
+            max_requests_per_minute: None,
+            max_tokens_per_minute: None,
+        }),
+        live: Live::default(),
+        contenders: 1,
+        queue_ahead: false,
+    }
+}
+
+impl Case {
+    fn with(change: impl FnOnce(&mut Case, fn(&mut Case) -> &mut Caller)) -> Case {
+        let mut case = case();
+        change(&mut case, |case| case.caller.as_mut().unwrap());
+        case
+    }
+
+    fn decide(&self) -> Result<Terms, Stop> {
+        let around = Around {
+            agent: &self.live,
+            model: &Live::default(),
+            contenders: self.contenders,
+            queue_ahead: self.queue_ahead,
+        };
+        decide(
+            "m",
+            &self.facts,
+            self.caller.as_ref(),
+            self.model.as_ref(),
+            around,
+            DEFAULTS,
+            NOW,
+        )
+    }
+
+    #[track_caller]
+    fn refused(&self, text: &str) {
+        match self.decide() {
+            Err(Stop::Refuse(refusal)) => assert_eq!(refusal.to_string(), text),
+            other => panic!("expected {text:?}, got {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn waits(&self) {
+        assert!(
+            matches!(self.decide(), Err(Stop::Wait(_))),
+            "{:?}",
+            self.decide()
+        );
+    }
+
+    #[track_caller]
+    fn granted(&self) -> Terms {
+        self.decide().unwrap()
+    }
+}
+
+/// A budget that pays for exactly `pico`, in a balance with the rest already spent.
+fn balance(pico: i64, held_pico: i64) -> Balance {
+    let budget_micro = pico / PICO_PER_MICRO + 1;
+    let carry_pico = budget_micro * PICO_PER_MICRO - pico;
+    Balance {
+        budget_micro,
+        spent_micro: 0,
+        carry_pico,
+        held_pico,
+    }
+}
+
+#[test]
+fn a_plain_request_is_granted_with_its_bound() {
+    let terms = case().granted();
+    assert_eq!((terms.input_tokens, terms.output_cap), (INPUT, 100));
+    assert_eq!(terms.hold_pico, 100 * 10 + 100 * 100);
+    assert_eq!((terms.key, terms.cap_is_ours), (KeyMode::Operator, false));
+}
+
+#[test]
+fn refusals_come_in_their_order() {
+    // Everything is wrong at once; mending the first names the next.
+    let mut c = case();
+    let good = c.caller.take();
+    c.refused("Invalid API token");
+    c.caller = good;
+    {
+        let a = c.caller.as_mut().unwrap();
+        a.state = AgentState::Closed;
+        a.token_expires_at_ms = Some(NOW.wall_ms);
+        a.settings.allowed_models = Some(vec!["other".into()]);
+        a.settings.streaming = Some(false);
+        a.settings.passthrough = Some(Passthrough::Require);
+        a.settings.max_input_tokens = Some(10);
+        a.settings.max_output_tokens = Some(50);
+        a.settings.max_concurrency = Some(1);
+        a.settings.max_tokens_per_minute = Some(150);
+        a.balance.budget_micro = 0;
+        a.rpm = 1;
+        c.facts.stream = true;
+        c.facts.unknown_params = vec!["top_k".into()];
+        c.live.opened(500);
+    }
+    let model = c.model.take();
+    c.refused("Invalid API token");
+    c.caller.as_mut().unwrap().state = AgentState::Paused;
+    c.refused("API token has expired");
+    c.caller.as_mut().unwrap().token_expires_at_ms = Some(NOW.wall_ms + 1);
+    c.refused("Agent is paused");
+    c.caller.as_mut().unwrap().state = AgentState::Active;
+    c.refused("Model not allowed");
+    c.caller.as_mut().unwrap().settings.allowed_models = None;
+    c.refused("no such model: m");
+    c.model = model.map(|m| ModelFacts { price: None, ..m });
+    c.refused("Model not priced");
+    c.model.as_mut().unwrap().price = Some(PRICE);
+    c.refused("Capability not allowed: streaming");
+    c.facts.stream = false;
+    c.refused("Provider key required");
+    c.facts.own_key = true;
+    let unknown = "unknown parameter top_k; the operator can let it through with extra_params of \
+                   provider groq in models.yaml";
+    c.refused(unknown);
+    c.facts.unknown_params.clear();
+    c.refused("the prompt may be 100 tokens; this agent may send 10 (max_input_tokens)");
+    c.caller.as_mut().unwrap().settings.max_input_tokens = Some(100);
+    c.refused("the output cap of 100 tokens is above the limit of this agent: 50");
+    c.caller.as_mut().unwrap().settings.max_output_tokens = None;
+    c.refused("Insufficient budget");
+    c.caller.as_mut().unwrap().balance.budget_micro = 1;
+    c.refused("Concurrency limit exceeded");
+    c.caller.as_mut().unwrap().settings.max_concurrency = Some(2);
+    c.refused("RPM Rate limit exceeded");
+    c.caller.as_mut().unwrap().rpm = 2;
+    c.refused("TPM Rate limit exceeded");
+    c.caller.as_mut().unwrap().settings.max_tokens_per_minute = Some(700);
+    c.caller.as_mut().unwrap().balance.held_pico = PICO_PER_MICRO;
+    c.waits();
+    c.caller.as_mut().unwrap().balance.held_pico = 0;
+    c.granted();
+}
+
+#[test]
+fn keys_follow_agent_and_provider() {
+    let key = |passthrough, own_key, policy, operator_key, loopback| {
+        let mut c = case();
+        c.caller.as_mut().unwrap().settings.passthrough = passthrough;
+        c.facts.own_key = own_key;
+        let model = c.model.as_mut().unwrap();
+        (model.keys, model.operator_key, model.loopback) = (policy, operator_key, loopback);
+        match c.decide() {
+            Ok(terms) => format!("{:?}", terms.key),
+            Err(Stop::Refuse(refusal)) => refusal.to_string(),
+            Err(Stop::Wait(_)) => "waits".into(),
+        }
+    };
+    use KeyPolicy::{Either, Operator, Passthrough as Byok};
+    let (allow, require) = (Some(Passthrough::Allow), Some(Passthrough::Require));
+    let not_enabled = "Passthrough mode not enabled for this agent";
+    assert_eq!(key(None, false, Either, true, false), "Operator");
+    assert_eq!(key(None, true, Either, true, false), not_enabled);
+    assert_eq!(key(allow, true, Either, true, false), "Own");
+    assert_eq!(key(allow, false, Either, true, false), "Operator");
+    assert_eq!(
+        key(allow, false, Either, false, false),
+        "Provider key required"
+    );
+    assert_eq!(
+        key(require, false, Either, true, false),
+        "Provider key required"
+    );
+    assert_eq!(key(require, true, Byok, false, false), "Own");
+    assert_eq!(
+        key(allow, false, Byok, false, true),
+        "Provider key required"
+    );
+    assert_eq!(key(allow, true, Operator, true, false), not_enabled);
+    assert_eq!(key(None, false, Either, false, true), "None");
+}
+
+#[test]
+fn output_raising_parameters_are_refused_on_free_models_too() {
+    let mut c = case();
+    c.model.as_mut().unwrap().price = Some(Price::FREE);
+    c.facts.unknown_params = vec!["top_k".into()];
+    c.facts.vision = true;
+    c.granted();
+    for param in RAISES_OUTPUT {
+        c.facts.unknown_params = vec![param.into()];
+        assert!(
+            matches!(
+                c.decide(),
+                Err(Stop::Refuse(Refusal::InvalidRequest { .. }))
+            ),
+            "{param}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_cap_is_told_what_it_could_afford() {
+    let c = Case::with(|c, a| {
+        a(c).balance = balance(1_000 + 55 * 100 + 99, 0);
+    });
+    let Err(Stop::Refuse(Refusal::InsufficientBudget {
+        affordable_output_tokens,
+        ..
+    })) = c.decide()
+    else {
+        panic!("granted")
+    };
+    assert_eq!(affordable_output_tokens, 55);
+    let mut c = c;
+    c.facts.output_cap = Some(55);
+    c.granted();
+    c.facts.choices = 2;
+    c.refused("Insufficient budget");
+}
+
+#[test]
+fn an_agent_whose_money_is_spent_is_cut_off_from_free_models_too() {
+    let mut c = Case::with(|c, a| {
+        a(c).balance = Balance {
+            budget_micro: 7,
+            spent_micro: 7,
+            ..Balance::default()
+        }
+    });
+    c.model.as_mut().unwrap().price = Some(Price::FREE);
+    c.refused("Insufficient budget");
+}
+
+#[test]
+fn held_money_is_waited_for_and_nobody_overtakes() {
+    // The hold of `case()` is 11,000.
+    let held = |free, held| Case::with(|c, a| a(c).balance = balance(free + held, held));
+    held(11_000, 5_000).granted();
+    held(10_999, 5_000).waits();
+    let mut late = held(50_000, 5_000);
+    late.queue_ahead = true;
+    late.waits();
+    late.model.as_mut().unwrap().price = Some(Price::FREE);
+    late.granted();
+}
+
+#[test]
+fn an_absent_cap_gets_an_even_share() {
+    let share = |free: i64, held: i64, open: u64, contenders| {
+        let mut c = Case::with(|c, a| a(c).balance = balance(free + held, held));
+        c.facts.output_cap = None;
+        c.contenders = contenders;
+        c.live.open = open;
+        c.decide()
+            .map(|terms| (terms.output_cap, terms.cap_is_ours))
+    };
+    // Plenty: the default. Alone: all that is free. Four at it: a quarter each.
+    assert_eq!(share(1_000_000_000, 0, 0, 1), Ok((4096, true)));
+    assert_eq!(share(21_000, 0, 0, 1), Ok((200, true)));
+    assert_eq!(share(84_000, 4_000, 3, 1), Ok((200, true)));
+    assert_eq!(share(84_000, 0, 0, 4), Ok((200, true)));
+    // Less than 16 tokens each: wait while money is held, else take the least.
+    assert!(matches!(share(10_000, 4_000, 3, 1), Err(Stop::Wait(_))));
+    assert_eq!(share(10_000, 0, 0, 40), Ok((16, true)));
+    // The limits of the model, the agent and the minute.
+    let mut c = case();
+    c.facts.output_cap = None;
+    c.model.as_mut().unwrap().max_output_tokens = Some(1_000);
+    assert_eq!(c.granted().output_cap, 1_000);
+    c.caller.as_mut().unwrap().settings.max_output_tokens = Some(500);
+    assert_eq!(c.granted().output_cap, 500);
+    c.caller.as_mut().unwrap().settings.max_tokens_per_minute = Some(400);
+    assert_eq!(c.granted().output_cap, 300);
+    c.live.tokens.add(NOW.boot_ms, 285);
+    c.refused("TPM Rate limit exceeded");
+}
+
+#[test]
+fn a_request_above_the_whole_window_is_told_that_waiting_cannot_help() {
+    let never = |limit| {
+        let c = Case::with(|c, a| a(c).settings.max_tokens_per_minute = Some(limit));
+        match c.decide() {
+            Err(Stop::Refuse(Refusal::TokenRate { never, .. })) => Some(never),
+            _ => None,
+        }
+    };
+    assert_eq!(never(199), Some(true));
+    assert_eq!(never(200), None);
+}
+
+proptest! {
+    /// Whatever is asked, what is granted fits what is free, and its cap is one that may be granted.
+    #[test]
+    fn a_grant_always_fits(
+        free in 0i64..200_000, held in 0i64..200_000, cap in prop::option::of(1u64..400),
+        choices in 1u64..4, bytes in 0u64..2_000, open in 0u64..9, contenders in 1u64..9,
+    ) {
+        let mut c = Case::with(|c, a| a(c).balance = balance(free + held, held));
+        c.facts.output_cap = cap;
+        c.facts.choices = choices;
+        c.facts.ascii_bytes = bytes;
+        c.live.open = open;
+        c.contenders = contenders;
+        match c.decide() {
+            Ok(terms) => {
+                prop_assert!(i128::from(terms.hold_pico) <= i128::from(free));
+                prop_assert_eq!(terms.hold_pico, PRICE.ceiling_pico(terms.input_tokens, terms.output_tokens()).unwrap());
+                prop_assert!(cap.is_none_or(|cap| cap == terms.output_cap));
+                prop_assert!(terms.output_cap >= cap.unwrap_or(16));
+            }
+            Err(Stop::Wait(_)) => prop_assert!(held > 0),
+            Err(Stop::Refuse(refusal)) => {
+                prop_assert!(matches!(refusal, Refusal::InsufficientBudget { .. }), "{refusal}");
+                let least = PRICE.ceiling_pico(56 + bytes, cap.unwrap_or(16) * choices).unwrap();
+                prop_assert!(least > free + held || free + held == 0);
+            }
+        }
+    }
+}
