@@ -1,0 +1,567 @@
+//! One running kernel: its home, its commands, its HTTP address, its end.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use aex_admin_proto::operator::{DaemonState, Status};
+use aex_admin_proto::places::Places;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{process, program, wait_until};
+use crate::http::{Connection, Events, Response, request};
+use crate::sim::Sim;
+
+/// Kernels at once in one test process.
+const MAX_KERNELS: usize = 2;
+/// How long the programs may take to go away.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
+
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ONE_ENDED: Condvar = Condvar::new();
+
+/// The right to run a kernel now.
+struct Turn;
+
+impl Turn {
+    fn wait() -> Self {
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        while *running >= MAX_KERNELS {
+            running = ONE_ENDED
+                .wait(running)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        *running += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ONE_ENDED.notify_one();
+    }
+}
+
+/// What a kernel is started with.
+pub struct KernelBuilder {
+    models_yaml: String,
+    workers: u32,
+    listen: String,
+    env: Vec<(String, String)>,
+}
+
+impl KernelBuilder {
+    /// The whole of `config/models.yaml`.
+    #[must_use]
+    pub fn models_yaml(mut self, text: impl Into<String>) -> Self {
+        self.models_yaml = text.into();
+        self
+    }
+
+    /// The simulator as provider `sim`, with three models; its fake operator key in the environment.
+    #[must_use]
+    pub fn default_models(self, sim: &Sim) -> Self {
+        self.models_yaml(Kernel::sim_models(sim, ""))
+            .env("SIM_API_KEY", Kernel::SIM_KEY)
+    }
+
+    /// As [`KernelBuilder::default_models`], with more lines at the file's end.
+    #[must_use]
+    pub fn default_models_and(self, sim: &Sim, more: &str) -> Self {
+        self.models_yaml(Kernel::sim_models(sim, more))
+            .env("SIM_API_KEY", Kernel::SIM_KEY)
+    }
+
+    #[must_use]
+    pub fn workers(mut self, workers: u32) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    #[must_use]
+    pub fn listen(mut self, listen: impl Into<String>) -> Self {
+        self.listen = listen.into();
+        self
+    }
+
+    /// A variable of `aex daemon start`.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it; returns when it says that it is ready.
+    ///
+    /// # Panics
+    /// It does not start. Its logs are printed.
+    #[must_use]
+    pub fn start(self) -> Kernel {
+        let mut kernel = self.prepare();
+        let output = kernel.daemon_start();
+        if !output.status.success() {
+            kernel.show_logs();
+            panic!("aex daemon start failed: {}", said(&output));
+        }
+        kernel.note_running();
+        kernel
+    }
+
+    /// The home alone, with its configuration; nothing runs.
+    ///
+    /// # Panics
+    /// The temporary directory cannot be written.
+    #[must_use]
+    pub fn prepare(self) -> Kernel {
+        let turn = Turn::wait();
+        let dir = tempfile::Builder::new()
+            .prefix("aex-test-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .expect("a temporary directory");
+        let places = Places::user(&dir.path().join("home"));
+        let kernel = Kernel {
+            _dir: dir,
+            places,
+            addr: SocketAddr::from(([127, 0, 0, 1], 0)),
+            workers: self.workers,
+            listen: self.listen,
+            env: self.env,
+            seen_pids: Vec::new(),
+            _turn: turn,
+        };
+        let output = kernel.aex(&["init"]);
+        assert!(output.status.success(), "aex init: {}", said(&output));
+        if !self.models_yaml.is_empty() {
+            kernel.write_config(&self.models_yaml);
+        }
+        kernel
+    }
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{} {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// A kernel in a home of its own. Dropped, it is stopped, and nothing of it may be left.
+pub struct Kernel {
+    _dir: TempDir,
+    pub places: Places,
+    /// Where agents connect to.
+    pub addr: SocketAddr,
+    workers: u32,
+    listen: String,
+    env: Vec<(String, String)>,
+    /// All pids that were ever seen, so that each can be looked for at the end.
+    seen_pids: Vec<u32>,
+    _turn: Turn,
+}
+
+impl Kernel {
+    /// The operator's key in the tests. Long and odd enough to be searched for in memory.
+    pub const SIM_KEY: &str = "sk-sim-fake-operator-key-0123456789-canary";
+    /// Picodollars a token of `gpt-oss-20b`.
+    pub const INPUT_PICO: u64 = 75_000;
+    pub const CACHED_PICO: u64 = 37_500;
+    pub const OUTPUT_PICO: u64 = 300_000;
+
+    #[must_use]
+    pub fn builder() -> KernelBuilder {
+        KernelBuilder {
+            models_yaml: String::new(),
+            workers: 2,
+            listen: "127.0.0.1:0".into(),
+            env: Vec::new(),
+        }
+    }
+
+    /// A kernel on `sim`, as most tests want it.
+    #[must_use]
+    pub fn on(sim: &Sim) -> Self {
+        Self::builder().default_models(sim).start()
+    }
+
+    fn sim_models(sim: &Sim, more: &str) -> String {
+        format!(
+            "providers:
+  sim:
+    base_url: http://{}/v1
+models:
+  gpt-oss-20b:
+    provider: sim
+    price: {{ input_per_mtok: 0.075, cached_input_per_mtok: 0.0375, output_per_mtok: 0.30 }}
+    max_output_tokens: 65536
+    context_window: 131072
+  sim-large:
+    provider: sim
+    upstream_model: vendor/sim-large
+    price: {{ input_per_mtok: 30, output_per_mtok: 60 }}
+    max_output_tokens: 4096
+    context_window: 131072
+  sim-free:
+    provider: sim
+    price: free
+    max_output_tokens: 4096
+    context_window: 131072
+{more}
+",
+            sim.addr
+        )
+    }
+
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        &self.places.home
+    }
+
+    /// # Panics
+    /// The file cannot be written.
+    pub fn write_config(&self, text: &str) {
+        fs::write(&self.places.config_file, text).expect("models.yaml can be written");
+    }
+
+    /// `aex` with this home and nothing of the tester's own environment that matters.
+    #[must_use]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program("aex"));
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .current_dir(self._dir.path())
+            .env("AEX_HOME", self.home())
+            .env_remove("AEX_SOCKET");
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().ends_with("_API_KEY") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    /// Runs `aex`.
+    ///
+    /// # Panics
+    /// It cannot be run at all.
+    #[must_use]
+    pub fn aex(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("aex can be run")
+    }
+
+    /// Runs `aex … --json`, which must succeed, and gives its document.
+    ///
+    /// # Panics
+    /// It fails, or prints something else.
+    #[must_use]
+    pub fn aex_json(&self, args: &[&str]) -> Value {
+        let args = [args, &["--json"]].concat();
+        let output = self.aex(&args);
+        assert!(output.status.success(), "aex {args:?}: {}", said(&output));
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|problem| panic!("aex {args:?}: {problem}: {}", said(&output)))
+    }
+
+    fn daemon_start(&self) -> Output {
+        let workers = self.workers.to_string();
+        self.command(&[
+            "daemon",
+            "start",
+            "--listen",
+            &self.listen,
+            "--workers",
+            &workers,
+        ])
+        .envs(self.env.iter().map(|(name, value)| (name, value)))
+        .output()
+        .expect("aex can be run")
+    }
+
+    /// Starts it again after [`Kernel::stop`], with the same workers and environment.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn start_again(&mut self) {
+        let output = self.daemon_start();
+        assert!(output.status.success(), "start: {}", said(&output));
+        self.note_running();
+    }
+
+    /// # Panics
+    /// It does not stop.
+    pub fn stop(&mut self) {
+        self.note_running();
+        let output = self.aex(&["daemon", "stop"]);
+        assert!(output.status.success(), "stop: {}", said(&output));
+    }
+
+    /// What the supervisor says of itself; nothing when it does not run.
+    #[must_use]
+    pub fn daemon_state(&self) -> Option<DaemonState> {
+        let text = fs::read(self.places.daemon_state()).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    fn note_running(&mut self) {
+        if let Some(state) = self.daemon_state() {
+            self.addr = state.listen.parse().expect("the listen address is one");
+            self.seen_pids.push(state.pid);
+            self.seen_pids.extend(process::children(state.pid));
+            self.seen_pids.sort_unstable();
+            self.seen_pids.dedup();
+        }
+    }
+
+    /// `kernel.status` by `aex rpc`.
+    ///
+    /// # Panics
+    /// The kernel does not answer.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let output = self.aex(&["rpc", "kernel.status"]);
+        assert!(output.status.success(), "rpc: {}", said(&output));
+        serde_json::from_slice(&output.stdout).expect("a status")
+    }
+
+    /// The pid of `aex-admin`, `aex-egress`, or a worker (`aex-proxy-0` is the first).
+    ///
+    /// # Panics
+    /// It does not run.
+    #[must_use]
+    pub fn pid(&self, program: &str) -> u32 {
+        let status = self.status();
+        let found = match program {
+            "aex-admin" => Some(status.pid),
+            "aex-egress" => status.egress_pid,
+            "daemon" => self.daemon_state().map(|state| state.pid),
+            worker => worker
+                .strip_prefix("aex-proxy-")
+                .and_then(|index| index.parse::<usize>().ok())
+                .and_then(|index| status.workers.get(index))
+                .map(|worker| worker.pid),
+        };
+        found.unwrap_or_else(|| panic!("{program} does not run: {status:?}"))
+    }
+
+    /// Pids of all workers that the kernel knows.
+    #[must_use]
+    pub fn worker_pids(&self) -> Vec<u32> {
+        self.status().workers.iter().map(|w| w.pid).collect()
+    }
+
+    /// A new agent; its token.
+    ///
+    /// # Panics
+    /// It is refused.
+    #[must_use]
+    pub fn create_agent(&self, name: &str, budget: &str, rpm: u64, options: &[&str]) -> String {
+        let rpm = rpm.to_string();
+        let args = [&["agent", "create", name, budget, &rpm], options].concat();
+        let reply = self.aex_json(&args);
+        reply["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// `aex agent show NAME --json`.
+    #[must_use]
+    pub fn agent(&self, name: &str) -> Value {
+        self.aex_json(&["agent", "show", name])
+    }
+
+    /// Runs the real sqlite3 shell on the ledger.
+    ///
+    /// # Panics
+    /// The shell is not installed, or refuses the statement.
+    #[must_use]
+    pub fn sqlite(&self, sql: &str) -> String {
+        let output = Command::new("sqlite3")
+            .args(["-batch", "-cmd", ".timeout 5000"])
+            .arg(&self.places.ledger)
+            .arg(sql)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the sqlite3 shell is installed");
+        assert!(output.status.success(), "sqlite3 {sql}: {}", said(&output));
+        String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned()
+    }
+
+    /// One number from the ledger; 0 for NULL.
+    #[must_use]
+    pub fn sqlite_number(&self, sql: &str) -> i64 {
+        let text = self.sqlite(sql);
+        if text.is_empty() {
+            return 0;
+        }
+        text.parse()
+            .unwrap_or_else(|_| panic!("{sql} gave {text:?}"))
+    }
+
+    /// The ledger holds: the kernel's own audit passes, and so does the seed's sum, by the shell.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn audit(&self) {
+        let report = self.aex_json(&["audit"]);
+        assert_eq!(report["ok"], true, "{report}");
+        let wrong = self.sqlite(
+            "SELECT name, spent_micro FROM agents a WHERE spent_micro <> (SELECT \
+             COALESCE(SUM(cost_micro), 0) FROM events WHERE action='usage.commit' AND agent=a.name)",
+        );
+        assert_eq!(wrong, "", "spent_micro is not the sum of the commits");
+    }
+
+    /// Waits until no hold is open.
+    ///
+    /// # Panics
+    /// One stays open.
+    pub fn settled(&self) {
+        super::wait_for("all holds to end", || {
+            (self.status().open_holds == 0).then_some(())
+        });
+    }
+
+    #[must_use]
+    pub fn connect(&self) -> Connection {
+        Connection::tcp(self.addr).expect("the kernel takes connections")
+    }
+
+    /// Sends bytes as they are, and reads what comes.
+    ///
+    /// # Panics
+    /// No answer comes.
+    #[must_use]
+    pub fn raw(&self, bytes: &[u8]) -> Response {
+        let mut connection = self.connect();
+        // A refusal may come, and the connection go, before everything is sent.
+        let _ = connection.send(bytes);
+        connection.response().expect("an answer")
+    }
+
+    #[must_use]
+    pub fn get(&self, target: &str, token: &str) -> Response {
+        let authorization = format!("Bearer {token}");
+        self.raw(&request(
+            "GET",
+            target,
+            &[("authorization", &authorization)],
+            b"",
+        ))
+    }
+
+    /// A chat request's bytes.
+    #[must_use]
+    pub fn chat_bytes(token: &str, body: &Value, headers: &[(&str, &str)]) -> Vec<u8> {
+        let authorization = format!("Bearer {token}");
+        let mut all = vec![
+            ("authorization", authorization.as_str()),
+            ("content-type", "application/json"),
+        ];
+        all.extend(headers);
+        let body = body.to_string();
+        request("POST", "/v1/chat/completions", &all, body.as_bytes())
+    }
+
+    /// One chat request on a connection of its own.
+    #[must_use]
+    pub fn chat(&self, token: &str, body: &Value) -> Response {
+        self.chat_with(token, body, &[])
+    }
+
+    #[must_use]
+    pub fn chat_with(&self, token: &str, body: &Value, headers: &[(&str, &str)]) -> Response {
+        self.raw(&Self::chat_bytes(token, body, headers))
+    }
+
+    /// One streamed chat request.
+    ///
+    /// # Panics
+    /// No answer comes.
+    #[must_use]
+    pub fn chat_stream(&self, token: &str, body: &Value) -> Events {
+        let mut connection = self.connect();
+        connection
+            .send(&Self::chat_bytes(token, body, &[]))
+            .expect("the request is taken");
+        connection.events().expect("an answer's head")
+    }
+
+    /// All log files together.
+    #[must_use]
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        for path in self.log_files() {
+            let text = fs::read(&path).unwrap_or_default();
+            all.push_str(&format!("--- {}\n", path.display()));
+            all.push_str(&String::from_utf8_lossy(&text));
+        }
+        all
+    }
+
+    fn log_files(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(&self.places.logs) else {
+            return Vec::new();
+        };
+        let mut files: Vec<_> = entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[expect(
+        clippy::print_stderr,
+        reason = "a failed test shows what the programs said"
+    )]
+    fn show_logs(&self) {
+        eprintln!("{}", self.logs());
+    }
+
+    /// Ends it, and returns the pids that outlived it.
+    fn end(&mut self) -> Vec<u32> {
+        self.note_running();
+        let stopped = self.aex(&["daemon", "stop"]);
+        let left = || -> Vec<u32> {
+            let alive = |pid: &&u32| process::is_alive(**pid) && is_ours(**pid);
+            self.seen_pids.iter().filter(alive).copied().collect()
+        };
+        if stopped.status.success() {
+            let _ = wait_until(STOP_LIMIT, || left().is_empty().then_some(()));
+        }
+        let left = left();
+        for &pid in &left {
+            process::send_signal(pid, Signal::SIGKILL);
+        }
+        left
+    }
+}
+
+/// The pid may have been given to another process meanwhile.
+fn is_ours(pid: u32) -> bool {
+    let exe: OsString = fs::read_link(format!("/proc/{pid}/exe"))
+        .map(Into::into)
+        .unwrap_or_default();
+    exe.to_string_lossy().contains("/aex")
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        let left = self.end();
+        if std::thread::panicking() {
+            self.show_logs();
+        } else {
+            assert!(left.is_empty(), "still running after the stop: {left:?}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! From a request to its answer: the simulator's routes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
+
+use aex_admin_proto::clock;
+
+use super::behaviour::Behaviour;
+use super::bill::{Ended, Memory, Running};
+use super::body::{Broken, SimBody, Stream};
+use super::generate::{ChatRequest, Plan, Script, plain_answer};
+
+/// Longest request body taken.
+const MAX_BODY_BYTES: usize = 128 * 1024 * 1024;
+/// Answered by `GET /v1/models`.
+const MODELS: [&str; 3] = ["gpt-oss-20b", "sim-large", "sim-free"];
+
+/// The request was cut while it came in: nobody is left to answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the request did not come to its end")]
+pub(super) struct RequestCut;
+
+pub(super) async fn answer(
+    memory: Arc<Memory>,
+    number: u64,
+    request: Request<Incoming>,
+) -> Result<Response<SimBody>, RequestCut> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, MAX_BODY_BYTES).collect().await else {
+        return Err(RequestCut);
+    };
+    let body = body.to_bytes();
+    let path = parts.uri.path();
+    Ok(match path.strip_prefix("/v1").unwrap_or(path) {
+        "/chat/completions" if parts.method == Method::POST => {
+            chat(&memory, number, parts, body).await
+        }
+        "/models" if parts.method == Method::GET => models(),
+        "/_sim/bill" if parts.method == Method::GET => json_answer(&memory.bill()),
+        "/_sim/reset" if parts.method == Method::POST => {
+            memory.reset();
+            json_answer(&json!({}))
+        }
+        "/_sim/behaviour" if parts.method == Method::POST => behave(&memory, &body),
+        _ => error(StatusCode::NOT_FOUND, "no such route", "not_found"),
+    })
+}
+
+async fn chat(memory: &Arc<Memory>, number: u64, parts: Parts, body: Bytes) -> Response<SimBody> {
+    let authorization = parts.headers.get("authorization").cloned();
+    let path = parts.uri.path();
+    let (running, behaviour) = memory.receive(path, parts.headers, &body, clock::wall_ms());
+    let mut response = respond(running, &behaviour, &body, number, authorization).await;
+    for (name, value) in &behaviour.headers {
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::try_from(name.as_str()),
+            HeaderValue::try_from(value.as_str()),
+        ) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+async fn respond(
+    mut running: Running,
+    behaviour: &Arc<Behaviour>,
+    body: &[u8],
+    number: u64,
+    authorization: Option<HeaderValue>,
+) -> Response<SimBody> {
+    if let Some(status) = behaviour.status {
+        pause(behaviour.delay_ms).await;
+        running.end(Ended::Refused);
+        return scripted_error(behaviour, status, authorization.as_ref());
+    }
+    let request: ChatRequest<'_> = match serde_json::from_slice(body) {
+        Ok(request) => request,
+        Err(problem) => {
+            running.end(Ended::Refused);
+            let text = format!("cannot read the request: {problem}");
+            return error(StatusCode::BAD_REQUEST, &text, "invalid_request");
+        }
+    };
+    let plan = Plan::of(&request, behaviour);
+    running.bill_prompt(&request.model, plan.prompt, plan.cached);
+    let streamed = request.stream == Some(true);
+    if !streamed {
+        // The whole answer is generated, whether or not anybody stays to read it.
+        running.bill_output(plan.completion());
+    }
+    pause(behaviour.delay_ms).await;
+    if behaviour.hang {
+        std::future::pending::<()>().await;
+    }
+    if streamed {
+        let include_usage = request
+            .stream_options
+            .is_some_and(|options| options.include_usage == Some(true));
+        let script = Script::new(plan, behaviour, &request.model, number, include_usage);
+        return event_stream(Stream::new(script, running, Arc::clone(behaviour)));
+    }
+    let bytes = plain_answer(&plan, behaviour, &request.model, number);
+    if behaviour.cut_after_chunks.is_some() {
+        let mut response = json_bytes(SimBody::Broken(Broken::new(
+            bytes.slice(..bytes.len() / 2),
+            running,
+        )));
+        response
+            .headers_mut()
+            .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        return response;
+    }
+    running.end(Ended::Complete);
+    json_bytes(SimBody::whole(bytes))
+}
+
+async fn pause(time_ms: u64) {
+    if time_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(time_ms)).await;
+    }
+}
+
+fn event_stream(stream: Stream) -> Response<SimBody> {
+    let mut response = Response::new(SimBody::Stream(Box::new(stream)));
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream; charset=utf-8"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+fn scripted_error(
+    behaviour: &Behaviour,
+    status: u16,
+    authorization: Option<&HeaderValue>,
+) -> Response<SimBody> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(raw) = &behaviour.raw_body {
+        let mut response = json_bytes(SimBody::whole(raw.clone()));
+        *response.status_mut() = status;
+        return response;
+    }
+    let mut text = format!("simulated answer {}", status.as_u16());
+    if behaviour.echo_authorization {
+        let key = authorization.map_or("none".into(), |value| {
+            String::from_utf8_lossy(value.as_bytes()).into_owned()
+        });
+        text = format!("Incorrect API key provided: {key}");
+    }
+    error(status, &text, "simulated")
+}
+
+fn error(status: StatusCode, text: &str, code: &str) -> Response<SimBody> {
+    let body =
+        json!({"error": {"message": text, "type": "sim_error", "code": code, "param": null}});
+    let mut response = json_answer(&body);
+    *response.status_mut() = status;
+    response
+}
+
+fn models() -> Response<SimBody> {
+    let list: Vec<_> = MODELS
+        .iter()
+        .map(|id| json!({"id": id, "object": "model", "created": 1_750_000_000, "owned_by": "sim"}))
+        .collect();
+    json_answer(&json!({"object": "list", "data": list}))
+}
+
+fn behave(memory: &Memory, body: &[u8]) -> Response<SimBody> {
+    match serde_json::from_slice(body) {
+        Ok(behaviour) => {
+            memory.behave(behaviour);
+            json_answer(&json!({}))
+        }
+        Err(problem) => error(
+            StatusCode::BAD_REQUEST,
+            &format!("no such behaviour: {problem}"),
+            "invalid_request",
+        ),
+    }
+}
+
+fn json_answer<T: serde::Serialize>(value: &T) -> Response<SimBody> {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => json_bytes(SimBody::whole(bytes)),
+        Err(problem) => {
+            let mut response = Response::new(SimBody::whole(problem.to_string()));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        }
+    }
+}
+
+fn json_bytes(body: SimBody) -> Response<SimBody> {
+    let mut response = Response::new(body);
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
