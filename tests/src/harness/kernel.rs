@@ -69,6 +69,12 @@ impl KernelBuilder {
     /// The simulator as provider `sim`, with three models; its fake operator key in the environment.
     #[must_use]
     pub fn default_models(self, sim: &Sim) -> Self {
+        self.default_models_at(sim.addr)
+    }
+
+    /// As [`KernelBuilder::default_models`], for a simulator in another process.
+    #[must_use]
+    pub fn default_models_at(self, sim: SocketAddr) -> Self {
         self.models_yaml(Kernel::sim_models(sim, ""))
             .env("SIM_API_KEY", Kernel::SIM_KEY)
     }
@@ -76,7 +82,7 @@ impl KernelBuilder {
     /// As [`KernelBuilder::default_models`], with more lines at the file's end.
     #[must_use]
     pub fn default_models_and(self, sim: &Sim, more: &str) -> Self {
-        self.models_yaml(Kernel::sim_models(sim, more))
+        self.models_yaml(Kernel::sim_models(sim.addr, more))
             .env("SIM_API_KEY", Kernel::SIM_KEY)
     }
 
@@ -194,7 +200,7 @@ impl Kernel {
         Self::builder().default_models(sim).start()
     }
 
-    fn sim_models(sim: &Sim, more: &str) -> String {
+    fn sim_models(sim: SocketAddr, more: &str) -> String {
         format!(
             "providers:
   sim:
@@ -218,7 +224,7 @@ models:
     context_window: 131072
 {more}
 ",
-            sim.addr
+            sim
         )
     }
 

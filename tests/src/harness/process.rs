@@ -32,12 +32,12 @@ pub fn cpu_ms(pid: u32) -> Option<u64> {
     Some(ticks * 1000 / u64::try_from(per_second).ok()?)
 }
 
-/// A line of /proc/PID/status in kilobytes, as `VmRSS` or `VmHWM`.
+/// A line of /proc/PID/status in kilobytes, as `VmRSS:` or `VmHWM:`.
 #[must_use]
 pub fn status_kb(pid: u32, line: &str) -> Option<u64> {
     let text = std::fs::read_to_string(proc(pid, "status")).ok()?;
     let found = text.lines().find_map(|l| l.strip_prefix(line))?;
-    found.split_whitespace().nth(1)?.parse().ok()
+    found.split_whitespace().next()?.parse().ok()
 }
 
 /// Its name as the kernel cuts it: 15 bytes.
