@@ -1,0 +1,200 @@
+//! A configuration that has been checked: what the rest of `aex-admin` works with.
+
+use std::collections::BTreeMap;
+
+use aex_admin_proto::egress::{KeyPolicy, ProviderConfig};
+use aex_admin_proto::worker::OnDisconnect;
+
+use crate::core::price::Price;
+
+/// models.yaml, checked, with every default filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// By name.
+    pub providers: BTreeMap<String, Provider>,
+    /// By the name that agents use. Each one's provider is in `providers`.
+    pub models: BTreeMap<String, Model>,
+    /// Defaults of each agent; its own option replaces them.
+    pub limits: DefaultLimits,
+    /// How long a request may wait for money that is held; 0: not at all.
+    pub hold_wait_ms: u64,
+    pub drain_timeout_ms: u64,
+    pub on_disconnect: OnDisconnect,
+    /// The most that a request without an output cap of its own gets.
+    pub default_output_tokens: u64,
+    /// Below this such a request waits while money is held.
+    pub min_output_tokens: u64,
+    pub max_body_bytes: u64,
+    pub lock_wait_ms: u64,
+    /// Version of the catalogue that filled the gaps, for the ledger.
+    pub catalogue_version: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provider {
+    pub name: String,
+    /// Scheme, host, optional port and path, without a trailing slash.
+    pub base_url: String,
+    /// The host is 127/8, ::1 or localhost.
+    pub loopback: bool,
+    pub keys: KeyPolicy,
+    /// Absolute path of a PEM file whose certificates alone are trusted.
+    pub ca_file: Option<String>,
+    pub connect_timeout_ms: u64,
+    pub request_timeout_ms: u64,
+    /// Parameters let through beyond the known ones.
+    pub extra_params: Vec<String>,
+    pub facts: ProviderFacts,
+}
+
+impl Provider {
+    /// Environment variable that carries the operator's key for it, e.g. `GROQ_API_KEY`.
+    #[must_use]
+    pub fn key_variable(&self) -> String {
+        super::values::key_variable(&self.name)
+    }
+
+    /// What `aex-egress` is told of it.
+    #[must_use]
+    pub fn for_egress(&self) -> ProviderConfig {
+        ProviderConfig {
+            name: self.name.clone(),
+            base_url: self.base_url.clone(),
+            keys: self.keys,
+            ca_file: self.ca_file.clone(),
+            connect_timeout_ms: self.connect_timeout_ms,
+            request_timeout_ms: self.request_timeout_ms,
+        }
+    }
+}
+
+/// How a provider's API differs from the common denominator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderFacts {
+    /// For models of which the catalogue says nothing else; see [`Model::output_cap_param`].
+    pub output_cap_param: OutputCapParam,
+    /// The tier to force, where leaving it out means the account's own setting.
+    pub service_tier: Option<String>,
+    /// It may keep answers, and `store: false` turns that off.
+    pub knows_store: bool,
+    /// It takes `stream_options.include_usage`.
+    pub stream_usage: bool,
+}
+
+impl Default for ProviderFacts {
+    /// A server of which nothing is known but that it speaks the OpenAI API.
+    fn default() -> Self {
+        Self {
+            output_cap_param: OutputCapParam::MaxTokens,
+            service_tier: None,
+            knows_store: false,
+            stream_usage: true,
+        }
+    }
+}
+
+/// The provider's own name for the output cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputCapParam {
+    MaxTokens,
+    MaxCompletionTokens,
+}
+
+impl OutputCapParam {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    pub name: String,
+    pub provider: String,
+    /// The provider's own name for it.
+    pub upstream_model: String,
+    pub pricing: Pricing,
+    pub max_output_tokens: Option<u64>,
+    pub context_window: Option<u64>,
+    /// It may spend output tokens out of sight. True unless the file or the catalogue denies it: a
+    /// missing usage of such a model is charged at the hold, for own counts would fall short.
+    pub hidden_output: bool,
+    pub tokenizer: Option<String>,
+    pub limits: ModelLimits,
+    pub output_cap_param: OutputCapParam,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pricing {
+    Priced {
+        price: Price,
+        source: PriceSource,
+    },
+    /// Costs nothing: said so in the file, or unpriced on a loopback address.
+    Free,
+    /// Listed, but its requests are refused.
+    Unpriced,
+}
+
+impl Pricing {
+    /// The terms of a hold; nothing when the model is not priced.
+    #[must_use]
+    pub fn price(&self) -> Option<Price> {
+        match self {
+            Self::Priced { price, .. } => Some(*price),
+            Self::Free => Some(Price::FREE),
+            Self::Unpriced => None,
+        }
+    }
+
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        matches!(self, Self::Free)
+    }
+
+    /// As `price_source` in the list of models.
+    #[must_use]
+    pub fn source_name(&self) -> &'static str {
+        match self {
+            Self::Priced { source, .. } => source.as_str(),
+            Self::Free => "free",
+            Self::Unpriced => "none",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PriceSource {
+    ModelsYaml,
+    Catalogue,
+}
+
+impl PriceSource {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ModelsYaml => "models.yaml",
+            Self::Catalogue => "catalogue",
+        }
+    }
+}
+
+/// Shared by all agents that use the model. Absent: no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ModelLimits {
+    pub max_tokens_per_minute: Option<u64>,
+    pub max_requests_per_minute: Option<u64>,
+}
+
+/// Of each agent. Absent: no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DefaultLimits {
+    pub max_tokens_per_minute: Option<u64>,
+    pub max_requests_per_minute: Option<u64>,
+    pub max_input_tokens: Option<u64>,
+    pub max_output_tokens: Option<u64>,
+    pub max_concurrency: Option<u64>,
+}
