@@ -1,8 +1,15 @@
 //! `aex-admin`: the privileged owner of the ledger, the policy, the prices and the ticket key.
 //!
-//! Owns: [`core`] (pure decisions), the configuration ([`config`]), the SQLite ledger, the writer
-//! thread and the JSON-RPC sockets. Absent on purpose: provider keys, prompt or completion text, and
-//! the network.
+//! Owns: [`core`] (pure decisions), the configuration ([`config`]), the SQLite ledger ([`ledger`]),
+//! the one thread that writes it ([`writer`]), and the JSON-RPC sockets ([`rpc`]). Absent on purpose:
+//! provider keys, prompt or completion text, and the network.
 
+pub mod audit;
 pub mod config;
 pub mod core;
+pub mod ledger;
+pub mod rpc;
+pub mod serve;
+mod token;
+mod views;
+pub mod writer;

@@ -1,1 +1,158 @@
-fn main() {}
+//! `aex-admin`: see the library. Here are only its command line and its exit codes.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use aex_admin::{audit, config, serve};
+use aex_admin_proto::places::Places;
+use clap::{Parser, Subcommand};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+
+/// Owner of the AEX ledger and policy. Normally started by `aex daemon start`.
+#[derive(Parser)]
+#[command(version, after_help = "Example:\n  aex-admin audit --db ~/.aex/aex.db")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve the sockets below $AEX_HOME/run until SIGTERM.
+    Serve,
+    /// Check a models.yaml; exit 1 and FILE:LINE:COLUMN on stderr when it is bad.
+    ConfigCheck {
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+        /// Print {"providers":…,"models":…,"warnings":[…]} instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a ledger read-only, with the daemon running or stopped; exit 1 when it does not hold.
+    Audit {
+        #[arg(long, value_name = "FILE")]
+        db: PathBuf,
+        /// Warnings, such as changes made with somebody's own SQL, fail too.
+        #[arg(long)]
+        strict: bool,
+        /// Print one JSON document instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    harden();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("AEX_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    match args.command {
+        Command::Serve => run_server(),
+        Command::ConfigCheck { file, json } => check_config(&file, json),
+        Command::Audit { db, strict, json } => run_audit(&db, strict, json),
+    }
+}
+
+/// Files are private; no core dump carries the ticket key.
+fn harden() {
+    umask(Mode::from_bits_truncate(0o077));
+    // Best effort: a lower hard limit may forbid even this.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
+fn run_server() -> ExitCode {
+    let Some(places) = Places::from_environment() else {
+        return fail("neither AEX_HOME nor HOME is set");
+    };
+    match serve::serve(&places) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn check_config(file: &std::path::Path, json: bool) -> ExitCode {
+    match config::load(file) {
+        Ok((config, warnings)) if json => out(&format!(
+            "{}\n",
+            serde_json::json!({
+                "providers": config.providers.len(),
+                "models": config.models.len(),
+                "warnings": warnings,
+            })
+        )),
+        Ok((config, warnings)) => {
+            let mut text = format!(
+                "{}: ok, {} providers, {} models\n",
+                file.display(),
+                config.providers.len(),
+                config.models.len()
+            );
+            for warning in warnings {
+                text.push_str(&format!("warning: {warning}\n"));
+            }
+            out(&text)
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn run_audit(db: &std::path::Path, strict: bool, json: bool) -> ExitCode {
+    let report = match audit::of_file(db) {
+        Ok(report) => report,
+        Err(error) => return fail(&format!("{}: {error}", db.display())),
+    };
+    let text = if json {
+        serde_json::to_string(&report).map_or_else(|e| e.to_string(), |text| text + "\n")
+    } else {
+        let mut text = String::new();
+        for (kind, findings) in [
+            ("violation", &report.violations),
+            ("warning", &report.warnings),
+        ] {
+            for finding in findings {
+                let agent = finding.agent.as_deref().unwrap_or("-");
+                let event = finding
+                    .event
+                    .map_or("-".to_owned(), |event| event.to_string());
+                text.push_str(&format!(
+                    "{kind}: {} agent {agent} event {event}: {}\n",
+                    finding.property, finding.message
+                ));
+            }
+        }
+        let verdict = if report.ok { "ok" } else { "VIOLATED" };
+        text.push_str(&format!(
+            "audit {verdict}: {} events, {} agents, spent {} micro-dollars, head {}\n",
+            report.events, report.agents, report.spent_micro, report.head
+        ));
+        text
+    };
+    out(&text);
+    let holds = report.ok && (!strict || report.warnings.is_empty());
+    if holds {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn out(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn fail(message: &str) -> ExitCode {
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "aex-admin: {message}");
+    ExitCode::FAILURE
+}

@@ -260,7 +260,7 @@ fn check_params(facts: &Facts, model: &ModelFacts<'_>, price: Price) -> Result<(
     if price.is_free() {
         return Ok(());
     }
-    for param in &facts.costly_params {
+    if let Some(param) = facts.costly_params.first() {
         return refuse(
             param,
             format!(

@@ -203,7 +203,7 @@ fn refusals_come_in_their_order() {
     c.caller.as_mut().unwrap().balance.held_pico = PICO_PER_MICRO;
     c.waits();
     c.caller.as_mut().unwrap().balance.held_pico = 0;
-    c.granted();
+    drop(c.granted());
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn output_raising_parameters_are_refused_on_free_models_too() {
     c.model.as_mut().unwrap().price = Some(Price::FREE);
     c.facts.unknown_params = vec!["top_k".into()];
     c.facts.vision = true;
-    c.granted();
+    drop(c.granted());
     for param in RAISES_OUTPUT {
         c.facts.unknown_params = vec![param.into()];
         assert!(
@@ -278,7 +278,7 @@ fn a_refused_cap_is_told_what_it_could_afford() {
     assert_eq!(affordable_output_tokens, 55);
     let mut c = c;
     c.facts.output_cap = Some(55);
-    c.granted();
+    drop(c.granted());
     c.facts.choices = 2;
     c.refused("Insufficient budget");
 }
@@ -300,13 +300,13 @@ fn an_agent_whose_money_is_spent_is_cut_off_from_free_models_too() {
 fn held_money_is_waited_for_and_nobody_overtakes() {
     // The hold of `case()` is 11,000.
     let held = |free, held| Case::with(|c, a| a(c).balance = balance(free + held, held));
-    held(11_000, 5_000).granted();
+    drop(held(11_000, 5_000).granted());
     held(10_999, 5_000).waits();
     let mut late = held(50_000, 5_000);
     late.queue_ahead = true;
     late.waits();
     late.model.as_mut().unwrap().price = Some(Price::FREE);
-    late.granted();
+    drop(late.granted());
 }
 
 #[test]

@@ -1,0 +1,361 @@
+//! Rows of agents and their tokens.
+
+use aex_admin_proto::TokenDigest;
+use aex_admin_proto::operator::{AgentState, Passthrough, Settings};
+use rusqlite::{Connection, OptionalExtension, Row};
+use serde::{Deserialize, Serialize};
+
+use super::{Ledger, LedgerError, Result};
+use crate::core::money::Balance;
+
+/// What AEX itself last wrote of an agent's grant. A row that differs was changed from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recorded {
+    pub state: AgentState,
+    pub budget_micro: i64,
+    pub rpm: u64,
+    pub settings: Settings,
+}
+
+#[derive(Debug, Clone)]
+pub struct AgentRow {
+    pub id: i64,
+    pub name: String,
+    pub created_at_ms: i64,
+    pub balance: Balance,
+    /// As the row is now.
+    pub grant: Recorded,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct TokenRow {
+    pub id: i64,
+    pub expires_at_ms: Option<i64>,
+    pub revoked: bool,
+}
+
+pub struct NewAgent<'a> {
+    pub name: &'a str,
+    pub grant: &'a Recorded,
+    pub created_at_ms: i64,
+}
+
+const COLUMNS: &str = "a.id, a.name, a.created_at_ms, a.budget_micro, a.spent_micro, \
+    a.carry_pico, a.held_pico, a.state, a.rpm, a.allowed_models, a.passthrough, \
+    a.max_tokens_per_minute, a.max_input_tokens, a.max_output_tokens, a.max_concurrency, \
+    a.streaming, a.tools, a.allowed_tools, a.vision";
+const COLUMN_COUNT: usize = 19;
+
+pub(super) fn select(tail: &str) -> String {
+    format!("SELECT {COLUMNS} FROM agents a {tail}")
+}
+
+pub(super) fn read(row: &Row<'_>) -> Result<AgentRow> {
+    let name: String = row.get(1)?;
+    let bad = |column: &str| LedgerError::Value(format!("agent {name}, column {column}"));
+    let limit = |at: usize, column: &str| -> Result<Option<u64>> {
+        let value: Option<i64> = row.get(at)?;
+        value
+            .map(|value| u64::try_from(value).map_err(|_| bad(column)))
+            .transpose()
+    };
+    let names = |at: usize| -> Result<Option<Vec<String>>> {
+        let text = row
+            .get_ref(at)?
+            .as_str_or_null()
+            .map_err(|_| bad("allowed_*"))?;
+        Ok(text.map(split_names))
+    };
+    let state = match row.get_ref(7)?.as_str().map_err(|_| bad("state"))? {
+        "active" => AgentState::Active,
+        "paused" => AgentState::Paused,
+        _ => AgentState::Closed,
+    };
+    let passthrough = match row
+        .get_ref(10)?
+        .as_str_or_null()
+        .map_err(|_| bad("passthrough"))?
+    {
+        None => None,
+        Some("allow") => Some(Passthrough::Allow),
+        Some("require") => Some(Passthrough::Require),
+        Some(_) => Some(Passthrough::Deny),
+    };
+    Ok(AgentRow {
+        id: row.get(0)?,
+        created_at_ms: row.get(2)?,
+        balance: Balance {
+            budget_micro: row.get(3)?,
+            spent_micro: row.get(4)?,
+            carry_pico: row.get(5)?,
+            held_pico: row.get(6)?,
+        },
+        grant: Recorded {
+            state,
+            budget_micro: row.get(3)?,
+            rpm: limit(8, "rpm")?.ok_or_else(|| bad("rpm"))?,
+            settings: Settings {
+                allowed_models: names(9)?,
+                passthrough,
+                max_tokens_per_minute: limit(11, "max_tokens_per_minute")?,
+                max_input_tokens: limit(12, "max_input_tokens")?,
+                max_output_tokens: limit(13, "max_output_tokens")?,
+                max_concurrency: limit(14, "max_concurrency")?,
+                streaming: row.get(15)?,
+                tools: row.get(16)?,
+                allowed_tools: names(17)?,
+                vision: row.get(18)?,
+            },
+        },
+        name,
+    })
+}
+
+fn split_names(text: &str) -> Vec<String> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn join_names(names: Option<&Vec<String>>) -> Option<String> {
+    names.map(|names| names.join(","))
+}
+
+fn passthrough_text(passthrough: Option<Passthrough>) -> Option<&'static str> {
+    passthrough.map(|passthrough| match passthrough {
+        Passthrough::Deny => "deny",
+        Passthrough::Allow => "allow",
+        Passthrough::Require => "require",
+    })
+}
+
+fn state_text(state: AgentState) -> &'static str {
+    match state {
+        AgentState::Active => "active",
+        AgentState::Paused => "paused",
+        AgentState::Closed => "closed",
+    }
+}
+
+fn as_json(grant: &Recorded) -> Result<String> {
+    serde_json::to_string(grant).map_err(|error| LedgerError::Value(error.to_string()))
+}
+
+/// Limits are stored as SQLite integers; none that a person sets comes near their end.
+fn stored(limit: Option<u64>) -> Option<i64> {
+    limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX))
+}
+
+fn one(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Option<AgentRow>> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    rows.next()?.map(read).transpose()
+}
+
+impl Ledger {
+    /// # Errors
+    /// SQLite's own, or a value that cannot be.
+    pub fn agent_by_name(&self, name: &str) -> Result<Option<AgentRow>> {
+        one(&self.conn, &select("WHERE a.name = ?1"), [name])
+    }
+
+    /// # Errors
+    /// SQLite's own, or a value that cannot be.
+    pub fn agent_by_id(&self, id: i64) -> Result<Option<AgentRow>> {
+        one(&self.conn, &select("WHERE a.id = ?1"), [id])
+    }
+
+    /// The agent and the token of a digest. A digest is compared whole, inside an index: what could
+    /// be timed is of a SHA-256, from which no token follows.
+    ///
+    /// # Errors
+    /// SQLite's own, or a value that cannot be.
+    pub fn agent_by_token(&self, digest: &TokenDigest) -> Result<Option<(AgentRow, TokenRow)>> {
+        let sql = format!(
+            "SELECT {COLUMNS}, t.id, t.expires_at_ms, t.revoked_at_ms IS NOT NULL \
+             FROM tokens t JOIN agents a ON a.id = t.agent_id WHERE t.digest = ?1"
+        );
+        let mut statement = self.conn.prepare_cached(&sql)?;
+        let mut rows = statement.query([digest.as_bytes()])?;
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let token = TokenRow {
+            id: row.get(COLUMN_COUNT)?,
+            expires_at_ms: row.get(COLUMN_COUNT + 1)?,
+            revoked: row.get(COLUMN_COUNT + 2)?,
+        };
+        Ok(Some((read(row)?, token)))
+    }
+
+    /// Writes an agent's money.
+    ///
+    /// # Errors
+    /// SQLite's own; the trigger's, when held money grows past the budget.
+    pub fn set_balance(&self, agent: i64, balance: &Balance) -> Result<()> {
+        self.conn
+            .prepare_cached(
+                "UPDATE agents SET spent_micro = ?2, carry_pico = ?3, held_pico = ?4, \
+                 reserved_micro = ?5 WHERE id = ?1",
+            )?
+            .execute((
+                agent,
+                balance.spent_micro,
+                balance.carry_pico,
+                balance.held_pico,
+                balance.reserved_micro(),
+            ))?;
+        Ok(())
+    }
+
+    /// # Errors
+    /// SQLite's own; the name is taken.
+    pub fn insert_agent(&self, agent: &NewAgent<'_>) -> Result<i64> {
+        self.conn
+            .prepare_cached(
+                "INSERT INTO agents (name, state, budget_micro, rpm, created_at_ms, recorded) \
+                 VALUES (?1, 'active', 0, 1, ?2, '')",
+            )?
+            .execute((agent.name, agent.created_at_ms))?;
+        let id = self.conn.last_insert_rowid();
+        self.set_grant(id, agent.grant)?;
+        Ok(id)
+    }
+
+    /// Writes budget, limits and state, and records them as AEX's own doing.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn set_grant(&self, agent: i64, grant: &Recorded) -> Result<()> {
+        let settings = &grant.settings;
+        self.conn
+            .prepare_cached(
+                "UPDATE agents SET state = ?2, budget_micro = ?3, rpm = ?4, allowed_models = ?5, \
+                 passthrough = ?6, max_tokens_per_minute = ?7, max_input_tokens = ?8, \
+                 max_output_tokens = ?9, max_concurrency = ?10, streaming = ?11, tools = ?12, \
+                 allowed_tools = ?13, vision = ?14, recorded = ?15 WHERE id = ?1",
+            )?
+            .execute((
+                agent,
+                state_text(grant.state),
+                grant.budget_micro,
+                stored(Some(grant.rpm)),
+                join_names(settings.allowed_models.as_ref()),
+                passthrough_text(settings.passthrough),
+                stored(settings.max_tokens_per_minute),
+                stored(settings.max_input_tokens),
+                stored(settings.max_output_tokens),
+                stored(settings.max_concurrency),
+                settings.streaming,
+                settings.tools,
+                join_names(settings.allowed_tools.as_ref()),
+                settings.vision,
+                as_json(grant)?,
+            ))?;
+        Ok(())
+    }
+
+    /// Records a grant that was changed from outside as seen.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn set_recorded(&self, agent: i64, grant: &Recorded) -> Result<()> {
+        self.conn
+            .prepare_cached("UPDATE agents SET recorded = ?2 WHERE id = ?1")?
+            .execute((agent, as_json(grant)?))?;
+        Ok(())
+    }
+
+    /// Agents whose row is not as recorded: the row, and what was recorded.
+    ///
+    /// # Errors
+    /// SQLite's own, or a value that cannot be.
+    pub fn changed_from_outside(&self) -> Result<Vec<(AgentRow, Recorded)>> {
+        outside_changes(&self.conn)
+    }
+
+    /// # Errors
+    /// SQLite's own.
+    pub fn insert_token(
+        &self,
+        agent: i64,
+        digest: &TokenDigest,
+        label: &str,
+        created_at_ms: i64,
+        expires_at_ms: Option<i64>,
+    ) -> Result<i64> {
+        self.conn
+            .prepare_cached(
+                "INSERT INTO tokens (agent_id, digest, label, created_at_ms, expires_at_ms) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute((
+                agent,
+                digest.as_bytes(),
+                label,
+                created_at_ms,
+                expires_at_ms,
+            ))?;
+        Ok(self.conn.last_insert_rowid())
+    }
+
+    /// Ends every token of an agent at `at_ms`; one that ends sooner stays as it is. Answers how
+    /// many. At once (`at_ms` is now) they are revoked, later they expire.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn end_tokens(&self, agent: i64, at_ms: i64, now_ms: i64) -> Result<usize> {
+        let sql = if at_ms <= now_ms {
+            "UPDATE tokens SET revoked_at_ms = ?2 WHERE agent_id = ?1 AND revoked_at_ms IS NULL"
+        } else {
+            "UPDATE tokens SET expires_at_ms = ?2 WHERE agent_id = ?1 AND revoked_at_ms IS NULL \
+             AND (expires_at_ms IS NULL OR expires_at_ms > ?2)"
+        };
+        Ok(self.conn.prepare_cached(sql)?.execute((agent, at_ms))?)
+    }
+
+    /// Ends one token. Answers its agent's name, or nothing when there is no such token.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn revoke_token(&self, id: i64, now_ms: i64) -> Result<Option<String>> {
+        self.conn.execute(
+            "UPDATE tokens SET revoked_at_ms = ?2 WHERE id = ?1 AND revoked_at_ms IS NULL",
+            (id, now_ms),
+        )?;
+        let sql = "SELECT a.name FROM tokens t JOIN agents a ON a.id = t.agent_id WHERE t.id = ?1";
+        Ok(self
+            .conn
+            .query_row(sql, [id], |row| row.get(0))
+            .optional()?)
+    }
+}
+
+/// See [`Ledger::changed_from_outside`].
+pub(crate) fn outside_changes(conn: &Connection) -> Result<Vec<(AgentRow, Recorded)>> {
+    let sql = format!("SELECT {COLUMNS}, a.recorded FROM agents a ORDER BY a.id");
+    let mut statement = conn.prepare(&sql)?;
+    let mut rows = statement.query([])?;
+    let mut changed = Vec::new();
+    while let Some(row) = rows.next()? {
+        let agent = match read(row) {
+            Ok(agent) => agent,
+            // Its requests fail closed until somebody mends it; the others go on.
+            Err(LedgerError::Value(what)) => {
+                tracing::warn!(what, "a row of agents cannot be read");
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let text: String = row.get(COLUMN_COUNT)?;
+        match serde_json::from_str::<Recorded>(&text) {
+            Ok(recorded) if recorded == agent.grant => {}
+            Ok(recorded) => changed.push((agent, recorded)),
+            Err(_) => tracing::warn!(agent = agent.name, "column recorded cannot be read"),
+        }
+    }
+    Ok(changed)
+}

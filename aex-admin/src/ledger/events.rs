@@ -1,0 +1,118 @@
+//! Events: what happened, appended and never changed.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::chain::{self, GENESIS};
+use super::{Head, Ledger, Result};
+
+/// One event before it has its id and hash.
+#[derive(Debug, Clone, Copy)]
+pub struct Event<'a> {
+    /// Wall clock, Unix milliseconds.
+    pub at_ms: i64,
+    pub agent: Option<&'a str>,
+    pub action: &'a str,
+    /// By how much `spent_micro` moved.
+    pub cost_micro: i64,
+    /// The exact cost.
+    pub cost_pico: i64,
+    /// By how much `held_pico` moved.
+    pub held_pico: i64,
+    /// Reservation id, hexadecimal.
+    pub hold: Option<&'a str>,
+    /// A JSON object.
+    pub detail: &'a str,
+}
+
+impl<'a> Event<'a> {
+    /// An event that moves no money.
+    #[must_use]
+    pub fn note(at_ms: i64, agent: Option<&'a str>, action: &'a str, detail: &'a str) -> Self {
+        Self {
+            at_ms,
+            agent,
+            action,
+            cost_micro: 0,
+            cost_pico: 0,
+            held_pico: 0,
+            hold: None,
+            detail,
+        }
+    }
+}
+
+impl Ledger {
+    /// Appends an event to the chain.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn append(&mut self, event: &Event<'_>) -> Result<i64> {
+        let id = self.head.id + 1;
+        let hash = chain::link(&self.head.hash, id, event);
+        self.conn
+            .prepare_cached(
+                "INSERT INTO events (id, at_ms, agent, action, cost_micro, cost_pico, held_pico, \
+                 hold, detail, hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            )?
+            .execute((
+                id,
+                event.at_ms,
+                event.agent,
+                event.action,
+                event.cost_micro,
+                event.cost_pico,
+                event.held_pico,
+                event.hold,
+                event.detail,
+                hash,
+            ))?;
+        self.head = Head { id, hash };
+        Ok(id)
+    }
+
+    /// Ended requests since `since_ms`, newest first: (at_ms, agent id, detail). Stops at the first
+    /// older event, so it costs what the last minute holds, not what history holds.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn ended_since(&self, since_ms: i64, mut each: impl FnMut(i64, i64, &str)) -> Result<()> {
+        let mut statement = self.conn.prepare(
+            "SELECT e.at_ms, e.action, e.detail, a.id FROM events e \
+             LEFT JOIN agents a ON a.name = e.agent ORDER BY e.id DESC",
+        )?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let at_ms: i64 = row.get(0)?;
+            if at_ms < since_ms {
+                break;
+            }
+            let action = row.get_ref(1)?.as_str().unwrap_or("");
+            if !matches!(action, "usage.commit" | "hold.release") {
+                continue;
+            }
+            if let (Some(agent), Ok(detail)) = (row.get(3)?, row.get_ref(2)?.as_str()) {
+                each(at_ms, agent, detail);
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn head(conn: &Connection) -> Result<Head> {
+    let last = conn
+        .query_row(
+            "SELECT id, hash FROM events ORDER BY id DESC LIMIT 1",
+            [],
+            |row| {
+                Ok(Head {
+                    id: row.get(0)?,
+                    hash: row.get(1)?,
+                })
+            },
+        )
+        .optional()?;
+    Ok(last.unwrap_or(Head {
+        id: 0,
+        hash: GENESIS,
+    }))
+}

@@ -1,0 +1,241 @@
+//! The ledger: one SQLite file, and every SQL statement of AEX.
+//!
+//! Owns: the schema, the rows, the event chain's storage, the exclusive lock. One connection writes
+//! ([`Ledger`]), others read beside it ([`reader`]). Absent on purpose: decisions and clocks.
+
+mod agents;
+mod chain;
+mod events;
+mod holds;
+pub mod reader;
+mod schema;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+pub use agents::{AgentRow, NewAgent, Recorded, TokenRow};
+pub use chain::{EventHash, GENESIS, link};
+pub use events::Event;
+pub use holds::{Booked, HoldRow};
+
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("the ledger is locked by another process")]
+    Busy,
+    #[error("no space left for the ledger")]
+    Full,
+    #[error("the ledger {0} is in use by another aex-admin")]
+    InUse(PathBuf),
+    #[error(
+        "the ledger's schema is version {found}, newer than this program's {known}; \
+         install the newer AEX"
+    )]
+    Newer { found: i64, known: i64 },
+    #[error("the ledger has a value it should not have: {0}")]
+    Value(String),
+    #[error("cannot open {path}: {source}")]
+    File {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("ledger: {0}")]
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for LedgerError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy,
+            Some(ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+pub type Result<T> = std::result::Result<T, LedgerError>;
+
+/// The one writing connection.
+pub struct Ledger {
+    conn: Connection,
+    path: PathBuf,
+    /// Hash and id of the last event, inside the transaction that is open.
+    head: Head,
+    /// As of the last commit.
+    committed: Head,
+    /// SQLite's counter of other connections' commits, as last seen.
+    data_version: i64,
+    _lock: Flock<File>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    id: i64,
+    hash: EventHash,
+}
+
+impl Ledger {
+    /// Opens or makes the ledger at `path`, takes its exclusive lock, and brings the schema up.
+    ///
+    /// # Errors
+    /// See [`LedgerError`]; nothing is changed when the schema is newer than this program.
+    pub fn open(path: &Path, lock_wait_ms: u64) -> Result<Self> {
+        let lock = take_lock(path)?;
+        let conn = Connection::open(path)?;
+        conn.busy_timeout(std::time::Duration::from_millis(lock_wait_ms))?;
+        conn.pragma_update(None, "journal_mode", "WAL")?;
+        conn.pragma_update(None, "synchronous", "FULL")?;
+        conn.pragma_update(None, "foreign_keys", true)?;
+        conn.pragma_update(None, "cache_size", -4096)?;
+        conn.pragma_update(None, "wal_autocheckpoint", 2000)?;
+        conn.set_prepared_statement_cache_capacity(64);
+        schema::bring_up(&conn)?;
+        let head = events::head(&conn)?;
+        let data_version = data_version(&conn)?;
+        Ok(Self {
+            conn,
+            path: path.to_owned(),
+            head,
+            committed: head,
+            data_version,
+            _lock: lock,
+        })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How long [`Ledger::begin`] waits for another process's lock.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn set_lock_wait_ms(&self, lock_wait_ms: u64) -> Result<()> {
+        Ok(self
+            .conn
+            .busy_timeout(std::time::Duration::from_millis(lock_wait_ms))?)
+    }
+
+    /// Begins the transaction of a batch.
+    ///
+    /// # Errors
+    /// [`LedgerError::Busy`] when another process kept the lock all the while.
+    pub fn begin(&mut self) -> Result<()> {
+        self.head = self.committed;
+        self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        Ok(())
+    }
+
+    /// Makes the batch durable.
+    ///
+    /// # Errors
+    /// The batch is undone on [`LedgerError::Busy`] and [`LedgerError::Full`]; after any other error
+    /// nobody knows, and the process must end and recover.
+    pub fn commit(&mut self) -> Result<()> {
+        self.conn.prepare_cached("COMMIT")?.execute([])?;
+        self.committed = self.head;
+        Ok(())
+    }
+
+    /// Undoes the batch.
+    pub fn roll_back(&mut self) {
+        self.head = self.committed;
+        // SQLite has undone it by itself after some errors; then this one says so.
+        let _ = self.conn.execute("ROLLBACK", []);
+    }
+
+    /// Runs one operation of the batch: all of its writes, or none.
+    ///
+    /// # Errors
+    /// The operation's own; its writes are undone then.
+    pub fn within<T>(&mut self, operation: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let head = self.head;
+        self.conn
+            .prepare_cached("SAVEPOINT operation")?
+            .execute([])?;
+        let done = operation(self);
+        if done.is_err() {
+            self.head = head;
+            self.conn
+                .prepare_cached("ROLLBACK TO operation")?
+                .execute([])?;
+        }
+        self.conn.prepare_cached("RELEASE operation")?.execute([])?;
+        done
+    }
+
+    /// Whether another connection has committed since this was last asked: somebody's own UPDATE.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn touched_from_outside(&mut self) -> Result<bool> {
+        let version = data_version(&self.conn)?;
+        let touched = version != self.data_version;
+        self.data_version = version;
+        Ok(touched)
+    }
+
+    /// Id of the last committed event; 0 for none.
+    #[must_use]
+    pub fn last_event(&self) -> i64 {
+        self.committed.id
+    }
+
+    /// A secret or fact kept with the ledger.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        schema::meta(&self.conn, key)
+    }
+
+    /// # Errors
+    /// SQLite's own.
+    pub fn set_meta(&self, key: &str, value: &[u8]) -> Result<()> {
+        schema::set_meta(&self.conn, key, value)
+    }
+}
+
+fn data_version(conn: &Connection) -> Result<i64> {
+    Ok(conn
+        .prepare_cached("PRAGMA data_version")?
+        .query_row([], |row| row.get(0))?)
+}
+
+fn take_lock(path: &Path) -> Result<Flock<File>> {
+    let file_error = |source| LedgerError::File {
+        path: path.to_owned(),
+        source,
+    };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(file_error)?;
+    }
+    let mut lock_path = path.as_os_str().to_owned();
+    lock_path.push(".lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(|source| LedgerError::File {
+            path: lock_path.into(),
+            source,
+        })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| LedgerError::InUse(path.to_owned()))
+}
+
+/// A connection that can only read, for views and the audit.
+///
+/// # Errors
+/// There is no ledger, or it cannot be read.
+pub fn open_read_only(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    schema::check_version(&conn)?;
+    Ok(conn)
+}

@@ -1,0 +1,108 @@
+//! What people look at: rows read beside the writer, on a connection that cannot write.
+
+use aex_admin_proto::operator::{EventView, TokenView};
+use rusqlite::Connection;
+
+use super::agents::{self, AgentRow};
+use super::{LedgerError, Result};
+
+/// Every agent, closed ones too, by name.
+///
+/// # Errors
+/// SQLite's own, or a value that cannot be.
+pub fn agents(conn: &Connection) -> Result<Vec<AgentRow>> {
+    many(conn, &agents::select("ORDER BY a.name"), [])
+}
+
+/// # Errors
+/// SQLite's own, or a value that cannot be.
+pub fn agent(conn: &Connection, name: &str) -> Result<Option<AgentRow>> {
+    Ok(many(conn, &agents::select("WHERE a.name = ?1"), [name])?.pop())
+}
+
+fn many(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<AgentRow>> {
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    let mut agents = Vec::new();
+    while let Some(row) = rows.next()? {
+        agents.push(agents::read(row)?);
+    }
+    Ok(agents)
+}
+
+/// # Errors
+/// SQLite's own.
+pub fn tokens(conn: &Connection, agent: i64) -> Result<Vec<TokenView>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT t.id, a.name, t.label, t.created_at_ms, t.expires_at_ms, \
+         t.revoked_at_ms IS NOT NULL FROM tokens t JOIN agents a ON a.id = t.agent_id \
+         WHERE t.agent_id = ?1 ORDER BY t.id",
+    )?;
+    let rows = statement.query_map([agent], |row| {
+        Ok(TokenView {
+            id: row.get(0)?,
+            agent: row.get(1)?,
+            label: row.get(2)?,
+            created_at_ms: row.get(3)?,
+            expires_at_ms: row.get(4)?,
+            revoked: row.get(5)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// `limit` events after `after`, or the last `limit` of all, in order.
+///
+/// # Errors
+/// SQLite's own.
+pub fn tail(conn: &Connection, after: Option<i64>, limit: u32) -> Result<Vec<EventView>> {
+    let columns = "id, at_ms, agent, action, cost_micro, cost_pico, hold, detail, hash";
+    let sql = match after {
+        Some(_) => format!("SELECT {columns} FROM events WHERE id > ?1 ORDER BY id LIMIT ?2"),
+        None => format!(
+            "SELECT * FROM (SELECT {columns} FROM events WHERE id > ?1 ORDER BY id DESC LIMIT ?2) \
+             ORDER BY id"
+        ),
+    };
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query((after.unwrap_or(0), limit))?;
+    let mut events = Vec::new();
+    while let Some(row) = rows.next()? {
+        let detail: String = row.get(7)?;
+        let hash: Vec<u8> = row.get(8)?;
+        events.push(EventView {
+            id: row.get(0)?,
+            at_ms: row.get(1)?,
+            agent: row.get(2)?,
+            action: row.get(3)?,
+            cost_micro: row.get(4)?,
+            cost_pico: row.get(5)?,
+            hold: row.get(6)?,
+            detail: serde_json::from_str(&detail)
+                .map_err(|_| LedgerError::Value("events: detail is not JSON".to_owned()))?,
+            hash: hex::encode(hash),
+        });
+    }
+    Ok(events)
+}
+
+/// Rows of holds that have not ended: id in hexadecimal, picodollars.
+///
+/// # Errors
+/// SQLite's own.
+pub fn open_holds(conn: &Connection) -> Result<Vec<(String, i64)>> {
+    let mut statement =
+        conn.prepare("SELECT lower(hex(id)), hold_pico FROM holds WHERE booked IS NULL")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Each agent's name, `reserved_micro` and `held_pico`.
+///
+/// # Errors
+/// SQLite's own.
+pub fn reserved(conn: &Connection) -> Result<Vec<(String, i64, i64)>> {
+    let mut statement = conn.prepare("SELECT name, reserved_micro, held_pico FROM agents")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}

@@ -1,0 +1,123 @@
+//! The tables, their version, and the small `meta` table.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{LedgerError, Result};
+
+/// `PRAGMA user_version` of the newest schema that this program knows.
+pub(super) const VERSION: i64 = 1;
+
+/// The `agents.allowed_*` columns are comma-separated names, empty for none; NULL is no limit.
+/// `recorded` is what the last event says of budget, limits and state: a row that differs was
+/// changed from outside.
+const VERSION_1: &str = "
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+
+CREATE TABLE agents (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  state TEXT NOT NULL CHECK (state IN ('active', 'paused', 'closed')),
+  budget_micro INTEGER NOT NULL,
+  spent_micro INTEGER NOT NULL DEFAULT 0,
+  reserved_micro INTEGER NOT NULL DEFAULT 0,
+  carry_pico INTEGER NOT NULL DEFAULT 0,
+  held_pico INTEGER NOT NULL DEFAULT 0,
+  rpm INTEGER NOT NULL,
+  allowed_models TEXT,
+  passthrough TEXT CHECK (passthrough IN ('deny', 'allow', 'require')),
+  max_tokens_per_minute INTEGER,
+  max_input_tokens INTEGER,
+  max_output_tokens INTEGER,
+  max_concurrency INTEGER,
+  streaming INTEGER,
+  tools INTEGER,
+  allowed_tools TEXT,
+  vision INTEGER,
+  created_at_ms INTEGER NOT NULL,
+  recorded TEXT NOT NULL
+) STRICT;
+
+CREATE TRIGGER hold_within_budget BEFORE UPDATE OF held_pico ON agents
+WHEN NEW.held_pico > OLD.held_pico
+ AND NEW.spent_micro + (NEW.carry_pico + NEW.held_pico + 999999) / 1000000 > NEW.budget_micro
+BEGIN
+  SELECT RAISE(ABORT, 'a hold would pass the budget');
+END;
+
+CREATE TABLE tokens (
+  id INTEGER PRIMARY KEY,
+  agent_id INTEGER NOT NULL REFERENCES agents (id),
+  digest BLOB NOT NULL UNIQUE,
+  label TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  expires_at_ms INTEGER,
+  revoked_at_ms INTEGER
+) STRICT;
+CREATE INDEX tokens_by_agent ON tokens (agent_id);
+
+CREATE TABLE holds (
+  id BLOB PRIMARY KEY,
+  agent_id INTEGER NOT NULL REFERENCES agents (id),
+  request INTEGER NOT NULL,
+  hold_pico INTEGER NOT NULL,
+  terms TEXT NOT NULL,
+  opened_at_ms INTEGER NOT NULL,
+  expires_boot_ms INTEGER NOT NULL,
+  deadline_boot_ms INTEGER NOT NULL,
+  boot_id TEXT NOT NULL,
+  receipt TEXT,
+  booked TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY,
+  at_ms INTEGER NOT NULL,
+  agent TEXT,
+  action TEXT NOT NULL,
+  cost_micro INTEGER NOT NULL DEFAULT 0,
+  cost_pico INTEGER NOT NULL DEFAULT 0,
+  held_pico INTEGER NOT NULL DEFAULT 0,
+  hold TEXT,
+  detail TEXT NOT NULL,
+  hash BLOB NOT NULL
+) STRICT;
+";
+
+pub(super) fn check_version(conn: &Connection) -> Result<i64> {
+    let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > VERSION {
+        return Err(LedgerError::Newer {
+            found,
+            known: VERSION,
+        });
+    }
+    Ok(found)
+}
+
+/// Makes the tables, or moves them forward, in one transaction.
+pub(super) fn bring_up(conn: &Connection) -> Result<()> {
+    if check_version(conn)? == VERSION {
+        return Ok(());
+    }
+    conn.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {VERSION_1} PRAGMA user_version = {VERSION}; COMMIT;"
+    ))?;
+    Ok(())
+}
+
+pub(super) fn meta(conn: &Connection, key: &str) -> Result<Option<Vec<u8>>> {
+    Ok(conn
+        .query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| {
+            row.get(0)
+        })
+        .optional()?)
+}
+
+pub(super) fn set_meta(conn: &Connection, key: &str, value: &[u8]) -> Result<()> {
+    conn.execute(
+        "INSERT INTO meta (key, value) VALUES (?1, ?2) \
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )?;
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! The table of methods: which role may call what, and the OpenRPC document made from it.
+
+use aex_admin_proto::operator::method as m;
+use aex_admin_proto::{egress, worker};
+use serde_json::{Value, json};
+
+use super::Role;
+
+const OPERATOR: &[Role] = &[Role::Operator];
+const READ: &[Role] = &[Role::Operator, Role::Auditor];
+const WORKER: &[Role] = &[Role::Worker];
+const EGRESS: &[Role] = &[Role::Egress];
+
+/// Name, roles, what it does, its parameters.
+const METHODS: &[(&str, &[Role], &str, &[&str])] = &[
+    (
+        m::AGENT_CREATE,
+        OPERATOR,
+        "Makes an agent and its first token, which is shown once.",
+        &["name", "budget_micro", "rpm", "ttl_s", "settings"],
+    ),
+    (m::AGENT_LIST, READ, "Every agent.", &[]),
+    (m::AGENT_SHOW, READ, "One agent.", &["name"]),
+    (
+        m::AGENT_SET,
+        OPERATOR,
+        "Changes budget, rate and settings.",
+        &[
+            "name",
+            "budget_micro",
+            "add_micro",
+            "rpm",
+            "settings",
+            "clear",
+        ],
+    ),
+    (
+        m::AGENT_ROTATE_TOKEN,
+        OPERATOR,
+        "A new token; the old ones end now, or after grace_s.",
+        &["name", "ttl_s", "grace_s"],
+    ),
+    (m::AGENT_PAUSE, OPERATOR, "Refuses its requests.", &["name"]),
+    (
+        m::AGENT_RESUME,
+        OPERATOR,
+        "Takes its requests again.",
+        &["name"],
+    ),
+    (
+        m::AGENT_SEVER,
+        OPERATOR,
+        "Pauses it and cuts its open streams.",
+        &["name"],
+    ),
+    (
+        m::AGENT_DELETE,
+        OPERATOR,
+        "Closes it; its history stays, its name stays taken.",
+        &["name"],
+    ),
+    (
+        m::TOKEN_LIST,
+        READ,
+        "The tokens of an agent, without their text.",
+        &["name"],
+    ),
+    (
+        m::TOKEN_CREATE,
+        OPERATOR,
+        "A further token of an agent.",
+        &["name", "ttl_s", "label"],
+    ),
+    (m::TOKEN_REVOKE, OPERATOR, "Ends one token.", &["id"]),
+    (m::STATUS, READ, "State of the kernel.", &[]),
+    (m::METRICS, READ, "Figures since the start.", &[]),
+    (
+        m::LEDGER_TAIL,
+        READ,
+        "Events, newest last.",
+        &["after", "limit", "follow"],
+    ),
+    (m::LEDGER_AUDIT, READ, "Checks the whole ledger.", &[]),
+    (m::MODEL_LIST, READ, "Models and their prices.", &[]),
+    (
+        m::CONFIG_CHECK,
+        OPERATOR,
+        "Checks a models.yaml given as text.",
+        &["text"],
+    ),
+    (m::CONFIG_RELOAD, OPERATOR, "Reads models.yaml again.", &[]),
+    (m::DISCOVER, READ, "This document.", &[]),
+    (
+        worker::SETTINGS,
+        WORKER,
+        "Long poll: what a worker must know.",
+        &["known", "worker", "pid"],
+    ),
+    (
+        worker::RESERVE,
+        WORKER,
+        "Asks for a hold.",
+        &["id", "token", "route", "model", "facts"],
+    ),
+    (worker::CANCEL, WORKER, "Gives up a wait.", &["id"]),
+    (
+        worker::SETTLE,
+        WORKER,
+        "Reports how an exchange ended.",
+        &["id", "ticket", "observed"],
+    ),
+    (
+        worker::RECLAIM,
+        WORKER,
+        "Says which requests are alive.",
+        &["tickets"],
+    ),
+    (
+        worker::MODELS,
+        WORKER,
+        "Models of a token's agent.",
+        &["token"],
+    ),
+    (
+        worker::READY,
+        WORKER,
+        "Whether a request would be answered.",
+        &[],
+    ),
+    (
+        egress::ORDERS,
+        EGRESS,
+        "Long poll: configuration, voids, cuts.",
+        &["pid", "acting_on", "operator_keys", "problem"],
+    ),
+    (
+        egress::RECEIPTS,
+        EGRESS,
+        "How exchanges ended.",
+        &["receipts"],
+    ),
+];
+
+pub(super) fn known(method: &str) -> bool {
+    METHODS.iter().any(|(name, ..)| *name == method)
+}
+
+pub(super) fn allowed(role: Role, method: &str) -> bool {
+    METHODS
+        .iter()
+        .any(|(name, roles, ..)| *name == method && roles.contains(&role))
+}
+
+/// What an operator's socket answers to, as OpenRPC 1.3 (<https://spec.open-rpc.org>).
+pub(super) fn document() -> Value {
+    let methods: Vec<Value> = METHODS
+        .iter()
+        .filter(|(_, roles, ..)| roles.contains(&Role::Operator))
+        .map(|(name, _, summary, params)| {
+            let params: Vec<Value> = params
+                .iter()
+                .map(|name| json!({ "name": name, "schema": {} }))
+                .collect();
+            json!({
+                "name": name,
+                "summary": summary,
+                "paramStructure": "by-name",
+                "params": params,
+                "result": { "name": "result", "schema": {} },
+            })
+        })
+        .collect();
+    json!({
+        "openrpc": "1.3.2",
+        "info": { "title": "aex-admin", "version": env!("CARGO_PKG_VERSION") },
+        "methods": methods,
+    })
+}

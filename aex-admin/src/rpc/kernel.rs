@@ -1,0 +1,191 @@
+//! What all connections share: the way to the writer, the configuration in force, and who is there.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use aex_admin_proto::clock;
+use aex_admin_proto::egress::OrdersParams;
+use aex_admin_proto::operator::{Status, WorkerView};
+use aex_admin_proto::ticket::TicketKey;
+use tokio::sync::watch;
+
+use super::Role;
+use super::reader::Reader;
+use crate::config::Config;
+use crate::writer::{Command, SessionId, Shared};
+
+/// A configuration and its number. The number rises with each that is offered to the egress.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    pub generation: u64,
+    pub config: Arc<Config>,
+}
+
+/// The egress, as its calls tell it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct EgressState {
+    pub session: Option<SessionId>,
+    pub said: OrdersParams,
+    /// The generation offered last on this connection.
+    pub offered: Option<u64>,
+}
+
+pub struct Kernel {
+    pub shared: Arc<Shared>,
+    pub(super) reader: Reader,
+    pub(super) config_file: PathBuf,
+    pub(super) ledger: PathBuf,
+    pub(super) ticket_key: TicketKey,
+    /// What the egress is offered; the writer follows once the egress has taken it up.
+    pub(super) offered: watch::Sender<InForce>,
+    pub(super) in_force: watch::Sender<InForce>,
+    pub(super) egress: watch::Sender<EgressState>,
+    pub(super) reloading: tokio::sync::Mutex<()>,
+    pub(super) auditing: AtomicBool,
+    workers: Mutex<BTreeMap<SessionId, WorkerView>>,
+    queue: Sender<Command>,
+    sessions: AtomicU64,
+    started_boot_ms: u64,
+}
+
+impl Kernel {
+    #[must_use]
+    pub fn new(
+        shared: Arc<Shared>,
+        queue: Sender<Command>,
+        config_file: PathBuf,
+        ledger: PathBuf,
+        ticket_key: TicketKey,
+        first: InForce,
+    ) -> Self {
+        Self {
+            shared,
+            reader: Reader::start(ledger.clone()),
+            config_file,
+            ledger,
+            ticket_key,
+            offered: watch::Sender::new(first.clone()),
+            in_force: watch::Sender::new(first),
+            egress: watch::Sender::default(),
+            reloading: tokio::sync::Mutex::default(),
+            auditing: AtomicBool::new(false),
+            workers: Mutex::default(),
+            queue,
+            sessions: AtomicU64::new(1),
+            started_boot_ms: clock::boot_ms(),
+        }
+    }
+
+    pub(super) fn next_session(&self) -> SessionId {
+        self.sessions.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// To the writer. Should it be gone, the command is dropped, its reply with it, and the process
+    /// is on its way out.
+    pub(super) fn send(&self, command: Command) {
+        if self.queue.send(command).is_err() {
+            tracing::error!("the writer has stopped");
+        }
+    }
+
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.in_force.borrow().config)
+    }
+
+    fn workers(&self) -> MutexGuard<'_, BTreeMap<SessionId, WorkerView>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn worker_is(&self, session: SessionId, worker: u32, pid: u32) {
+        self.workers().insert(
+            session,
+            WorkerView {
+                worker,
+                pid,
+                in_flight: 0,
+            },
+        );
+    }
+
+    pub(super) fn session_gone(&self, role: Role, session: SessionId) {
+        match role {
+            Role::Worker => {
+                self.workers().remove(&session);
+                self.send(Command::SessionGone { session });
+            }
+            Role::Egress => {
+                self.egress.send_if_modified(|egress| {
+                    let ours = egress.session == Some(session);
+                    if ours {
+                        *egress = EgressState::default();
+                    }
+                    ours
+                });
+            }
+            Role::Operator | Role::Auditor => {}
+        }
+    }
+
+    /// Nothing, or what is missing before a request can be answered.
+    pub(super) fn not_ready(&self) -> Option<String> {
+        let egress = self.egress.borrow();
+        if egress.session.is_none() {
+            return Some("aex-egress is not connected".to_owned());
+        }
+        if let Some(problem) = &egress.said.problem {
+            return Some(format!(
+                "aex-egress cannot take up the configuration: {problem}"
+            ));
+        }
+        let wanted = self.offered.borrow().generation;
+        if egress.said.acting_on != Some(wanted) {
+            return Some("aex-egress has not taken up the configuration yet".to_owned());
+        }
+        None
+    }
+
+    pub(super) fn set_operator_keys(&self, providers: &[String]) {
+        let providers: HashSet<String> = providers.iter().cloned().collect();
+        self.send(Command::OperatorKeys { providers });
+    }
+
+    /// The state as `aex status` shows it; `agents` are counted by the caller.
+    pub(super) fn status(&self, agents: u64) -> Status {
+        let why = self.not_ready();
+        let egress = self.egress.borrow().clone();
+        let mut workers: Vec<(SessionId, WorkerView)> = self
+            .workers()
+            .iter()
+            .map(|(session, worker)| (*session, worker.clone()))
+            .collect();
+        for (session, worker) in &mut workers {
+            worker.in_flight = self.shared.in_flight(*session);
+        }
+        let mut workers: Vec<WorkerView> = workers.into_iter().map(|(_, worker)| worker).collect();
+        workers.sort_by_key(|worker| worker.worker);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            boundary: "advisory".to_owned(),
+            ready: why.is_none(),
+            why,
+            pid: std::process::id(),
+            uptime_ms: clock::boot_ms().saturating_sub(self.started_boot_ms),
+            egress_pid: egress.session.map(|_| egress.said.pid),
+            operator_keys: egress.said.operator_keys,
+            workers,
+            agents,
+            open_holds: self.shared.open_holds(),
+            waiting: self.shared.waiting(),
+            events: *self.shared.events().borrow(),
+            ledger: self.ledger.display().to_string(),
+            config_generation: self.in_force.borrow().generation,
+        }
+    }
+
+    pub(super) fn uptime_ms(&self) -> u64 {
+        clock::boot_ms().saturating_sub(self.started_boot_ms)
+    }
+}

@@ -1,0 +1,154 @@
+//! The Unix sockets: who may ask what, and the way of a call to the writer or a reader and back.
+//!
+//! Owns: roles, framing of connections, long polls, the state of the egress and the workers as their
+//! connections tell it. Absent on purpose: rules, and SQL.
+
+mod connection;
+mod discover;
+mod egress;
+mod kernel;
+mod operator;
+mod reader;
+mod reload;
+mod worker;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aex_admin_proto::rpc::{Incoming, RpcError, code};
+use nix::sys::stat::{Mode, umask};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::net::{UnixListener, UnixStream};
+
+pub use kernel::{InForce, Kernel};
+
+use crate::writer::SessionId;
+use connection::Outbox;
+
+/// What a socket's callers may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Operator,
+    Auditor,
+    Worker,
+    Egress,
+}
+
+/// Most connections of one role at once.
+const MAX_CONNECTIONS: usize = 256;
+
+/// One call on its way: where to answer, and for whom.
+struct Call {
+    outbox: Arc<Outbox>,
+    /// Absent: a notification, which nobody answers.
+    id: Option<u64>,
+    session: SessionId,
+}
+
+impl Call {
+    fn answer<T: Serialize>(self, answer: Result<T, RpcError>) {
+        self.outbox.answer(self.id, answer);
+    }
+}
+
+/// Makes a socket that only this user can connect to. Its directory is private already; the mask
+/// makes the file private from its first moment.
+///
+/// # Errors
+/// The directory cannot be written.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let listener = UnixListener::bind(path);
+    umask(before);
+    listener
+}
+
+/// Accepts for ever. Callers of another uid are refused before a byte is read.
+pub async fn accept(listener: UnixListener, role: Role, kernel: Arc<Kernel>) {
+    let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) if is_ours(&stream) => {
+                let kernel = Arc::clone(&kernel);
+                tokio::spawn(async move {
+                    connection::serve(stream, role, kernel).await;
+                    drop(place);
+                });
+            }
+            Ok(_) => {
+                kernel.shared.role_violation();
+                tracing::warn!(?role, "refused a caller of another uid");
+            }
+            Err(error) => {
+                // Out of descriptors, most likely: later there may be some.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn is_ours(stream: &UnixStream) -> bool {
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
+}
+
+/// Hands a call to those who carry it out, by the role of its socket.
+fn dispatch(kernel: &Arc<Kernel>, role: Role, call: Call, incoming: &Incoming<'_>) {
+    if incoming.jsonrpc != "2.0" {
+        let error = RpcError::new(code::INVALID_REQUEST, "jsonrpc must be \"2.0\"");
+        return call.answer::<()>(Err(error));
+    }
+    let method = incoming.method.as_ref();
+    if !discover::allowed(role, method) {
+        let known = discover::known(method);
+        if known {
+            kernel.shared.role_violation();
+            tracing::warn!(?role, method, "refused a method outside the role");
+        }
+        let error = if known {
+            RpcError::new(
+                code::NOT_PERMITTED,
+                format!("{method} is not for this socket"),
+            )
+        } else {
+            RpcError::new(
+                code::METHOD_NOT_FOUND,
+                format!("no such method: {method}; see rpc.discover"),
+            )
+        };
+        return call.answer::<()>(Err(error));
+    }
+    let params = incoming.params;
+    // Nothing comes back when the parameters did not fit; then the call is answered already.
+    let _ = match role {
+        Role::Worker => worker::dispatch(kernel, call, method, params),
+        Role::Egress => egress::dispatch(kernel, call, method, params),
+        Role::Operator | Role::Auditor => operator::dispatch(kernel, call, method, params),
+    };
+}
+
+/// Reads a call's parameters; answers it when they do not fit.
+fn params<T: DeserializeOwned>(call: Call, params: Option<&RawValue>) -> Option<(Call, T)> {
+    match serde_json::from_str(params.map_or("{}", RawValue::get)) {
+        Ok(value) => Some((call, value)),
+        Err(error) => {
+            let text = format!("parameters do not fit: {error}");
+            call.answer::<()>(Err(RpcError::new(code::INVALID_PARAMS, text)));
+            None
+        }
+    }
+}

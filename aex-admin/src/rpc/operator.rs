@@ -1,0 +1,216 @@
+//! What an operator may ask; an auditor, of that, what only reads.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use aex_admin_proto::operator::{
+    AgentList, AgentState, ConfigText, Metrics, ModelList, NameParams, Tail, TailParams, TokenList,
+    method as m,
+};
+use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::worker::POLL_MS;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::{Call, Kernel, discover, params, reload};
+use crate::config::{self, Catalogue};
+use crate::ledger::{AgentRow, reader};
+use crate::writer::{Command, OperatorCommand as Op};
+use crate::{audit, views};
+
+const MAX_TAIL: u32 = 1000;
+const DEFAULT_TAIL: u32 = 20;
+
+pub(super) fn dispatch(
+    kernel: &Arc<Kernel>,
+    call: Call,
+    method: &str,
+    raw: Option<&RawValue>,
+) -> Option<()> {
+    match method {
+        m::AGENT_CREATE => change(kernel, call, raw, Op::Create),
+        m::AGENT_SET => change(kernel, call, raw, |params| Op::Set(Box::new(params))),
+        m::AGENT_ROTATE_TOKEN => change(kernel, call, raw, Op::Rotate),
+        m::AGENT_PAUSE => change(kernel, call, raw, Op::Pause),
+        m::AGENT_RESUME => change(kernel, call, raw, Op::Resume),
+        m::AGENT_SEVER => change(kernel, call, raw, Op::Sever),
+        m::AGENT_DELETE => change(kernel, call, raw, Op::Delete),
+        m::TOKEN_CREATE => change(kernel, call, raw, Op::TokenCreate),
+        m::TOKEN_REVOKE => change(kernel, call, raw, Op::TokenRevoke),
+        m::CONFIG_CHECK => {
+            let (call, ConfigText { text }) = params(call, raw)?;
+            let checked = config::parse(&text, Catalogue::builtin())
+                .map(|(config, warnings)| reload::summary(&config, warnings))
+                .map_err(|error| reload::bad_config(&error, None));
+            call.answer(checked);
+            Some(())
+        }
+        m::DISCOVER => {
+            call.answer(Ok(discover::document()));
+            Some(())
+        }
+        m::MODEL_LIST => {
+            call.answer(Ok(ModelList {
+                models: views::models(&kernel.config()),
+            }));
+            Some(())
+        }
+        _ => read(kernel, call, method, raw),
+    }
+}
+
+fn change<P: DeserializeOwned>(
+    kernel: &Arc<Kernel>,
+    call: Call,
+    raw: Option<&RawValue>,
+    command: impl FnOnce(P) -> Op,
+) -> Option<()> {
+    let (call, params) = params(call, raw)?;
+    let reply = Box::new(move |answer| call.answer(answer));
+    kernel.send(Command::Operator {
+        command: command(params),
+        reply,
+    });
+    Some(())
+}
+
+/// Calls that take a while: each in a task of its own.
+fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) -> Option<()> {
+    let kernel = Arc::clone(kernel);
+    match method {
+        m::AGENT_LIST => answer(call, async move { agents(&kernel).await }),
+        m::AGENT_SHOW => {
+            let (call, NameParams { name }) = params(call, raw)?;
+            answer(call, async move {
+                let row = agent(&kernel, name).await?;
+                Ok(views::agent(&row, &kernel.shared))
+            });
+        }
+        m::TOKEN_LIST => {
+            let (call, NameParams { name }) = params(call, raw)?;
+            answer(call, async move {
+                let row = agent(&kernel, name).await?;
+                let tokens = kernel
+                    .reader
+                    .run(move |conn| reader::tokens(conn, row.id))
+                    .await?;
+                Ok(TokenList { tokens })
+            });
+        }
+        m::STATUS => answer(call, async move {
+            let rows = kernel.reader.run(reader::agents).await?;
+            let living = rows
+                .iter()
+                .filter(|row| row.grant.state != AgentState::Closed)
+                .count();
+            Ok(kernel.status(living as u64))
+        }),
+        m::METRICS => answer(call, async move { metrics(&kernel).await }),
+        m::LEDGER_TAIL => {
+            let (call, asked) = params(call, raw)?;
+            answer(call, async move { tail(&kernel, asked).await });
+        }
+        m::LEDGER_AUDIT => answer(call, async move { audit_now(&kernel).await }),
+        // The role's table has no other.
+        _ => answer(call, async move { kernel.reload().await }),
+    }
+    Some(())
+}
+
+fn answer<T>(call: Call, work: impl Future<Output = Result<T, RpcError>> + Send + 'static)
+where
+    T: Serialize + 'static,
+{
+    tokio::spawn(async move { call.answer(work.await) });
+}
+
+async fn agents(kernel: &Kernel) -> Result<AgentList, RpcError> {
+    let rows = kernel.reader.run(reader::agents).await?;
+    Ok(AgentList {
+        agents: rows
+            .iter()
+            .map(|row| views::agent(row, &kernel.shared))
+            .collect(),
+    })
+}
+
+async fn agent(kernel: &Kernel, name: String) -> Result<AgentRow, RpcError> {
+    let text = format!("there is no agent {name}; see aex agent list");
+    let row = kernel
+        .reader
+        .run(move |conn| reader::agent(conn, &name))
+        .await?;
+    row.ok_or_else(|| RpcError::new(code::NOT_FOUND, text))
+}
+
+async fn metrics(kernel: &Kernel) -> Result<Metrics, RpcError> {
+    let agents = agents(kernel).await?.agents;
+    let counters = kernel.shared.counters();
+    let named = |counts: std::collections::BTreeMap<&'static str, u64>| {
+        counts
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect()
+    };
+    Ok(Metrics {
+        uptime_ms: kernel.uptime_ms(),
+        reserves: counters.reserves,
+        granted: counters.granted,
+        refused: named(counters.refused),
+        settled: named(counters.settled),
+        overruns: counters.overruns,
+        role_violations: counters.role_violations,
+        outside_updates: counters.outside_updates,
+        commits: counters.commits,
+        operations: counters.operations,
+        open_holds: kernel.shared.open_holds(),
+        waiting: kernel.shared.waiting(),
+        spent_micro: agents
+            .iter()
+            .map(|agent| agent.spent_micro)
+            .fold(0, i64::saturating_add),
+        held_micro: agents
+            .iter()
+            .map(|agent| agent.reserved_micro)
+            .fold(0, i64::saturating_add),
+        agents,
+    })
+}
+
+async fn tail(kernel: &Kernel, asked: TailParams) -> Result<Tail, RpcError> {
+    let limit = asked.limit.unwrap_or(DEFAULT_TAIL).clamp(1, MAX_TAIL);
+    if let (true, Some(after)) = (asked.follow, asked.after) {
+        let mut events = kernel.shared.events();
+        let news = events.wait_for(|last| *last > after);
+        // None in time: an empty answer.
+        let _ = tokio::time::timeout(Duration::from_millis(POLL_MS), news).await;
+    }
+    let events = kernel
+        .reader
+        .run(move |conn| reader::tail(conn, asked.after, limit))
+        .await?;
+    Ok(Tail { events })
+}
+
+/// One audit at a time, on a thread and a connection of its own.
+async fn audit_now(kernel: &Kernel) -> Result<aex_admin_proto::operator::AuditReport, RpcError> {
+    if kernel.auditing.swap(true, Ordering::AcqRel) {
+        return Err(RpcError::new(
+            code::UNAVAILABLE,
+            "an audit is running already",
+        ));
+    }
+    let path = kernel.ledger.clone();
+    let report = tokio::task::spawn_blocking(move || audit::of_file(&path)).await;
+    kernel.auditing.store(false, Ordering::Release);
+    match report {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(error)) => Err(RpcError::new(code::INTERNAL, error.to_string())),
+        Err(_) => Err(RpcError::new(
+            code::INTERNAL,
+            "the audit failed; see the log of aex-admin",
+        )),
+    }
+}

@@ -1,0 +1,90 @@
+//! A new configuration comes into force only when the egress can act on it; else the old one stays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aex_admin_proto::operator::ConfigSummary;
+use aex_admin_proto::rpc::{RpcError, code};
+use serde_json::json;
+
+use super::{InForce, Kernel};
+use crate::config::{self, Config, ConfigError};
+use crate::writer::Command;
+
+/// How long the egress may take to take up a configuration.
+const TAKE_UP: Duration = Duration::from_secs(10);
+
+pub(super) fn bad_config(error: &ConfigError, file: Option<&str>) -> RpcError {
+    RpcError {
+        code: code::BAD_CONFIG,
+        message: match file {
+            Some(file) => format!("{file}: {error}"),
+            None => error.to_string(),
+        },
+        data: Some(json!({ "line": error.line, "column": error.column })),
+    }
+}
+
+pub(super) fn summary(config: &Config, warnings: Vec<String>) -> ConfigSummary {
+    ConfigSummary {
+        providers: config.providers.len() as u64,
+        models: config.models.len() as u64,
+        warnings,
+    }
+}
+
+impl Kernel {
+    /// Reads the file again.
+    pub(super) async fn reload(&self) -> Result<ConfigSummary, RpcError> {
+        let _one_at_a_time = self.reloading.lock().await;
+        let (config, warnings) = config::load(&self.config_file).map_err(|error| match &error {
+            config::LoadError::Invalid { path, error } => {
+                bad_config(error, Some(&path.display().to_string()))
+            }
+            other => RpcError::new(code::BAD_CONFIG, other.to_string()),
+        })?;
+        let summary = summary(&config, warnings);
+        let old = self.in_force.borrow().clone();
+        let next = self.offer(Arc::new(config));
+        if let Err(why) = self.taken_up(next.generation).await {
+            self.offer(old.config);
+            return Err(RpcError::new(
+                code::BAD_CONFIG,
+                format!("the old configuration stays in force: {why}"),
+            ));
+        }
+        self.send(Command::SetConfig {
+            config: Arc::clone(&next.config),
+        });
+        self.in_force.send_replace(next);
+        tracing::info!(
+            providers = summary.providers,
+            models = summary.models,
+            "configuration reloaded"
+        );
+        Ok(summary)
+    }
+
+    fn offer(&self, config: Arc<Config>) -> InForce {
+        let generation = self.offered.borrow().generation + 1;
+        let next = InForce { generation, config };
+        self.offered.send_replace(next.clone());
+        next
+    }
+
+    async fn taken_up(&self, generation: u64) -> Result<(), String> {
+        let mut egress = self.egress.subscribe();
+        let taken = egress.wait_for(|state| {
+            let decided = state.said.acting_on == Some(generation)
+                || (state.offered == Some(generation) && state.said.problem.is_some());
+            state.session.is_some() && decided
+        });
+        match tokio::time::timeout(TAKE_UP, taken).await {
+            Ok(Ok(state)) => match &state.said.problem {
+                Some(problem) if state.said.acting_on != Some(generation) => Err(problem.clone()),
+                _ => Ok(()),
+            },
+            _ => Err("aex-egress did not take it up in time".to_owned()),
+        }
+    }
+}

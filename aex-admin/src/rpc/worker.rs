@@ -1,0 +1,97 @@
+//! What a worker may ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aex_admin_proto::rpc::RpcError;
+use aex_admin_proto::worker::{
+    self, CancelParams, ModelsParams, POLL_MS, ReadyReply, ReclaimParams, ReclaimReply,
+    SettingsParams, WorkerSettings,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Call, InForce, Kernel, params};
+use crate::writer::{Command, Reply};
+
+pub(super) fn dispatch(
+    kernel: &Arc<Kernel>,
+    call: Call,
+    method: &str,
+    raw: Option<&RawValue>,
+) -> Option<()> {
+    let session = call.session;
+    match method {
+        worker::RESERVE => {
+            let (call, params) = params(call, raw)?;
+            kernel.send(Command::Reserve {
+                params,
+                session,
+                reply: reply(call),
+            });
+        }
+        worker::SETTLE => {
+            let (call, params) = params(call, raw)?;
+            kernel.send(Command::Settle {
+                params,
+                reply: reply(call),
+            });
+        }
+        worker::CANCEL => {
+            let (call, CancelParams { id }) = params(call, raw)?;
+            kernel.send(Command::Cancel { id });
+            call.answer(Ok(serde_json::Map::new()));
+        }
+        worker::RECLAIM => {
+            let (call, ReclaimParams { tickets }) = params(call, raw)?;
+            let reply = Box::new(move |ended: Result<_, RpcError>| {
+                call.answer(ended.map(|ended| ReclaimReply { ended }));
+            });
+            kernel.send(Command::Reclaim {
+                tickets,
+                session,
+                reply,
+            });
+        }
+        worker::MODELS => {
+            let (call, ModelsParams { token }) = params(call, raw)?;
+            kernel.send(Command::Models {
+                token,
+                reply: reply(call),
+            });
+        }
+        worker::READY => {
+            let why = kernel.not_ready();
+            call.answer(Ok(ReadyReply {
+                ready: why.is_none(),
+                why,
+            }));
+        }
+        // The role's table has no other.
+        _ => {
+            let (call, said): (_, SettingsParams) = params(call, raw)?;
+            kernel.worker_is(session, said.worker, said.pid);
+            let kernel = Arc::clone(kernel);
+            tokio::spawn(async move { settings(&kernel, call, said.known).await });
+        }
+    }
+    Some(())
+}
+
+fn reply<T: Serialize + 'static>(call: Call) -> Reply<T> {
+    Box::new(move |answer| call.answer(answer))
+}
+
+/// Answers when the configuration is another than the worker knows, or when the poll has lasted.
+async fn settings(kernel: &Kernel, call: Call, known: Option<u64>) {
+    let mut in_force = kernel.in_force.subscribe();
+    let news = in_force.wait_for(|now| Some(now.generation) != known);
+    // Nothing new in time: the same is answered again.
+    let _ = tokio::time::timeout(Duration::from_millis(POLL_MS), news).await;
+    let InForce { generation, config } = kernel.in_force.borrow().clone();
+    call.answer(Ok(WorkerSettings {
+        generation,
+        max_body_bytes: config.max_body_bytes,
+        drain_timeout_ms: config.drain_timeout_ms,
+    }));
+}

@@ -1,0 +1,23 @@
+//! Agents' tokens: made here, shown once, and kept only as digests.
+
+use aex_admin_proto::TokenDigest;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use zeroize::Zeroizing;
+
+/// What every token begins with, so that secret scanners know it.
+const PREFIX: &str = "aex_";
+
+/// A fresh token of 256 random bits, and its digest.
+///
+/// # Errors
+/// The operating system gave no randomness.
+pub(crate) fn make() -> Result<(Zeroizing<String>, TokenDigest), getrandom::Error> {
+    let mut secret = Zeroizing::new([0u8; 32]);
+    getrandom::fill(&mut *secret)?;
+    let mut token = Zeroizing::new(String::with_capacity(48));
+    token.push_str(PREFIX);
+    URL_SAFE_NO_PAD.encode_string(*secret, &mut token);
+    let digest = TokenDigest::of(token.as_bytes());
+    Ok((token, digest))
+}

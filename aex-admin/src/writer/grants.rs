@@ -1,0 +1,138 @@
+//! From rows and configuration to the facts of a decision, and from terms to a grant.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use aex_admin_proto::HoldId;
+use aex_admin_proto::operator::Settings;
+use aex_admin_proto::ticket::{Claims, TicketKey};
+use aex_admin_proto::worker::Grant;
+
+use super::memory::OpenHold;
+use crate::config::Config;
+use crate::core::reserve::{Caller, Defaults, ModelFacts};
+use crate::ledger::{AgentRow, TokenRow};
+
+/// How long a ticket can be redeemed.
+pub(crate) const TICKET_MS: u64 = 30_000;
+
+const CHAT_PATH: &str = "/chat/completions";
+
+/// Largest answer that is let through.
+const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
+
+pub(crate) fn caller(agent: &AgentRow, token: TokenRow, config: &Config) -> Caller {
+    Caller {
+        name: agent.name.clone(),
+        state: agent.grant.state,
+        token_revoked: token.revoked,
+        token_expires_at_ms: token.expires_at_ms,
+        rpm: agent.grant.rpm,
+        settings: effective(&agent.grant.settings, config),
+        balance: agent.balance,
+    }
+}
+
+/// The agent's own settings; where it has none, the defaults of models.yaml.
+fn effective(own: &Settings, config: &Config) -> Settings {
+    let defaults = &config.limits;
+    Settings {
+        max_tokens_per_minute: own.max_tokens_per_minute.or(defaults.max_tokens_per_minute),
+        max_input_tokens: own.max_input_tokens.or(defaults.max_input_tokens),
+        max_output_tokens: own.max_output_tokens.or(defaults.max_output_tokens),
+        max_concurrency: own.max_concurrency.or(defaults.max_concurrency),
+        ..own.clone()
+    }
+}
+
+pub(crate) fn model<'a>(
+    config: &'a Config,
+    operator_keys: &HashSet<String>,
+    name: &str,
+) -> Option<ModelFacts<'a>> {
+    let model = config.models.get(name)?;
+    let provider = config.providers.get(&model.provider)?;
+    Some(ModelFacts {
+        name: &model.name,
+        provider: &provider.name,
+        upstream_model: &model.upstream_model,
+        price: model.pricing.price(),
+        price_source: match model.pricing.source_name() {
+            "catalogue" => &config.catalogue_version,
+            other => other,
+        },
+        max_output_tokens: model.max_output_tokens,
+        context_window: model.context_window,
+        hidden_output: model.hidden_output,
+        tokenizer: model.tokenizer.as_deref(),
+        extra_params: &provider.extra_params,
+        keys: provider.keys,
+        loopback: provider.loopback,
+        operator_key: operator_keys.contains(&provider.name),
+        max_requests_per_minute: model.limits.max_requests_per_minute,
+        max_tokens_per_minute: model.limits.max_tokens_per_minute,
+    })
+}
+
+pub(crate) fn defaults(config: &Config) -> Defaults {
+    Defaults {
+        default_output_tokens: config.default_output_tokens,
+        min_output_tokens: config.min_output_tokens,
+        on_disconnect: config.on_disconnect,
+    }
+}
+
+/// The grant of an open hold: the same each time it is asked for, but for the money that is free.
+pub(crate) fn grant(
+    config: &Config,
+    key: &TicketKey,
+    id: HoldId,
+    hold: &OpenHold,
+    remaining_micro: i64,
+) -> Grant {
+    let terms = &hold.terms;
+    let claims = Claims {
+        id,
+        provider: terms.provider.clone(),
+        method: "POST".to_owned(),
+        path: CHAT_PATH.to_owned(),
+        key: terms.key,
+        max_body_bytes: config.max_body_bytes.saturating_add(4096),
+        max_response_bytes: MAX_RESPONSE_BYTES,
+        deadline_boot_ms: hold.deadline_boot_ms,
+        expires_boot_ms: hold.expires_boot_ms,
+    };
+    let facts = config
+        .providers
+        .get(&terms.provider)
+        .map(|provider| &provider.facts);
+    Grant {
+        ticket: key.seal(&claims),
+        provider: claims.provider,
+        path: claims.path,
+        upstream_model: terms.upstream_model.clone(),
+        output_cap: terms.output_cap,
+        output_cap_param: config
+            .models
+            .get(&terms.model)
+            .map_or("max_tokens", |model| model.output_cap_param.as_str())
+            .to_owned(),
+        cap_is_ours: terms.cap_is_ours,
+        stream_usage: facts.is_none_or(|facts| facts.stream_usage),
+        service_tier: facts.and_then(|facts| facts.service_tier.clone()),
+        force_store_off: facts.is_some_and(|facts| facts.knows_store),
+        hidden_output: terms.hidden_output,
+        remaining_micro,
+        on_disconnect: terms.on_disconnect,
+        drain_timeout_ms: config.drain_timeout_ms,
+        deadline_boot_ms: hold.deadline_boot_ms,
+        max_response_bytes: MAX_RESPONSE_BYTES,
+    }
+}
+
+/// Tells one request from another that reuses its id. Not a secret, not a defence: ids are random.
+pub(crate) fn digest(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,237 @@
+//! What the writer keeps in memory: open holds, windows, and the last answers.
+//!
+//! All of it can be rebuilt from the ledger, and is, at a start and after a commit that failed: one
+//! path for both. Times are passed in.
+
+use std::collections::{HashMap, VecDeque};
+
+use aex_admin_proto::HoldId;
+use aex_admin_proto::egress::Ending;
+use aex_admin_proto::worker::{Observed, SettleReply};
+
+use super::{Reply, SessionId};
+use crate::core::hold::Terms;
+use crate::core::live::Live;
+use crate::core::reserve::Now;
+use crate::core::window::WINDOW_MS;
+use crate::ledger::{Booked, HoldRow, Ledger, Result};
+
+/// Answers kept for a settle that is asked again.
+const RECENT: usize = 8192;
+
+#[derive(Default)]
+pub(crate) struct Memory {
+    /// By agent id.
+    pub agents: HashMap<i64, Live>,
+    /// By model name.
+    pub models: HashMap<String, Live>,
+    pub open: HashMap<HoldId, OpenHold>,
+    /// Ended, and their receipt not here yet.
+    pub booked: HashMap<HoldId, BookedHold>,
+    recent: HashMap<HoldId, (u64, SettleReply)>,
+    recent_order: VecDeque<HoldId>,
+}
+
+pub(crate) struct OpenHold {
+    pub agent: i64,
+    pub terms: Terms,
+    pub request: i64,
+    pub expires_boot_ms: u64,
+    pub deadline_boot_ms: u64,
+    /// Counted in the RPM window by the time its answer began.
+    pub dispatched: bool,
+    pub owner: Owner,
+    pub severed: bool,
+    pub receipt: Option<Ending>,
+    pub receipt_boot_ms: u64,
+    /// The worker's settle, where it must wait for the receipt.
+    pub claim: Option<Claim>,
+    /// When the egress was last asked for it.
+    pub asked_boot_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Session(SessionId),
+    /// Its worker went away at this time, boot clock.
+    Nobody {
+        since_boot_ms: u64,
+    },
+}
+
+pub(crate) struct Claim {
+    pub observed: Observed,
+    pub digest: u64,
+    /// Gone when the worker was told to come back later.
+    pub reply: Option<Reply<SettleReply>>,
+    pub since_boot_ms: u64,
+}
+
+pub(crate) struct BookedHold {
+    pub agent: i64,
+    pub hold_pico: i64,
+    pub booked: Booked,
+    pub since_boot_ms: u64,
+    pub asked_boot_ms: u64,
+}
+
+impl Memory {
+    /// Rebuilds everything from the ledger. Holds of an earlier boot have no times that count.
+    pub(crate) fn rebuild(&mut self, ledger: &Ledger, boot_id: &str, now: Now) -> Result<()> {
+        self.agents.clear();
+        self.models.clear();
+        self.open.clear();
+        self.booked.clear();
+        for row in ledger.holds()? {
+            self.take_up(row, boot_id, now);
+        }
+        let window_ms = i64::try_from(WINDOW_MS).unwrap_or(i64::MAX);
+        let since_ms = now.wall_ms.saturating_sub(window_ms);
+        ledger.ended_since(since_ms, |at_ms, agent, detail| {
+            // The wall clock may have been set back: what is later than now counts as now.
+            let age_ms = u64::try_from(now.wall_ms.saturating_sub(at_ms)).unwrap_or(0);
+            self.remember(agent, detail, now.boot_ms.saturating_sub(age_ms));
+        })
+    }
+
+    fn take_up(&mut self, row: HoldRow, boot_id: &str, now: Now) {
+        let this_boot = row.boot_id == boot_id;
+        if let Some(booked) = row.booked {
+            let hold = BookedHold {
+                agent: row.agent,
+                hold_pico: row.terms.hold_pico,
+                booked,
+                since_boot_ms: now.boot_ms,
+                asked_boot_ms: 0,
+            };
+            self.booked.insert(row.id, hold);
+            return;
+        }
+        self.open_hold(
+            row.id,
+            OpenHold {
+                agent: row.agent,
+                request: row.request,
+                expires_boot_ms: if this_boot { row.expires_boot_ms } else { 0 },
+                deadline_boot_ms: if this_boot { row.deadline_boot_ms } else { 0 },
+                dispatched: false,
+                owner: Owner::Nobody {
+                    since_boot_ms: now.boot_ms,
+                },
+                severed: false,
+                receipt: row.receipt,
+                receipt_boot_ms: now.boot_ms,
+                claim: None,
+                asked_boot_ms: 0,
+                terms: row.terms,
+            },
+        );
+    }
+
+    /// Counts an ended request of the last minute again, from its event.
+    fn remember(&mut self, agent: i64, detail: &str, at_boot_ms: u64) {
+        #[derive(serde::Deserialize)]
+        struct Ended {
+            model: String,
+            #[serde(default)]
+            tokens: u64,
+            #[serde(default)]
+            sent: bool,
+        }
+        // Corrections have neither tokens nor a request.
+        let Ok(ended) = serde_json::from_str::<Ended>(detail) else {
+            return;
+        };
+        for live in [
+            self.agents.entry(agent).or_default(),
+            self.models.entry(ended.model.clone()).or_default(),
+        ] {
+            live.tokens.add(at_boot_ms, ended.tokens);
+            if ended.sent {
+                live.requests.add(at_boot_ms, 1);
+            }
+        }
+    }
+
+    pub(crate) fn open_hold(&mut self, id: HoldId, hold: OpenHold) {
+        let tokens = hold.terms.tokens();
+        self.agents.entry(hold.agent).or_default().opened(tokens);
+        match self.models.get_mut(&hold.terms.model) {
+            Some(live) => live.opened(tokens),
+            None => self
+                .models
+                .entry(hold.terms.model.clone())
+                .or_default()
+                .opened(tokens),
+        }
+        self.open.insert(id, hold);
+    }
+
+    /// The answer to a request began: its RPM slot counts from there.
+    pub(crate) fn dispatched(&mut self, id: &HoldId, at_boot_ms: u64) {
+        let Some(hold) = self.open.get_mut(id).filter(|hold| !hold.dispatched) else {
+            return;
+        };
+        hold.dispatched = true;
+        for live in [
+            self.agents.get_mut(&hold.agent),
+            self.models.get_mut(&hold.terms.model),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            live.dispatched(at_boot_ms);
+        }
+    }
+
+    /// Takes an open hold out; `true_tokens` count for a minute. `sent`: it keeps its RPM slot.
+    pub(crate) fn close_hold(
+        &mut self,
+        id: &HoldId,
+        true_tokens: u64,
+        sent: bool,
+        now_boot_ms: u64,
+    ) -> Option<OpenHold> {
+        if sent {
+            self.dispatched(id, now_boot_ms);
+        }
+        let hold = self.open.remove(id)?;
+        for live in [
+            self.agents.get_mut(&hold.agent),
+            self.models.get_mut(&hold.terms.model),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            if !hold.dispatched {
+                live.never_sent();
+            }
+            live.ended(hold.terms.tokens(), true_tokens, now_boot_ms);
+        }
+        Some(hold)
+    }
+
+    pub(crate) fn remember_answer(&mut self, id: HoldId, digest: u64, reply: SettleReply) {
+        if self.recent_order.len() >= RECENT
+            && let Some(oldest) = self.recent_order.pop_front()
+        {
+            self.recent.remove(&oldest);
+        }
+        self.recent.insert(id, (digest, reply));
+        self.recent_order.push_back(id);
+    }
+
+    pub(crate) fn answered(&self, id: &HoldId) -> Option<&(u64, SettleReply)> {
+        self.recent.get(id)
+    }
+
+    /// Forgets windows of scopes in which nothing goes on.
+    pub(crate) fn sweep(&mut self, now_boot_ms: u64) {
+        let idle = |live: &mut Live| {
+            live.expire(now_boot_ms);
+            !live.is_idle()
+        };
+        self.agents.retain(|_, live| idle(live));
+        self.models.retain(|_, live| idle(live));
+    }
+}

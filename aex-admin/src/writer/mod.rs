@@ -1,0 +1,372 @@
+//! The one thread that writes the ledger.
+//!
+//! It drains its queue, runs all that waits in one transaction (settles and receipts before
+//! reserves), each operation in a savepoint of its own, syncs once, and only then answers. A commit
+//! that fails because the disk is full undoes the batch, memory included: memory is rebuilt from the
+//! ledger. A commit that fails otherwise ends the process, which recovers at its next start.
+//!
+//! Absent on purpose: sockets, and rules (they are in [`crate::core`]).
+
+mod answers;
+mod grants;
+mod memory;
+mod operator;
+mod outside;
+mod requests;
+mod settles;
+mod shared;
+mod sweep;
+mod waiting;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use aex_admin_proto::clock;
+use aex_admin_proto::egress::Receipt;
+use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::ticket::TicketKey;
+use aex_admin_proto::worker::{
+    ModelsReply, ReserveParams, ReserveReply, SettleParams, SettleReply,
+};
+use aex_admin_proto::{HoldId, TokenDigest};
+
+use crate::config::Config;
+use crate::core::reserve::Now;
+use crate::ledger::{Ledger, LedgerError};
+
+use answers::Answers;
+pub use operator::OperatorCommand;
+pub use shared::{Counters, Shared};
+use waiting::Waiting;
+
+/// One connection of a worker.
+pub type SessionId = u64;
+
+/// Takes the answer, after the commit.
+pub type Reply<T> = Box<dyn FnOnce(Result<T, RpcError>) + Send>;
+
+/// Most operations in one transaction.
+const MAX_BATCH: usize = 512;
+
+/// How often the writer looks around when nothing comes in.
+const SWEEP_MS: u64 = 50;
+
+/// What can be asked of the writer.
+pub enum Command {
+    Reserve {
+        params: Box<ReserveParams>,
+        session: SessionId,
+        reply: Reply<ReserveReply>,
+    },
+    Settle {
+        params: Box<SettleParams>,
+        reply: Reply<SettleReply>,
+    },
+    Receipts {
+        receipts: Vec<Receipt>,
+        reply: Reply<()>,
+    },
+    Models {
+        token: TokenDigest,
+        reply: Reply<ModelsReply>,
+    },
+    Operator {
+        command: OperatorCommand,
+        reply: Reply<serde_json::Value>,
+    },
+    /// The wait for held money is over; a hold that was granted stays.
+    Cancel {
+        id: HoldId,
+    },
+    /// Holds whose request is alive, as their tickets prove. Answers those that have ended.
+    Reclaim {
+        tickets: Vec<String>,
+        session: SessionId,
+        reply: Reply<Vec<HoldId>>,
+    },
+    SessionGone {
+        session: SessionId,
+    },
+    SetConfig {
+        config: Arc<Config>,
+    },
+    OperatorKeys {
+        providers: HashSet<String>,
+    },
+    Stop,
+}
+
+pub struct Writer {
+    ledger: Ledger,
+    boot_id: String,
+    key: TicketKey,
+    config: Arc<Config>,
+    operator_keys: HashSet<String>,
+    shared: Arc<Shared>,
+    waiting: Waiting,
+    /// Agents whose money or rights changed in this batch: their waiters are looked at again.
+    stirred: HashSet<i64>,
+    swept_boot_ms: u64,
+}
+
+impl Writer {
+    /// Takes up the ledger as it is: open holds, windows, changes made from outside.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn new(
+        ledger: Ledger,
+        boot_id: String,
+        key: TicketKey,
+        config: Arc<Config>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, LedgerError> {
+        let mut writer = Self {
+            ledger,
+            boot_id,
+            key,
+            config,
+            operator_keys: HashSet::new(),
+            shared,
+            waiting: Waiting::default(),
+            stirred: HashSet::new(),
+            swept_boot_ms: 0,
+        };
+        writer.rebuild()?;
+        writer.ledger.begin()?;
+        writer.note_outside_changes(now())?;
+        writer.ledger.commit()?;
+        writer.shared.publish_event(writer.ledger.last_event());
+        Ok(writer)
+    }
+
+    fn rebuild(&mut self) -> Result<(), LedgerError> {
+        self.shared
+            .memory()
+            .rebuild(&self.ledger, &self.boot_id, now())
+    }
+
+    /// Works until told to stop, or until nobody can ask any more.
+    pub fn run(mut self, queue: &Receiver<Command>) {
+        loop {
+            let mut batch = Vec::new();
+            match queue.recv_timeout(self.pause()) {
+                Ok(command) => batch.push(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            while batch.len() < MAX_BATCH
+                && let Ok(command) = queue.try_recv()
+            {
+                batch.push(command);
+            }
+            let stop = batch.iter().any(|command| matches!(command, Command::Stop));
+            self.batch(batch);
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Until the next look around, or the next waiter's deadline.
+    fn pause(&self) -> Duration {
+        let now_boot_ms = clock::boot_ms();
+        let sweep = (self.swept_boot_ms + SWEEP_MS).saturating_sub(now_boot_ms);
+        let waiter = self.waiting.next_deadline_boot_ms().unwrap_or(u64::MAX);
+        Duration::from_millis(sweep.min(waiter.saturating_sub(now_boot_ms)).max(1))
+    }
+
+    fn batch(&mut self, commands: Vec<Command>) {
+        let mut commands = self.take_memory_only(commands);
+        let now_boot_ms = clock::boot_ms();
+        let sweep = now_boot_ms >= self.swept_boot_ms + SWEEP_MS;
+        if sweep {
+            self.swept_boot_ms = now_boot_ms;
+        }
+        if commands.is_empty() && !(sweep && self.has_upkeep()) {
+            return;
+        }
+        let mut answers = Answers::default();
+        if let Err(error) = self.ledger.begin() {
+            tracing::warn!(%error, "no transaction");
+            refuse_all(commands, &error);
+            self.expire_waiters(&mut answers, now());
+            answers.send();
+            return;
+        }
+        commands.sort_by_key(order);
+        let done = self.transact(commands, sweep, &mut answers);
+        match done.and_then(|()| self.ledger.commit()) {
+            Ok(()) => self.committed(answers),
+            Err(error @ (LedgerError::Busy | LedgerError::Full)) => self.undone(answers, &error),
+            Err(error) => {
+                tracing::error!(%error, "the commit failed; ending, to recover at the next start");
+                std::process::abort();
+            }
+        }
+    }
+
+    fn transact(
+        &mut self,
+        commands: Vec<Command>,
+        sweep: bool,
+        answers: &mut Answers,
+    ) -> Result<(), LedgerError> {
+        if self.ledger.touched_from_outside()? {
+            self.note_outside_changes(now())?;
+        }
+        let mut peers = count_peers(&commands);
+        let mut reserves = Vec::new();
+        for command in commands {
+            match command {
+                Command::Reserve {
+                    params,
+                    session,
+                    reply,
+                } => {
+                    reserves.push((params, session, reply));
+                }
+                other => self.operate(other, answers)?,
+            }
+        }
+        if sweep {
+            self.sweep(answers)?;
+        }
+        self.wake_waiters(answers)?;
+        for (params, session, reply) in reserves {
+            let others = peers.get_mut(&params.token).map_or(0, |count| {
+                *count -= 1;
+                *count
+            });
+            self.reserve(params, session, reply, others, answers)?;
+        }
+        Ok(())
+    }
+
+    fn operate(&mut self, command: Command, answers: &mut Answers) -> Result<(), LedgerError> {
+        match command {
+            Command::Settle { params, reply } => self.settle(*params, reply, answers)?,
+            Command::Receipts { receipts, reply } => self.receipts(receipts, reply, answers)?,
+            Command::Models { token, reply } => {
+                let models = self.models(&token)?;
+                answers.push(reply, Ok(models));
+            }
+            Command::Operator { command, reply } => self.operator(command, reply, answers)?,
+            // Taken before the transaction, or by the caller.
+            Command::Reserve { .. }
+            | Command::Cancel { .. }
+            | Command::Reclaim { .. }
+            | Command::SessionGone { .. }
+            | Command::SetConfig { .. }
+            | Command::OperatorKeys { .. }
+            | Command::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// Carries out what needs no ledger, and answers the rest.
+    fn take_memory_only(&mut self, commands: Vec<Command>) -> Vec<Command> {
+        let mut rest = Vec::with_capacity(commands.len());
+        for command in commands {
+            match command {
+                Command::Cancel { id } => self.cancel(&id),
+                Command::Reclaim {
+                    tickets,
+                    session,
+                    reply,
+                } => {
+                    let ended = self.reclaim(&tickets, session);
+                    reply(Ok(ended));
+                }
+                Command::SessionGone { session } => self.session_gone(session),
+                Command::SetConfig { config } => self.set_config(config),
+                Command::OperatorKeys { providers } => self.operator_keys = providers,
+                Command::Stop => {}
+                other => rest.push(other),
+            }
+        }
+        rest
+    }
+
+    fn set_config(&mut self, config: Arc<Config>) {
+        if let Err(error) = self.ledger.set_lock_wait_ms(config.lock_wait_ms) {
+            tracing::warn!(%error, "lock_wait stays as it was");
+        }
+        self.config = config;
+    }
+
+    fn committed(&mut self, answers: Answers) {
+        self.shared.count(|counters| {
+            counters.commits += 1;
+            counters.operations += answers.len() as u64;
+        });
+        self.shared.publish_event(self.ledger.last_event());
+        answers.send();
+    }
+
+    fn undone(&mut self, answers: Answers, error: &LedgerError) {
+        tracing::error!(%error, "the batch is undone");
+        self.ledger.roll_back();
+        answers.fail(&unavailable(error));
+        if let Err(error) = self.rebuild() {
+            tracing::error!(%error, "the ledger cannot be read again; ending");
+            std::process::abort();
+        }
+    }
+}
+
+/// Settles and receipts first (they free money), reserves last.
+fn order(command: &Command) -> u8 {
+    match command {
+        Command::Settle { .. } => 0,
+        Command::Receipts { .. } => 1,
+        Command::Reserve { .. } => 3,
+        _ => 2,
+    }
+}
+
+fn count_peers(commands: &[Command]) -> HashMap<TokenDigest, u64> {
+    let mut peers = HashMap::new();
+    for command in commands {
+        if let Command::Reserve { params, .. } = command {
+            *peers.entry(params.token).or_insert(0) += 1;
+        }
+    }
+    peers
+}
+
+fn refuse_all(commands: Vec<Command>, error: &LedgerError) {
+    let error = unavailable(error);
+    for command in commands {
+        match command {
+            Command::Reserve { reply, .. } => reply(Err(error.clone())),
+            Command::Settle { reply, .. } => reply(Err(error.clone())),
+            Command::Receipts { reply, .. } => reply(Err(error.clone())),
+            Command::Models { reply, .. } => reply(Err(error.clone())),
+            Command::Operator { reply, .. } => reply(Err(error.clone())),
+            _ => {}
+        }
+    }
+}
+
+/// What the other side may know of a ledger's trouble.
+fn unavailable(error: &LedgerError) -> RpcError {
+    match error {
+        LedgerError::Busy | LedgerError::Full => {
+            RpcError::new(code::UNAVAILABLE, error.to_string())
+        }
+        _ => RpcError::new(
+            code::INTERNAL,
+            "the ledger failed; see the log of aex-admin",
+        ),
+    }
+}
+
+fn now() -> Now {
+    Now {
+        boot_ms: clock::boot_ms(),
+        wall_ms: clock::wall_ms(),
+    }
+}

@@ -1,0 +1,404 @@
+//! Settle and receipts: how holds end.
+
+use aex_admin_proto::HoldId;
+use aex_admin_proto::egress::{Ending, Failure, Receipt};
+use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::worker::{Basis, Observed, SettleParams, SettleReply, Usage};
+use serde::Serialize;
+
+use super::answers::Answers;
+use super::memory::{BookedHold, Claim, OpenHold};
+use super::requests::of_one_operation;
+use super::shared::basis_name;
+use super::{Reply, Writer, grants, now};
+use crate::core::charge::{self, Verdict};
+use crate::core::reserve::Now;
+use crate::ledger::{Booked, Event, LedgerError};
+
+/// What the ledger keeps of an ended hold.
+#[derive(Serialize)]
+struct Detail<'a> {
+    model: &'a str,
+    provider: &'a str,
+    basis: Basis,
+    /// Tokens that count in a TPM window.
+    tokens: u64,
+    /// The provider saw it: it counts in an RPM window.
+    sent: bool,
+    hold_pico: i64,
+    price_source: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<Failure>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    overrun: bool,
+}
+
+impl Writer {
+    /// A worker reports how an exchange ended.
+    pub(super) fn settle(
+        &mut self,
+        params: SettleParams,
+        reply: Reply<SettleReply>,
+        answers: &mut Answers,
+    ) -> Result<(), LedgerError> {
+        let proven = self
+            .key
+            .open_expired(&params.ticket)
+            .is_ok_and(|c| c.id == params.id);
+        if !proven {
+            let error = RpcError::new(code::NOT_PERMITTED, "the ticket is not of this hold");
+            answers.push(reply, Err(error));
+            return Ok(());
+        }
+        let digest = grants::digest(&params);
+        if let Some(answer) = self.settled_before(&params.id, digest)? {
+            answers.push(reply, answer);
+            return Ok(());
+        }
+        let verdict = {
+            let mut memory = self.shared.memory();
+            let Some(hold) = memory.open.get_mut(&params.id) else {
+                let error = RpcError::new(code::NOT_FOUND, "the hold has ended");
+                answers.push(reply, Err(error));
+                return Ok(());
+            };
+            charge::judge(&hold.terms, &params.observed, hold.receipt.as_ref())
+        };
+        if verdict == Verdict::AwaitReceipt {
+            self.await_receipt(params, digest, reply);
+            return Ok(());
+        }
+        match self.end(&params.id, &verdict, Some(&params.observed)) {
+            Ok(answer) => {
+                self.shared
+                    .memory()
+                    .remember_answer(params.id, digest, answer.clone());
+                answers.push(reply, Ok(answer));
+            }
+            Err(error) => answers.push(reply, Err(of_one_operation(error)?)),
+        }
+        Ok(())
+    }
+
+    /// The answer to a settle that is asked again; another content than before is refused, and
+    /// recorded.
+    fn settled_before(
+        &mut self,
+        id: &HoldId,
+        digest: u64,
+    ) -> Result<Option<Result<SettleReply, RpcError>>, LedgerError> {
+        let before = self.shared.memory().answered(id).cloned();
+        let Some((before, answer)) = before else {
+            return Ok(None);
+        };
+        if before == digest {
+            return Ok(Some(Ok(answer)));
+        }
+        let hold = id.to_string();
+        let note = Event {
+            hold: Some(&hold),
+            ..Event::note(now().wall_ms, None, "settle.conflict", "{}")
+        };
+        self.ledger.append(&note)?;
+        Ok(Some(Err(RpcError::new(
+            code::CONFLICT,
+            "the hold was settled otherwise",
+        ))))
+    }
+
+    /// Money comes back on the egress's word alone: keep the claim until the receipt is here.
+    fn await_receipt(&mut self, params: SettleParams, digest: u64, reply: Reply<SettleReply>) {
+        let now_boot_ms = now().boot_ms;
+        let mut memory = self.shared.memory();
+        let Some(hold) = memory.open.get_mut(&params.id) else {
+            return;
+        };
+        // Where nothing was handed to the egress no receipt comes by itself.
+        let unprompted = params.observed.status.is_some();
+        hold.claim = Some(Claim {
+            observed: params.observed,
+            digest,
+            reply: Some(reply),
+            since_boot_ms: now_boot_ms,
+        });
+        hold.asked_boot_ms = now_boot_ms;
+        drop(memory);
+        if !unprompted {
+            self.shared.order_void(params.id);
+        }
+    }
+
+    /// The egress reports.
+    pub(super) fn receipts(
+        &mut self,
+        receipts: Vec<Receipt>,
+        reply: Reply<()>,
+        answers: &mut Answers,
+    ) -> Result<(), LedgerError> {
+        for receipt in receipts {
+            if let Err(error) = self.receipt(&receipt, answers) {
+                of_one_operation(error)?;
+            }
+        }
+        answers.push(reply, Ok(()));
+        Ok(())
+    }
+
+    fn receipt(&mut self, receipt: &Receipt, answers: &mut Answers) -> Result<(), LedgerError> {
+        let now = now();
+        let id = receipt.id;
+        if let Ending::Opened { head_boot_ms } = receipt.ending {
+            self.shared
+                .memory()
+                .dispatched(&id, head_boot_ms.min(now.boot_ms));
+            return Ok(());
+        }
+        let booked = self.shared.memory().booked.remove(&id);
+        if let Some(booked) = booked {
+            return self.compare(&id, booked, &receipt.ending, now);
+        }
+        let open = {
+            let mut memory = self.shared.memory();
+            if let Ending::Ended(exchange) = &receipt.ending
+                && exchange.sent
+            {
+                memory.dispatched(&id, exchange.head_boot_ms.min(now.boot_ms));
+            }
+            match memory.open.get_mut(&id) {
+                None => return Ok(()),
+                Some(hold) => {
+                    hold.receipt = Some(receipt.ending.clone());
+                    hold.receipt_boot_ms = now.boot_ms;
+                    // A voided ticket can never be used: its hold ends, whoever held it.
+                    hold.claim.is_some() || receipt.ending == Ending::Voided
+                }
+            }
+        };
+        if open {
+            return self.end_by_receipt(&id, answers);
+        }
+        self.ledger.set_receipt(&id, &receipt.ending)
+    }
+
+    /// Ends an open hold whose receipt is here: by the worker's claim, or without one.
+    pub(super) fn end_by_receipt(
+        &mut self,
+        id: &HoldId,
+        answers: &mut Answers,
+    ) -> Result<(), LedgerError> {
+        let (verdict, claim) = {
+            let mut memory = self.shared.memory();
+            let Some(hold) = memory.open.get_mut(id) else {
+                return Ok(());
+            };
+            let Some(receipt) = &hold.receipt else {
+                return Ok(());
+            };
+            let verdict = match &hold.claim {
+                Some(claim) => charge::judge(&hold.terms, &claim.observed, Some(receipt)),
+                None => charge::by_receipt(&hold.terms, receipt),
+            };
+            (verdict, hold.claim.take())
+        };
+        let observed = claim.as_ref().map(|claim| &claim.observed);
+        let answer = self.end(id, &verdict, observed)?;
+        if let Some(claim) = claim {
+            self.shared
+                .memory()
+                .remember_answer(*id, claim.digest, answer.clone());
+            if let Some(reply) = claim.reply {
+                answers.push(reply, Ok(answer));
+            }
+        }
+        Ok(())
+    }
+
+    /// A settle was booked; the receipt may show that it was a lie.
+    fn compare(
+        &mut self,
+        id: &HoldId,
+        hold: BookedHold,
+        ending: &Ending,
+        now: Now,
+    ) -> Result<(), LedgerError> {
+        let booked = &hold.booked;
+        let lied = matches!(ending, Ending::Ended(exchange)
+            if charge::contradicts_booked(exchange, booked.status, booked.complete));
+        let missing_pico = hold.hold_pico.saturating_sub(booked.cost_pico);
+        if !lied || missing_pico <= 0 {
+            return self.ledger.delete_hold(id);
+        }
+        let Some(agent) = self.ledger.agent_by_id(hold.agent)? else {
+            return Ok(());
+        };
+        let (balance, cost_micro) = agent
+            .balance
+            .with_commit(0, missing_pico)
+            .ok_or_else(|| LedgerError::Value("a charge beyond 64 bits".to_owned()))?;
+        let hold = id.to_string();
+        tracing::warn!(hold, agent = agent.name, "a receipt contradicts a settle");
+        self.ledger.within(|ledger| {
+            ledger.set_balance(agent.id, &balance)?;
+            ledger.delete_hold(id)?;
+            ledger.append(&Event {
+                at_ms: now.wall_ms,
+                agent: Some(&agent.name),
+                action: "usage.commit",
+                cost_micro,
+                cost_pico: missing_pico,
+                held_pico: 0,
+                hold: Some(&hold),
+                detail: r#"{"correction":true,"reason":"the receipt contradicts the worker"}"#,
+            })?;
+            Ok(())
+        })
+    }
+
+    /// Writes the end of a hold. From here it must succeed.
+    fn end(
+        &mut self,
+        id: &HoldId,
+        verdict: &Verdict,
+        seen: Option<&Observed>,
+    ) -> Result<SettleReply, LedgerError> {
+        let now = now();
+        let shared = std::sync::Arc::clone(&self.shared);
+        let mut memory = shared.memory();
+        let hold = memory
+            .open
+            .get(id)
+            .ok_or_else(|| LedgerError::Value("a hold that is not open".to_owned()))?;
+        let agent = self
+            .ledger
+            .agent_by_id(hold.agent)?
+            .ok_or_else(|| LedgerError::Value("a hold of no agent".to_owned()))?;
+        let entry = Entry::of(hold, verdict);
+        let (balance, cost_micro) = agent
+            .balance
+            .with_commit(hold.terms.hold_pico, entry.cost_pico)
+            .ok_or_else(|| LedgerError::Value("a charge beyond 64 bits".to_owned()))?;
+        let booked = hold.receipt.is_none().then(|| Booked {
+            cost_pico: entry.cost_pico,
+            status: seen.and_then(|seen| seen.status),
+            complete: seen.is_some_and(|seen| seen.complete),
+        });
+        let detail = serde_json::to_string(&entry.detail(hold, seen))
+            .map_err(|error| LedgerError::Value(error.to_string()))?;
+        let hold_text = id.to_string();
+        let held_pico = hold.terms.hold_pico;
+        self.ledger.within(|ledger| {
+            ledger.set_balance(agent.id, &balance)?;
+            match &booked {
+                Some(booked) => ledger.set_booked(id, booked)?,
+                None => ledger.delete_hold(id)?,
+            }
+            ledger.append(&Event {
+                at_ms: now.wall_ms,
+                agent: Some(&agent.name),
+                action: entry.action,
+                cost_micro,
+                cost_pico: entry.cost_pico,
+                held_pico: -held_pico,
+                hold: Some(&hold_text),
+                detail: &detail,
+            })?;
+            Ok(())
+        })?;
+        let severed = hold.severed;
+        memory.close_hold(id, entry.tokens, entry.sent, now.boot_ms);
+        if let Some(booked) = booked {
+            let since_boot_ms = now.boot_ms;
+            let (agent, hold_pico) = (agent.id, held_pico);
+            let hold = BookedHold {
+                agent,
+                hold_pico,
+                booked,
+                since_boot_ms,
+                asked_boot_ms: since_boot_ms,
+            };
+            memory.booked.insert(*id, hold);
+        }
+        drop(memory);
+        self.stirred.insert(agent.id);
+        self.shared.count(|counters| {
+            *counters.settled.entry(basis_name(entry.basis)).or_insert(0) += 1;
+            counters.overruns += u64::from(entry.cost_pico > held_pico);
+        });
+        Ok(SettleReply {
+            basis: entry.basis,
+            cost_micro,
+            cost_pico: entry.cost_pico,
+            remaining_micro: balance.free_micro().max(0),
+            severed,
+        })
+    }
+}
+
+/// A verdict as the ledger books it.
+struct Entry<'a> {
+    action: &'static str,
+    cost_pico: i64,
+    basis: Basis,
+    tokens: u64,
+    sent: bool,
+    usage: Option<Usage>,
+    reason: Option<&'a str>,
+}
+
+impl<'a> Entry<'a> {
+    fn of(hold: &OpenHold, verdict: &'a Verdict) -> Self {
+        match verdict {
+            Verdict::Commit(charge) => Self {
+                action: "usage.commit",
+                cost_pico: charge.cost_pico,
+                basis: charge.basis,
+                tokens: charge.tokens,
+                sent: true,
+                usage: charge.usage,
+                reason: charge.reason,
+            },
+            Verdict::Release { sent } => Self {
+                action: "hold.release",
+                cost_pico: 0,
+                basis: Basis::Released,
+                tokens: 0,
+                sent: *sent,
+                usage: None,
+                reason: None,
+            },
+            // Callers end a hold only on a verdict; should one not, nothing is given away.
+            Verdict::AwaitReceipt => Self {
+                action: "usage.commit",
+                cost_pico: hold.terms.hold_pico,
+                basis: Basis::Ceiling,
+                tokens: hold.terms.tokens(),
+                sent: true,
+                usage: None,
+                reason: Some("ended without a verdict"),
+            },
+        }
+    }
+
+    fn detail(&self, hold: &'a OpenHold, seen: Option<&Observed>) -> Detail<'a> {
+        Detail {
+            model: &hold.terms.model,
+            provider: &hold.terms.provider,
+            basis: self.basis,
+            tokens: self.tokens,
+            sent: self.sent,
+            hold_pico: hold.terms.hold_pico,
+            price_source: &hold.terms.price_source,
+            usage: self.usage,
+            status: seen.and_then(|seen| seen.status),
+            failure: seen.and_then(|seen| seen.failure),
+            reason: self.reason,
+            overrun: self.cost_pico > hold.terms.hold_pico,
+        }
+    }
+}

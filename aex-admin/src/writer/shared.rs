@@ -1,0 +1,157 @@
+//! What the writer shows to the sockets: its memory for views, counters, orders for the egress, and
+//! the number of the last event.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aex_admin_proto::HoldId;
+use aex_admin_proto::worker::Basis;
+use tokio::sync::{Notify, watch};
+
+use super::memory::Memory;
+
+/// Most orders of a kind that wait for the egress; more are asked again at a later sweep.
+const MAX_ORDERS: usize = 4096;
+
+pub struct Shared {
+    memory: Mutex<Memory>,
+    counters: Mutex<Counters>,
+    orders: Mutex<PendingOrders>,
+    /// Told when there are orders.
+    pub orders_wait: Notify,
+    last_event: watch::Sender<i64>,
+    waiting: Mutex<u64>,
+}
+
+/// Counted since the start.
+#[derive(Debug, Clone, Default)]
+pub struct Counters {
+    pub reserves: u64,
+    pub granted: u64,
+    pub refused: BTreeMap<&'static str, u64>,
+    pub settled: BTreeMap<&'static str, u64>,
+    pub overruns: u64,
+    pub role_violations: u64,
+    pub outside_updates: u64,
+    pub commits: u64,
+    pub operations: u64,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(crate) struct PendingOrders {
+    pub void: Vec<HoldId>,
+    pub cut: Vec<HoldId>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            memory: Mutex::default(),
+            counters: Mutex::default(),
+            orders: Mutex::default(),
+            orders_wait: Notify::new(),
+            last_event: watch::Sender::new(0),
+            waiting: Mutex::default(),
+        }
+    }
+}
+
+/// A panic while it is held ends the process, so a poisoned lock is never seen by others.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
+        lock(&self.memory)
+    }
+
+    pub(crate) fn count(&self, count: impl FnOnce(&mut Counters)) {
+        count(&mut lock(&self.counters));
+    }
+
+    pub fn role_violation(&self) {
+        self.count(|counters| counters.role_violations += 1);
+    }
+
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        lock(&self.counters).clone()
+    }
+
+    pub(crate) fn order_void(&self, id: HoldId) {
+        push(&mut lock(&self.orders).void, id);
+        self.orders_wait.notify_one();
+    }
+
+    pub(crate) fn order_cut(&self, id: HoldId) {
+        push(&mut lock(&self.orders).cut, id);
+        self.orders_wait.notify_one();
+    }
+
+    pub(crate) fn take_orders(&self) -> PendingOrders {
+        std::mem::take(&mut *lock(&self.orders))
+    }
+
+    pub(crate) fn publish_event(&self, id: i64) {
+        self.last_event
+            .send_if_modified(|last| std::mem::replace(last, id) != id);
+    }
+
+    /// Watches the id of the last committed event.
+    #[must_use]
+    pub fn events(&self) -> watch::Receiver<i64> {
+        self.last_event.subscribe()
+    }
+
+    pub(crate) fn set_waiting(&self, count: usize) {
+        *lock(&self.waiting) = count as u64;
+    }
+
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        *lock(&self.waiting)
+    }
+
+    #[must_use]
+    pub fn open_holds(&self) -> u64 {
+        self.memory().open.len() as u64
+    }
+
+    /// Open holds, and requests and tokens of the last minute, of one agent.
+    #[must_use]
+    pub fn activity(&self, agent: i64, now_boot_ms: u64) -> (u64, u64, u64) {
+        let mut memory = self.memory();
+        let Some(live) = memory.agents.get_mut(&agent) else {
+            return (0, 0, 0);
+        };
+        live.expire(now_boot_ms);
+        (live.open, live.requests_used(), live.tokens_used())
+    }
+
+    /// Open holds of each worker connection.
+    #[must_use]
+    pub fn in_flight(&self, session: super::SessionId) -> u64 {
+        let owner = super::memory::Owner::Session(session);
+        self.memory()
+            .open
+            .values()
+            .filter(|hold| hold.owner == owner)
+            .count() as u64
+    }
+}
+
+fn push(orders: &mut Vec<HoldId>, id: HoldId) {
+    if orders.len() < MAX_ORDERS && !orders.contains(&id) {
+        orders.push(id);
+    }
+}
+
+pub(crate) fn basis_name(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Exact => "exact",
+        Basis::Estimated => "estimated",
+        Basis::Ceiling => "ceiling",
+        Basis::Released => "released",
+    }
+}
