@@ -1,1 +1,177 @@
-fn main() {}
+//! `aex-egress`: arguments, hardening, and the order in which things start and stop.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aex_admin_proto::client::Client;
+use aex_admin_proto::places::Places;
+use aex_egress::forward::Egress;
+use aex_egress::keys::{KeyRing, read_handed};
+use aex_egress::register::Register;
+use aex_egress::{EgressError, orders, receipts, serve};
+use clap::Parser;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use tracing_subscriber::EnvFilter;
+
+/// How long a stop waits for `aex-admin` to take the last receipts. They are in the journal anyway.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Keeps the operator's provider keys, and carries requests with a valid ticket to providers.
+///
+/// Normally started by the supervisor (`aex daemon start`) or systemd, not by hand. Keys are looked
+/// for in --keys-fd, the environment (`<PROVIDER>_API_KEY`), `$CREDENTIALS_DIRECTORY`, and
+/// KEYS-DIR/<provider> (mode 0600), in this order.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Example:\n  AEX_HOME=~/.aex GROQ_API_KEY=… aex-egress\n  aex-egress --keys-fd 3 3< <(printf 'GROQ_API_KEY=%s\\n' \"$KEY\")\n\nLogs go to stderr; AEX_LOG filters them (default: info)."
+)]
+struct Args {
+    /// Socket on which workers are served [default: $AEX_HOME/run/egress.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// aex-admin's socket for the egress [default: $AEX_HOME/run/egress-admin.sock]
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+    /// Directory of key files, one a provider [default: $AEX_HOME/keys]
+    #[arg(long, value_name = "PATH")]
+    keys_dir: Option<PathBuf>,
+    /// Journal of redeemed tickets [default: $AEX_HOME/run/egress.journal]
+    #[arg(long, value_name = "PATH")]
+    journal: Option<PathBuf>,
+    /// Open descriptor with lines NAME=VALUE, read to its end and closed
+    #[arg(long, value_name = "N")]
+    keys_fd: Option<i32>,
+    /// Threads that carry requests
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    threads: u8,
+}
+
+fn main() -> ExitCode {
+    let hardened = harden();
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env("AEX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    if let Err(errno) = hardened {
+        tracing::error!(%errno, "cannot protect this process's memory");
+        return ExitCode::FAILURE;
+    }
+    match start(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Before anything secret is read: no core dump, no ptrace or /proc/PID/mem by the same user, and
+/// every file private.
+fn harden() -> nix::Result<()> {
+    nix::sys::prctl::set_dumpable(false)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    umask(Mode::from_bits_truncate(0o077));
+    Ok(())
+}
+
+struct Paths {
+    socket: PathBuf,
+    admin_socket: PathBuf,
+    keys_dir: PathBuf,
+    journal: PathBuf,
+}
+
+impl Paths {
+    fn of(args: &Args) -> Result<Self, EgressError> {
+        let places = Places::from_environment();
+        let path = |given: &Option<PathBuf>, usual: fn(&Places) -> PathBuf| {
+            given
+                .clone()
+                .or_else(|| places.as_ref().map(usual))
+                .ok_or(EgressError::NoHome)
+        };
+        Ok(Self {
+            socket: path(&args.socket, Places::egress_socket)?,
+            admin_socket: path(&args.admin_socket, Places::egress_role_socket)?,
+            keys_dir: path(&args.keys_dir, |places| places.keys.clone())?,
+            journal: path(&args.journal, Places::egress_journal)?,
+        })
+    }
+}
+
+fn start(args: &Args) -> Result<(), EgressError> {
+    let paths = Paths::of(args)?;
+    let handed = match args.keys_fd {
+        Some(fd) => read_handed(fd)?,
+        None => Default::default(),
+    };
+    // A name or value that is not text is no key.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let keys = KeyRing::new(
+        handed,
+        environment,
+        std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        paths.keys_dir.clone(),
+        nix::unistd::getuid().as_raw(),
+    );
+    let mut builder = match args.threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder
+        .worker_threads(usize::from(args.threads))
+        .enable_all()
+        .build()
+        .map_err(EgressError::Runtime)?;
+    let served = runtime.block_on(run(&paths, keys));
+    // A name look-up that hangs must not hold up the stop.
+    runtime.shutdown_background();
+    served
+}
+
+async fn run(paths: &Paths, keys: KeyRing) -> Result<(), EgressError> {
+    let stop = stop_signal().map_err(EgressError::Runtime)?;
+    serve::private_parent(&paths.socket)?;
+    serve::private_parent(&paths.journal)?;
+    // First the journal: its lock keeps a second process from taking the socket of this one.
+    let register = Arc::new(Register::open(&paths.journal)?);
+    let listener = serve::bind(&paths.socket)?;
+    let egress = Arc::new(Egress::new(Arc::clone(&register)));
+    let client = Client::new(&paths.admin_socket);
+    tracing::info!(socket = %paths.socket.display(), "serving");
+    tokio::select! {
+        () = serve::serve(listener, Arc::clone(&egress), stop) => {}
+        () = orders::run(&client, Arc::clone(&egress), keys) => {}
+        () = receipts::run(&client, &register) => {}
+    }
+    if timeout(FLUSH_LIMIT, receipts::flush(&client, &register))
+        .await
+        .is_err()
+    {
+        tracing::warn!("aex-admin has not taken every receipt; they are kept in the journal");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

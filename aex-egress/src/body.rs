@@ -1,0 +1,196 @@
+//! Bodies as they pass through: counted, bounded, and never looked at.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use aex_admin_proto::egress::Failure;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::flight::{Flight, Running};
+use crate::pool::Lease;
+
+/// Why a body ends before its end. Told to hyper, which then breaks the connection.
+#[derive(Debug, thiserror::Error)]
+#[error("cut: {}", .0.as_str())]
+pub struct Cut(Failure);
+
+/// From worker to provider.
+pub struct UpBody {
+    inner: Incoming,
+    flight: Arc<Flight>,
+    max_bytes: u64,
+}
+
+impl UpBody {
+    pub(crate) fn new(inner: Incoming, flight: Arc<Flight>, max_bytes: u64) -> Self {
+        Self {
+            inner,
+            flight,
+            max_bytes,
+        }
+    }
+
+    pub(crate) fn into_inner(self) -> Incoming {
+        self.inner
+    }
+
+    fn broken(&self) -> Cut {
+        self.flight.upload_failed.store(true, Ordering::Relaxed);
+        Cut(Failure::RequestBody)
+    }
+}
+
+impl Body for UpBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some(why) = self.flight.cut_by() {
+            return Poll::Ready(Some(Err(Cut(why))));
+        }
+        loop {
+            let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(_)) => return Poll::Ready(Some(Err(self.broken()))),
+                None => return Poll::Ready(None),
+            };
+            // Trailers are headers that no list allows.
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            let before = self
+                .flight
+                .bytes_up
+                .fetch_add(data.len() as u64, Ordering::Relaxed);
+            if before + data.len() as u64 > self.max_bytes {
+                return Poll::Ready(Some(Err(self.broken())));
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// From provider to worker, or an answer of the egress itself.
+pub enum DownBody {
+    Own(Option<Bytes>),
+    Provider(Box<Answer>),
+}
+
+/// A provider's answer on its way. Dropped before its end, it ends the exchange.
+pub struct Answer {
+    inner: Incoming,
+    running: Running,
+    lease: Option<Lease>,
+    body_bytes: u64,
+    max_bytes: u64,
+}
+
+impl Answer {
+    pub(crate) fn new(
+        inner: Incoming,
+        running: Running,
+        lease: Lease,
+        body_bytes: u64,
+        max_bytes: u64,
+    ) -> Self {
+        let mut answer = Self {
+            inner,
+            running,
+            lease: Some(lease),
+            body_bytes,
+            max_bytes,
+        };
+        if answer.inner.is_end_stream() {
+            answer.complete();
+        }
+        answer
+    }
+
+    fn complete(&mut self) {
+        self.running.completed();
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
+        // A provider that answered before it had the whole request keeps a broken connection.
+        if self.running.flight.bytes_up.load(Ordering::Relaxed) == self.body_bytes {
+            lease.give_back();
+        }
+    }
+
+    fn fail(&mut self, why: Failure) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        self.running.failed(why);
+        self.lease = None;
+        Poll::Ready(Some(Err(Cut(why))))
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some(why) = self.running.flight.cut_by() {
+            return self.fail(why);
+        }
+        loop {
+            let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => frame,
+                Some(Err(_)) => return self.fail(Failure::Reset),
+                None => {
+                    self.complete();
+                    return Poll::Ready(None);
+                }
+            };
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            self.running.bytes_down += data.len() as u64;
+            if self.running.bytes_down > self.max_bytes {
+                return self.fail(Failure::ResponseTooLarge);
+            }
+            // hyper does not ask again once a known length is reached.
+            if self.inner.is_end_stream() {
+                self.complete();
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+    }
+}
+
+impl Body for DownBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self.get_mut() {
+            Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Provider(answer) => answer.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(text) => text.is_none(),
+            Self::Provider(answer) => answer.inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
+            Self::Provider(answer) => answer.inner.size_hint(),
+        }
+    }
+}

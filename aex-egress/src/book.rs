@@ -1,0 +1,403 @@
+//! Which tickets were redeemed, how their exchanges ended, and which can never be redeemed. Pure:
+//! times are passed in, and what must be durable is handed back as [`Record`]s to be written first.
+//!
+//! # What may be answered to `void(id)`
+//!
+//! An id that this book knows gets the truth: nothing yet while the exchange is open, its own
+//! ending, or `Voided` again. For an id that it does not know, `Voided` must be certain: it says
+//! that money was never spent.
+//!
+//! - A journal that was kept without a gap knows every redemption since it began. It forgets one
+//!   only when its ticket has expired *and* `aex-admin` has acknowledged its ending.
+//! - A journal that begins anew (none was there, another boot, or damage) knows nothing of what an
+//!   earlier one redeemed. A first start cannot be told from a lost file, so both are treated alike:
+//!   the book is not *covered*, and an id that it does not know is `Unknown`.
+//! - It becomes covered when no id of the lost journal can be asked about for the first time any
+//!   more. Tickets expire [`TICKET_LIFE_MS`] after their grant, and `aex-admin` voids every hold whose
+//!   ticket has expired without a receipt. So once it has been connected without a break for
+//!   [`COVER_AFTER_MS`], it has asked about all of them. Time alone would not do: while it is away,
+//!   it asks nothing, and comes back with questions that are as old as its absence.
+//!
+//! Whatever the answer, the id is dead from then on: an `Unknown` cannot be redeemed later either.
+//!
+//! # Bounds
+//!
+//! Exchanges that are open or not acknowledged, used ids, dead ids and waiting receipts each have a
+//! limit. At a limit the book refuses new redemptions, or answers `Unknown`, or leaves a question to
+//! be asked again; it never forgets something that it owes.
+
+use std::collections::{HashMap, VecDeque};
+
+use aex_admin_proto::HoldId;
+use aex_admin_proto::egress::{Ending, Exchange, Failure, MAX_RECEIPTS, Receipt};
+
+use crate::record::{DeadAs, Record};
+
+/// How long a ticket can be redeemed, as `aex-admin` grants them.
+pub const TICKET_LIFE_MS: u64 = 30_000;
+/// How long `aex-admin` must have been connected before an unknown id is certainly unredeemed.
+pub const COVER_AFTER_MS: u64 = 2 * TICKET_LIFE_MS;
+/// How long a dead id is remembered; its ticket has expired long before.
+const DEAD_FOR_MS: u64 = 20 * TICKET_LIFE_MS;
+
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Exchanges open, or ended and not acknowledged.
+    pub live: usize,
+    pub used: usize,
+    pub dead: usize,
+    pub waiting: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            live: 65_536,
+            used: 1_000_000,
+            dead: 65_536,
+            waiting: 131_072,
+        }
+    }
+}
+
+/// Why a ticket is not redeemed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotRedeemed {
+    /// It was, before.
+    Used,
+    /// It never can be.
+    Dead,
+    /// The book is full: `aex-admin` has not taken the receipts for too long.
+    Full,
+}
+
+#[derive(Debug)]
+struct Open<H> {
+    expires_boot_ms: u64,
+    handle: H,
+}
+
+#[derive(Debug)]
+struct Ended {
+    expires_boot_ms: u64,
+    exchange: Exchange,
+}
+
+#[derive(Debug)]
+struct Dead {
+    until_boot_ms: u64,
+    as_what: DeadAs,
+}
+
+/// `H` is a handle to a running exchange, for those who must cut it.
+#[derive(Debug)]
+pub struct Book<H> {
+    limits: Limits,
+    open: HashMap<HoldId, Open<H>>,
+    ended: HashMap<HoldId, Ended>,
+    /// Until when, in whole seconds of the boot clock: there may be many.
+    used: HashMap<HoldId, u32>,
+    dead: HashMap<HoldId, Dead>,
+    waiting: VecDeque<Receipt>,
+    covered: bool,
+}
+
+impl<H> Book<H> {
+    /// A book that knows nothing; `covered` as the module's header says.
+    #[must_use]
+    pub fn new(limits: Limits, covered: bool) -> Self {
+        Self {
+            limits,
+            open: HashMap::new(),
+            ended: HashMap::new(),
+            used: HashMap::new(),
+            dead: HashMap::new(),
+            waiting: VecDeque::new(),
+            covered,
+        }
+    }
+
+    /// The book that an earlier process wrote. What it left open was ended by its own end.
+    #[must_use]
+    pub fn restored(limits: Limits, records: Vec<Record>, intact: bool, now_boot_ms: u64) -> Self {
+        let mut book = Self::new(limits, false);
+        let mut redeemed = HashMap::new();
+        for record in records {
+            match record {
+                Record::Redeemed {
+                    id,
+                    expires_boot_ms,
+                } => {
+                    redeemed.insert(id, expires_boot_ms);
+                }
+                Record::Ended {
+                    id,
+                    expires_boot_ms,
+                    exchange,
+                } => {
+                    redeemed.remove(&id);
+                    book.note_ended(id, expires_boot_ms, exchange);
+                }
+                Record::Used {
+                    id,
+                    expires_boot_ms,
+                } => {
+                    book.used.insert(id, whole_seconds(expires_boot_ms));
+                }
+                Record::Dead {
+                    id,
+                    until_boot_ms,
+                    as_what,
+                } => {
+                    let dead = Dead {
+                        until_boot_ms,
+                        as_what,
+                    };
+                    book.dead.insert(id, dead);
+                }
+                Record::Covered => book.covered = intact,
+            }
+        }
+        for (id, expires_boot_ms) in redeemed {
+            let gone = Exchange {
+                sent: true,
+                failure: Some(Failure::EgressGone),
+                head_boot_ms: now_boot_ms,
+                ..Exchange::default()
+            };
+            book.note_ended(id, expires_boot_ms, gone);
+        }
+        book
+    }
+
+    fn note_ended(&mut self, id: HoldId, expires_boot_ms: u64, exchange: Exchange) {
+        self.waiting.push_back(Receipt {
+            id,
+            ending: Ending::Ended(exchange.clone()),
+        });
+        let ended = Ended {
+            expires_boot_ms,
+            exchange,
+        };
+        self.ended.insert(id, ended);
+    }
+
+    /// Whether a ticket may be redeemed now. The caller writes its record, then calls
+    /// [`Book::redeemed`], under the same lock.
+    ///
+    /// # Errors
+    /// See [`NotRedeemed`].
+    pub fn may_redeem(&self, id: HoldId) -> Result<(), NotRedeemed> {
+        if self.open.contains_key(&id)
+            || self.ended.contains_key(&id)
+            || self.used.contains_key(&id)
+        {
+            return Err(NotRedeemed::Used);
+        }
+        if self.dead.contains_key(&id) {
+            return Err(NotRedeemed::Dead);
+        }
+        let live = self.open.len() + self.ended.len();
+        if live >= self.limits.live || self.used.len() + live >= self.limits.used {
+            return Err(NotRedeemed::Full);
+        }
+        Ok(())
+    }
+
+    pub fn redeemed(&mut self, id: HoldId, expires_boot_ms: u64, handle: H) {
+        let open = Open {
+            expires_boot_ms,
+            handle,
+        };
+        self.open.insert(id, open);
+    }
+
+    /// A stream's head came. Told only if there is room: it is no ending.
+    pub fn opened(&mut self, id: HoldId, head_boot_ms: u64) {
+        if self.open.contains_key(&id) && self.waiting.len() < self.limits.waiting {
+            let ending = Ending::Opened { head_boot_ms };
+            self.waiting.push_back(Receipt { id, ending });
+        }
+    }
+
+    /// An exchange is over. `None`: it already was. The record is owed to the journal, but the
+    /// ending holds even if it cannot be written.
+    #[must_use]
+    pub fn end(&mut self, id: HoldId, exchange: Exchange) -> Option<Record> {
+        let open = self.open.remove(&id)?;
+        let record = Record::Ended {
+            id,
+            expires_boot_ms: open.expires_boot_ms,
+            exchange: exchange.clone(),
+        };
+        self.note_ended(id, open.expires_boot_ms, exchange);
+        Some(record)
+    }
+
+    /// `aex-admin` asks that a ticket never be redeemed. A record handed back must be in the journal
+    /// before [`Book::died`] makes the answer known.
+    #[must_use]
+    pub fn void(&mut self, id: HoldId, now_boot_ms: u64) -> Option<Record> {
+        if self.open.contains_key(&id) || self.waiting.len() >= self.limits.waiting {
+            // Its ending follows; or the question comes again.
+            return None;
+        }
+        let ending = if let Some(ended) = self.ended.get(&id) {
+            Ending::Ended(ended.exchange.clone())
+        } else if let Some(dead) = self.dead.get(&id) {
+            dead.as_what.ending()
+        } else if self.used.contains_key(&id) || self.dead.len() >= self.limits.dead {
+            // The first was acknowledged and then lost by `aex-admin`: how it ended is gone here.
+            Ending::Unknown
+        } else {
+            return Some(Record::Dead {
+                id,
+                until_boot_ms: now_boot_ms.saturating_add(DEAD_FOR_MS),
+                as_what: if self.covered {
+                    DeadAs::Voided
+                } else {
+                    DeadAs::Unknown
+                },
+            });
+        };
+        self.waiting.push_back(Receipt { id, ending });
+        None
+    }
+
+    /// The record of [`Book::void`] is in the journal: the ticket is dead, and may be said to be.
+    pub fn died(&mut self, id: HoldId, until_boot_ms: u64, as_what: DeadAs) {
+        let dead = Dead {
+            until_boot_ms,
+            as_what,
+        };
+        self.dead.insert(id, dead);
+        let ending = as_what.ending();
+        self.waiting.push_back(Receipt { id, ending });
+    }
+
+    /// The running exchange of an id.
+    #[must_use]
+    pub fn handle(&self, id: HoldId) -> Option<&H> {
+        self.open.get(&id).map(|open| &open.handle)
+    }
+
+    pub fn handles(&self) -> impl Iterator<Item = &H> {
+        self.open.values().map(|open| &open.handle)
+    }
+
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    #[must_use]
+    pub fn is_covered(&self) -> bool {
+        self.covered
+    }
+
+    pub fn cover(&mut self) {
+        self.covered = true;
+    }
+
+    #[must_use]
+    pub fn owes_receipts(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// The next receipts to send, oldest first. They stay owed until [`Book::acknowledged`].
+    #[must_use]
+    pub fn take_batch(&mut self) -> Vec<Receipt> {
+        let count = self.waiting.len().min(MAX_RECEIPTS);
+        self.waiting.drain(..count).collect()
+    }
+
+    /// A batch was not acknowledged: it is owed again, before the others.
+    pub fn give_back(&mut self, batch: Vec<Receipt>) {
+        for receipt in batch.into_iter().rev() {
+            self.waiting.push_front(receipt);
+        }
+    }
+
+    /// `aex-admin` has them safe.
+    pub fn acknowledged(&mut self, batch: &[Receipt], now_boot_ms: u64) {
+        for receipt in batch {
+            if !matches!(receipt.ending, Ending::Ended(_)) {
+                continue;
+            }
+            if let Some(ended) = self.ended.remove(&receipt.id)
+                && ended.expires_boot_ms >= now_boot_ms
+            {
+                let until = whole_seconds(ended.expires_boot_ms);
+                self.used.insert(receipt.id, until);
+            }
+        }
+    }
+
+    /// Forgets what has expired.
+    pub fn sweep(&mut self, now_boot_ms: u64) {
+        self.used
+            .retain(|_, until_s| u64::from(*until_s) * 1000 >= now_boot_ms);
+        self.dead
+            .retain(|_, dead| dead.until_boot_ms >= now_boot_ms);
+        shrink(&mut self.used);
+        shrink(&mut self.dead);
+        shrink(&mut self.ended);
+        shrink(&mut self.open);
+        if self.waiting.capacity() > 1024 && self.waiting.len() * 4 < self.waiting.capacity() {
+            self.waiting.shrink_to(self.waiting.len() * 2);
+        }
+    }
+
+    /// Everything that a restart must know, as the records of a new journal.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let open = self.open.iter().map(|(&id, open)| Record::Redeemed {
+            id,
+            expires_boot_ms: open.expires_boot_ms,
+        });
+        let ended = self.ended.iter().map(|(&id, ended)| Record::Ended {
+            id,
+            expires_boot_ms: ended.expires_boot_ms,
+            exchange: ended.exchange.clone(),
+        });
+        let used = self.used.iter().map(|(&id, &until_s)| Record::Used {
+            id,
+            expires_boot_ms: u64::from(until_s) * 1000,
+        });
+        let dead = self.dead.iter().map(|(&id, dead)| Record::Dead {
+            id,
+            until_boot_ms: dead.until_boot_ms,
+            as_what: dead.as_what,
+        });
+        let covered = self.covered.then_some(Record::Covered);
+        covered
+            .into_iter()
+            .chain(used)
+            .chain(dead)
+            .chain(ended)
+            .chain(open)
+    }
+}
+
+impl DeadAs {
+    fn ending(self) -> Ending {
+        match self {
+            Self::Voided => Ending::Voided,
+            Self::Unknown => Ending::Unknown,
+        }
+    }
+}
+
+/// Rounded up; a ticket is never forgotten early.
+fn whole_seconds(boot_ms: u64) -> u32 {
+    u32::try_from(boot_ms.div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+/// A burst's memory is given back.
+fn shrink<V>(map: &mut HashMap<HoldId, V>) {
+    if map.capacity() > 1024 && map.len() * 4 < map.capacity() {
+        map.shrink_to(map.len() * 2);
+    }
+}
+
+#[cfg(test)]
+mod tests;

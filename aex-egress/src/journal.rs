@@ -1,0 +1,214 @@
+//! The file behind the book: one write(2) a record, appended before what it tells of happens.
+//!
+//! It lies in the runtime directory and is headed by the boot id. It survives SIGKILL, because what
+//! was written is in the page cache; it need not survive the machine, because after another boot
+//! nothing of it is believed. So there is no fsync here. What it means is [`crate::book`]'s.
+//!
+//! It is rewritten as a whole (a new file, then a rename) at each start and whenever it has grown to
+//! twice what the book still needs, so its size follows the traffic of half a minute, not history.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::EgressError;
+use crate::record::{Header, Record};
+
+/// A journal below this size is left as it is.
+const REWRITE_ABOVE_BYTES: u64 = 1024 * 1024;
+/// A larger file is no journal of ours.
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// What an earlier process left.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub records: Vec<Record>,
+    /// It was of this boot and undamaged: everything that it should know is in `records`.
+    pub intact: bool,
+}
+
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    header: Header,
+    file: File,
+    bytes: u64,
+    rewrite_at_bytes: u64,
+    line: Vec<u8>,
+    /// Held for as long as this process may write; dropped with it.
+    _lock: File,
+}
+
+impl Journal {
+    /// Takes the journal over from an earlier process. Call [`Journal::rewrite`] before the first
+    /// append: a torn last line must not be added to.
+    ///
+    /// # Errors
+    /// The file cannot be made or read, or another process has it.
+    pub fn open(path: &Path, boot_id: &str) -> Result<(Self, Found), EgressError> {
+        let lock_path = with_suffix(path, ".lock");
+        let lock = private(&lock_path, OpenOptions::new().write(true).create(true))
+            .map_err(|error| EgressError::file("cannot open", &lock_path, error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                return Err(EgressError::AlreadyRunning(path.to_owned()));
+            }
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(EgressError::file("cannot lock", lock_path, error));
+            }
+        }
+        let header = Header {
+            boot_id: boot_id.to_owned(),
+        };
+        let file = private(
+            path,
+            OpenOptions::new().read(true).append(true).create(true),
+        )
+        .map_err(|error| EgressError::file("cannot open journal", path, error))?;
+        let found = read(&file, &header)
+            .map_err(|error| EgressError::file("cannot read journal", path, error))?;
+        let journal = Self {
+            path: path.to_owned(),
+            header,
+            file,
+            bytes: 0,
+            rewrite_at_bytes: 0,
+            line: Vec::with_capacity(160),
+            _lock: lock,
+        };
+        Ok((journal, found))
+    }
+
+    /// Appends one record in one write.
+    ///
+    /// # Errors
+    /// The write failed; the file is as it was before.
+    pub fn append(&mut self, record: &Record) -> io::Result<()> {
+        self.line.clear();
+        record.write(&mut self.line);
+        if let Err(error) = self.file.write_all(&self.line) {
+            // A torn line in the middle would read as damage.
+            let _ = self.file.set_len(self.bytes);
+            return Err(error);
+        }
+        self.bytes += self.line.len() as u64;
+        Ok(())
+    }
+
+    /// It has grown enough that [`Journal::rewrite`] is worth its time.
+    #[must_use]
+    pub fn wants_rewrite(&self) -> bool {
+        self.bytes > self.rewrite_at_bytes
+    }
+
+    /// Puts a new file with these records in the old one's place.
+    ///
+    /// # Errors
+    /// The new file could not be written; the old one is still in use.
+    pub fn rewrite(&mut self, records: impl Iterator<Item = Record>) -> Result<(), EgressError> {
+        // Also after a failure: not again at every record.
+        self.rewrite_at_bytes = (self.bytes * 2).max(REWRITE_ABOVE_BYTES);
+        let path = with_suffix(&self.path, ".new");
+        let (file, bytes) = write_new(&path, &self.header, records)
+            .map_err(|error| EgressError::file("cannot write journal", &path, error))?;
+        std::fs::rename(&path, &self.path)
+            .map_err(|error| EgressError::file("cannot replace journal", &self.path, error))?;
+        self.file = file;
+        self.bytes = bytes;
+        self.rewrite_at_bytes = (bytes * 2).max(REWRITE_ABOVE_BYTES);
+        Ok(())
+    }
+}
+
+/// The kernel's name for this boot.
+///
+/// # Errors
+/// /proc/sys is not there.
+pub fn boot_id() -> Result<String, EgressError> {
+    let text =
+        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(EgressError::BootId)?;
+    Ok(text.trim().to_owned())
+}
+
+fn private(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    options.mode(0o600).open(path)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn write_new(
+    path: &Path,
+    header: &Header,
+    records: impl Iterator<Item = Record>,
+) -> io::Result<(File, u64)> {
+    const FLUSH_BYTES: usize = 64 * 1024;
+    let mut file = private(
+        path,
+        OpenOptions::new().write(true).create(true).truncate(true),
+    )?;
+    let mut buffer = Vec::with_capacity(FLUSH_BYTES / 8);
+    let mut bytes = 0;
+    header.write(&mut buffer);
+    for record in records {
+        record.write(&mut buffer);
+        if buffer.len() >= FLUSH_BYTES {
+            file.write_all(&buffer)?;
+            bytes += buffer.len() as u64;
+            buffer.clear();
+        }
+    }
+    file.write_all(&buffer)?;
+    bytes += buffer.len() as u64;
+    drop(file);
+    let file = private(path, OpenOptions::new().append(true))?;
+    Ok((file, bytes))
+}
+
+fn read(file: &File, expected: &Header) -> io::Result<Found> {
+    let mut text = Vec::new();
+    file.take(MAX_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        tracing::error!("the journal is too large to be ours: starting a new one");
+        return Ok(Found::default());
+    }
+    Ok(interpret(&text, expected))
+}
+
+/// A torn last line tells of something that had not happened yet: it is left out, and no damage.
+fn interpret(text: &[u8], expected: &Header) -> Found {
+    let whole = text
+        .iter()
+        .rposition(|&b| b == b'\n')
+        .map_or(&text[..0], |end| &text[..end]);
+    let mut lines = whole.split(|&b| b == b'\n').map(std::str::from_utf8);
+    let header = lines.next().and_then(|line| Header::read(line.ok()?));
+    if header.as_ref() != Some(expected) {
+        if !text.is_empty() {
+            tracing::warn!("the journal is of another boot or damaged: starting a new one");
+        }
+        return Found::default();
+    }
+    let mut found = Found {
+        records: Vec::new(),
+        intact: true,
+    };
+    for line in lines {
+        match line.ok().and_then(Record::read) {
+            Some(record) => found.records.push(record),
+            None => found.intact = false,
+        }
+    }
+    if !found.intact {
+        tracing::warn!("the journal is damaged: what it does not tell counts as unknown");
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests;

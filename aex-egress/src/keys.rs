@@ -1,0 +1,229 @@
+//! Operators' keys: where they may lie, in which order they are looked for, and who may read them.
+//!
+//! A key is kept in one type that prints nothing and is wiped when dropped. Keys come from a
+//! descriptor that the supervisor hands over, the environment, systemd credentials, or a private
+//! file; what came by descriptor or environment is kept even if no provider wants it yet, because a
+//! new configuration may.
+//!
+//! Absent on purpose: sending them. [`crate::attach::bearer`] makes the one header that carries one.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use aex_admin_proto::egress::{KeyPolicy, ProviderConfig};
+use nix::fcntl::OFlag;
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+use crate::EgressError;
+
+/// Longest key file, and longest hand-over by descriptor.
+const MAX_FILE_BYTES: u64 = 16 * 1024;
+const MAX_HANDED_BYTES: u64 = 1024 * 1024;
+const SUFFIX: &str = "_API_KEY";
+
+/// A key and the place where it was found, for people.
+pub struct FoundKey {
+    pub place: String,
+    pub key: SecretString,
+}
+
+/// Every place where a key may lie.
+pub struct KeyRing {
+    handed: HashMap<String, SecretString>,
+    environment: HashMap<String, SecretString>,
+    credentials: Option<PathBuf>,
+    dir: PathBuf,
+    /// Who must own a key file.
+    uid: u32,
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRing")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The variable that carries a provider's key: upper-cased, other characters than A-Z0-9 are `_`.
+#[must_use]
+pub fn variable_of(provider: &str) -> String {
+    let mut name: String = provider
+        .chars()
+        .map(|c| match c.to_ascii_uppercase() {
+            c @ ('A'..='Z' | '0'..='9') => c,
+            _ => '_',
+        })
+        .collect();
+    name.push_str(SUFFIX);
+    name
+}
+
+impl KeyRing {
+    /// `environment` is looked through once, for `*_API_KEY`.
+    pub fn new(
+        handed: HashMap<String, SecretString>,
+        environment: impl Iterator<Item = (String, String)>,
+        credentials: Option<PathBuf>,
+        dir: PathBuf,
+        uid: u32,
+    ) -> Self {
+        let environment = environment
+            .filter(|(name, value)| name.ends_with(SUFFIX) && !value.is_empty())
+            .map(|(name, value)| (name, SecretString::from(value)))
+            .collect();
+        Self {
+            handed,
+            environment,
+            credentials,
+            dir,
+            uid,
+        }
+    }
+
+    /// The keys of all these providers, by name.
+    ///
+    /// # Errors
+    /// A key is where it must not be, may be read by others, or cannot be read.
+    pub fn load(
+        &self,
+        providers: &[ProviderConfig],
+    ) -> Result<HashMap<String, FoundKey>, EgressError> {
+        let mut keys = HashMap::new();
+        for provider in providers {
+            let Some(found) = self.find(&provider.name)? else {
+                continue;
+            };
+            if provider.keys == KeyPolicy::Passthrough {
+                return Err(EgressError::KeyForbidden {
+                    provider: provider.name.clone(),
+                    place: found.place,
+                });
+            }
+            keys.insert(provider.name.clone(), found);
+        }
+        Ok(keys)
+    }
+
+    fn find(&self, provider: &str) -> Result<Option<FoundKey>, EgressError> {
+        let variable = variable_of(provider);
+        if let Some(key) = self.handed.get(&variable) {
+            let place = format!("{variable}, handed over by the supervisor");
+            return Ok(found(place, key.clone()));
+        }
+        if let Some(key) = self.environment.get(&variable) {
+            let place = format!("the environment variable {variable}");
+            return Ok(found(place, key.clone()));
+        }
+        // A provider's name is a file's name only if it cannot leave the directory.
+        let is_file_name = !provider.starts_with('.') && !provider.contains('/');
+        if let Some(dir) = &self.credentials {
+            for name in [provider, &variable] {
+                if is_file_name && let Some(key) = read_key(&dir.join(name), None)? {
+                    return Ok(Some(key));
+                }
+            }
+        }
+        if is_file_name {
+            return read_key(&self.dir.join(provider), Some(self.uid));
+        }
+        Ok(None)
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "reads as what it is at its calls")]
+fn found(place: String, key: SecretString) -> Option<FoundKey> {
+    Some(FoundKey { place, key })
+}
+
+/// `owner`: the file must be this user's and nobody else's to read. systemd guards its own.
+fn read_key(path: &Path, owner: Option<u32>) -> Result<Option<FoundKey>, EgressError> {
+    let unreadable = |error| EgressError::file("cannot read key file", path, error);
+    // Not blocked by a FIFO, not led elsewhere by a symbolic link.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits())
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let about = file.metadata().map_err(unreadable)?;
+    if !about.is_file() {
+        return Err(unreadable(io::Error::other("not a regular file")));
+    }
+    let mode = about.mode() & 0o7777;
+    if owner.is_some_and(|uid| about.uid() != uid || mode & 0o077 != 0) {
+        return Err(EgressError::KeyExposed {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    let text = read_bounded(file, MAX_FILE_BYTES).map_err(unreadable)?;
+    let text = str::from_utf8(&text).map_err(|_| unreadable(io::Error::other("it is not text")))?;
+    let key = SecretString::from(without_newline(text));
+    Ok(found(path.display().to_string(), key))
+}
+
+fn without_newline(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
+fn read_bounded(source: impl Read, limit: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Room for all of it at once: growing would leave copies behind unwiped.
+    let room = usize::try_from(limit)
+        .unwrap_or(usize::MAX)
+        .saturating_add(1);
+    let mut text = Zeroizing::new(Vec::with_capacity(room));
+    source.take(limit + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(io::Error::other(format!("longer than {limit} bytes")));
+    }
+    Ok(text)
+}
+
+/// Reads `NAME=VALUE` lines from a descriptor that was handed to this process, and closes it.
+///
+/// # Errors
+/// The descriptor cannot be read, or a line is something else. No text says what a line held.
+pub fn read_handed(fd: i32) -> Result<HashMap<String, SecretString>, EgressError> {
+    let unreadable = |source| EgressError::KeysFd { fd, source };
+    if fd < 3 {
+        return Err(unreadable(io::Error::other("0, 1 and 2 are not for keys")));
+    }
+    // A raw number becomes a file without unsafe code by opening it anew.
+    let file = std::fs::File::open(format!("/proc/self/fd/{fd}")).map_err(unreadable)?;
+    nix::unistd::close(fd).map_err(|errno| unreadable(errno.into()))?;
+    let text = read_bounded(file, MAX_HANDED_BYTES).map_err(unreadable)?;
+    parse_handed(&text)
+}
+
+fn parse_handed(text: &[u8]) -> Result<HashMap<String, SecretString>, EgressError> {
+    let mut keys = HashMap::new();
+    for (index, line) in text.split(|&b| b == b'\n').enumerate() {
+        if line.is_empty() {
+            continue;
+        }
+        let parsed = str::from_utf8(line)
+            .ok()
+            .and_then(|line| line.split_once('='))
+            .filter(|(name, _)| !name.is_empty());
+        let Some((name, value)) = parsed else {
+            return Err(EgressError::KeysLine { line: index + 1 });
+        };
+        if !value.is_empty() {
+            keys.insert(name.to_owned(), SecretString::from(value));
+        }
+    }
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests;

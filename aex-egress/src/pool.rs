@@ -1,0 +1,319 @@
+//! Kept connections to one provider, and the making of new ones.
+//!
+//! HTTP/1.1 connections carry one exchange at a time and wait in a short stack; an HTTP/2 connection
+//! is shared. At most [`MAX_EXCHANGES`] exchanges are under way with one provider; one more waits for
+//! its turn as long as a connection may take.
+//!
+//! Absent on purpose: sending again. A request is offered to another connection only when hyper hands
+//! it back unsent.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aex_admin_proto::clock::boot_ms;
+use aex_admin_proto::egress::Failure;
+use futures_util::FutureExt;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::body::UpBody;
+use crate::provider::Provider;
+use crate::tls::Trust;
+use crate::wire::{self, Wire};
+
+/// Exchanges under way with one provider.
+pub const MAX_EXCHANGES: usize = 512;
+const MAX_IDLE: usize = 128;
+/// Providers close idle connections after a minute or more; a younger one is rarely dead.
+const MAX_IDLE_MS: u64 = 30_000;
+/// A provider that allows fewer lets the others wait in its connection.
+const MAX_STREAMS: usize = 100;
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+const BUFFER_BYTES: usize = 64 * 1024;
+/// How often a quiet HTTP/2 connection with open streams is asked whether it is alive, and how long
+/// it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_WAIT: Duration = Duration::from_secs(10);
+
+pub struct Pool {
+    kept: Mutex<Kept>,
+    turns: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Kept {
+    single: Vec<Idle>,
+    shared: Vec<Shared>,
+}
+
+struct Idle {
+    link: Single,
+    since_boot_ms: u64,
+}
+
+struct Single {
+    sender: http1::SendRequest<UpBody>,
+    socket: Arc<TcpStream>,
+}
+
+#[derive(Clone)]
+struct Shared {
+    sender: http2::SendRequest<UpBody>,
+    /// Held once by the pool and once by each exchange.
+    users: Arc<()>,
+    since_boot_ms: u64,
+}
+
+enum Link {
+    Single(Single),
+    Shared(Shared),
+}
+
+/// A connection for one exchange, and the turn that it takes.
+pub struct Lease {
+    link: Option<Link>,
+    provider: Arc<Provider>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            kept: Mutex::default(),
+            turns: Arc::new(Semaphore::new(MAX_EXCHANGES)),
+        }
+    }
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // Nothing panics while it holds the lock; a poisoned one is still whole.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reuse(&self, now_boot_ms: u64) -> Option<Link> {
+        let mut kept = self.lock();
+        if let Some(shared) = kept.shared.iter_mut().find(|shared| shared.has_room()) {
+            shared.since_boot_ms = now_boot_ms;
+            return Some(Link::Shared(shared.clone()));
+        }
+        while let Some(idle) = kept.single.pop() {
+            if idle.is_usable(now_boot_ms) {
+                return Some(Link::Single(idle.link));
+            }
+        }
+        None
+    }
+
+    fn keep(&self, link: Single) {
+        let since_boot_ms = boot_ms();
+        let mut kept = self.lock();
+        if kept.single.len() < MAX_IDLE {
+            kept.single.push(Idle {
+                link,
+                since_boot_ms,
+            });
+        }
+    }
+
+    /// Closes what was idle for too long.
+    pub fn sweep(&self, now_boot_ms: u64) {
+        let mut kept = self.lock();
+        kept.single.retain(|idle| idle.is_young(now_boot_ms));
+        kept.shared.retain(|shared| {
+            let is_used = Arc::strong_count(&shared.users) > 1;
+            !shared.sender.is_closed()
+                && (is_used || now_boot_ms.saturating_sub(shared.since_boot_ms) <= MAX_IDLE_MS)
+        });
+    }
+}
+
+impl Idle {
+    fn is_young(&self, now_boot_ms: u64) -> bool {
+        !self.link.sender.is_closed()
+            && now_boot_ms.saturating_sub(self.since_boot_ms) <= MAX_IDLE_MS
+    }
+
+    fn is_usable(&self, now_boot_ms: u64) -> bool {
+        self.is_young(now_boot_ms)
+            && self.link.sender.is_ready()
+            && wire::is_whole(&self.link.socket)
+    }
+}
+
+impl Shared {
+    fn has_room(&self) -> bool {
+        !self.sender.is_closed() && Arc::strong_count(&self.users) <= MAX_STREAMS
+    }
+}
+
+impl Lease {
+    /// A kept connection, or a new one. Nothing was sent on it for this exchange.
+    ///
+    /// # Errors
+    /// [`Failure::Connect`] or [`Failure::Tls`].
+    pub async fn acquire(provider: &Arc<Provider>) -> Result<Self, Failure> {
+        let turn = take_turn(provider).await?;
+        let link = match provider.pool.reuse(boot_ms()) {
+            Some(link) => link,
+            None => connect(provider).await?,
+        };
+        Ok(Self {
+            link: Some(link),
+            provider: Arc::clone(provider),
+            _turn: turn,
+        })
+    }
+
+    /// The request's target must then be absolute, and it has no `Host`.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        matches!(self.link, Some(Link::Shared(_)))
+    }
+
+    /// Sends a request. An error that holds the request says that no byte of it was written.
+    ///
+    /// # Errors
+    /// hyper's own.
+    pub async fn send(
+        &mut self,
+        request: Request<UpBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<UpBody>>> {
+        match self
+            .link
+            .as_mut()
+            .expect("a lease has its link until it is given back")
+        {
+            Link::Single(single) => single.sender.try_send_request(request).await,
+            Link::Shared(shared) => shared.sender.try_send_request(request).await,
+        }
+    }
+
+    /// The exchange came to its proper end, both ways: the connection can be used again.
+    pub fn give_back(mut self) {
+        if let Some(Link::Single(single)) = self.link.take() {
+            self.provider.pool.keep(single);
+        }
+    }
+}
+
+async fn take_turn(provider: &Provider) -> Result<OwnedSemaphorePermit, Failure> {
+    let turns = &provider.pool.turns;
+    if let Ok(turn) = Arc::clone(turns).try_acquire_owned() {
+        return Ok(turn);
+    }
+    match timeout(
+        provider.connect_timeout(),
+        Arc::clone(turns).acquire_owned(),
+    )
+    .await
+    {
+        Ok(Ok(turn)) => Ok(turn),
+        _ => {
+            tracing::warn!(
+                provider = provider.config.name,
+                "all connections are taken, and none came free in time"
+            );
+            Err(Failure::Connect)
+        }
+    }
+}
+
+/// TCP and TLS, together within the provider's `connect_timeout`.
+async fn connect(provider: &Provider) -> Result<Link, Failure> {
+    let limit = provider.connect_timeout();
+    let name = provider.config.name.as_str();
+    let mut reached = false;
+    let attempt = async {
+        let place = &provider.place;
+        let socket = wire::connect(&place.host, place.port)
+            .await
+            .map_err(|error| {
+                tracing::warn!(provider = name, %error, "no connection");
+                Failure::Connect
+            })?;
+        reached = true;
+        let config = match &provider.trust {
+            Trust::Plain => return single(Wire(Arc::clone(&socket)), socket).await,
+            Trust::Own(config) => config,
+            Trust::System(trust) => trust.config().await.map_err(|error| {
+                tracing::error!(provider = name, %error, "no TLS");
+                Failure::Tls
+            })?,
+        };
+        let server = ServerName::try_from(place.host.clone()).map_err(|_| Failure::Tls)?;
+        let stream = TlsConnector::from(Arc::clone(config))
+            .connect(server, Wire(Arc::clone(&socket)))
+            .await
+            .map_err(|error| {
+                tracing::warn!(provider = name, %error, "no TLS session");
+                Failure::Tls
+            })?;
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            return shared(provider, stream).await;
+        }
+        single(stream, socket).await
+    };
+    match timeout(limit, attempt).await {
+        Ok(link) => link,
+        Err(_) => {
+            tracing::warn!(
+                provider = name,
+                limit_ms = provider.config.connect_timeout_ms,
+                "no connection in time"
+            );
+            Err(if reached {
+                Failure::Tls
+            } else {
+                Failure::Connect
+            })
+        }
+    }
+}
+
+async fn single<S>(stream: S, socket: Arc<TcpStream>) -> Result<Link, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(BUFFER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|_| Failure::Connect)?;
+    tokio::spawn(connection);
+    sender.ready().await.map_err(|_| Failure::Connect)?;
+    Ok(Link::Single(Single { sender, socket }))
+}
+
+async fn shared<S>(provider: &Provider, stream: S) -> Result<Link, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_WAIT)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(BUFFER_BYTES)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|_| Failure::Connect)?;
+    tokio::spawn(connection.map(drop));
+    let shared = Shared {
+        sender,
+        users: Arc::new(()),
+        since_boot_ms: boot_ms(),
+    };
+    provider.pool.lock().shared.push(shared.clone());
+    Ok(Link::Shared(shared))
+}

@@ -1,0 +1,260 @@
+//! One line of the journal, as text and back. Pure.
+//!
+//! A line is a letter, the hold's id, and figures, separated by single spaces. What does not read
+//! back exactly is damage, never guessed at.
+
+use std::io::Write as _;
+
+use aex_admin_proto::HoldId;
+use aex_admin_proto::egress::{Exchange, Failure};
+
+/// First word of a journal, with its version.
+pub const MAGIC: &str = "aex-egress-journal 1";
+
+/// How an id that can never be redeemed is reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadAs {
+    /// It certainly was never redeemed.
+    Voided,
+    /// It may have been, in a journal that is lost.
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// Written before the first byte goes upstream.
+    Redeemed { id: HoldId, expires_boot_ms: u64 },
+    /// The exchange is over; its receipt may still be owed.
+    Ended {
+        id: HoldId,
+        expires_boot_ms: u64,
+        exchange: Exchange,
+    },
+    /// Over, and its receipt acknowledged: known only so that the ticket stays used.
+    Used { id: HoldId, expires_boot_ms: u64 },
+    /// Never to be redeemed.
+    Dead {
+        id: HoldId,
+        until_boot_ms: u64,
+        as_what: DeadAs,
+    },
+    /// Every ticket that an earlier, lost journal may have known has been asked about.
+    Covered,
+}
+
+/// The journal's first line, without its newline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    pub boot_id: String,
+}
+
+impl Header {
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(MAGIC.as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.boot_id.as_bytes());
+        out.push(b'\n');
+    }
+
+    #[must_use]
+    pub fn read(line: &str) -> Option<Self> {
+        let boot_id = line.strip_prefix(MAGIC)?.strip_prefix(' ')?;
+        (!boot_id.is_empty() && !boot_id.contains(' ')).then(|| Self {
+            boot_id: boot_id.to_owned(),
+        })
+    }
+}
+
+impl Record {
+    /// Appends the record with its newline.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        // Writing into a Vec cannot fail.
+        let _ = match self {
+            Self::Redeemed {
+                id,
+                expires_boot_ms,
+            } => writeln!(out, "R {id} {expires_boot_ms}"),
+            Self::Used {
+                id,
+                expires_boot_ms,
+            } => writeln!(out, "U {id} {expires_boot_ms}"),
+            Self::Dead {
+                id,
+                until_boot_ms,
+                as_what,
+            } => {
+                let as_what = match as_what {
+                    DeadAs::Voided => "voided",
+                    DeadAs::Unknown => "unknown",
+                };
+                writeln!(out, "V {id} {until_boot_ms} {as_what}")
+            }
+            Self::Covered => writeln!(out, "C"),
+            Self::Ended {
+                id,
+                expires_boot_ms,
+                exchange,
+            } => write_ended(out, *id, *expires_boot_ms, exchange),
+        };
+    }
+
+    /// `None`: the line is damaged.
+    #[must_use]
+    pub fn read(line: &str) -> Option<Self> {
+        let mut words = line.split(' ');
+        let record = match words.next()? {
+            "C" => Self::Covered,
+            "R" => Self::Redeemed {
+                id: words.next()?.parse().ok()?,
+                expires_boot_ms: words.next()?.parse().ok()?,
+            },
+            "U" => Self::Used {
+                id: words.next()?.parse().ok()?,
+                expires_boot_ms: words.next()?.parse().ok()?,
+            },
+            "V" => Self::Dead {
+                id: words.next()?.parse().ok()?,
+                until_boot_ms: words.next()?.parse().ok()?,
+                as_what: match words.next()? {
+                    "voided" => DeadAs::Voided,
+                    "unknown" => DeadAs::Unknown,
+                    _ => return None,
+                },
+            },
+            "E" => Self::Ended {
+                id: words.next()?.parse().ok()?,
+                expires_boot_ms: words.next()?.parse().ok()?,
+                exchange: read_exchange(&mut words)?,
+            },
+            _ => return None,
+        };
+        words.next().is_none().then_some(record)
+    }
+}
+
+fn write_ended(
+    out: &mut Vec<u8>,
+    id: HoldId,
+    expires_boot_ms: u64,
+    exchange: &Exchange,
+) -> std::io::Result<()> {
+    write!(
+        out,
+        "E {id} {expires_boot_ms} {} ",
+        if exchange.sent { "sent" } else { "unsent" }
+    )?;
+    match exchange.status {
+        Some(status) => write!(out, "{status} ")?,
+        None => write!(out, "- ")?,
+    }
+    writeln!(
+        out,
+        "{} {} {} {} {}",
+        exchange.failure.map_or("-", Failure::as_str),
+        exchange.bytes_up,
+        exchange.bytes_down,
+        if exchange.complete { "complete" } else { "cut" },
+        exchange.head_boot_ms
+    )
+}
+
+fn read_exchange<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Exchange> {
+    Some(Exchange {
+        sent: match words.next()? {
+            "sent" => true,
+            "unsent" => false,
+            _ => return None,
+        },
+        status: match words.next()? {
+            "-" => None,
+            status => Some(status.parse().ok()?),
+        },
+        failure: match words.next()? {
+            "-" => None,
+            failure => Some(Failure::parse(failure)?),
+        },
+        bytes_up: words.next()?.parse().ok()?,
+        bytes_down: words.next()?.parse().ok()?,
+        complete: match words.next()? {
+            "complete" => true,
+            "cut" => false,
+            _ => return None,
+        },
+        head_boot_ms: words.next()?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn exchange() -> impl Strategy<Value = Exchange> {
+        (
+            any::<bool>(),
+            any::<Option<u16>>(),
+            prop::option::of(prop::sample::select(vec![
+                Failure::Connect,
+                Failure::Reset,
+                Failure::EgressGone,
+            ])),
+            any::<[u64; 3]>(),
+            any::<bool>(),
+        )
+            .prop_map(|(sent, status, failure, figures, complete)| Exchange {
+                sent,
+                status,
+                failure,
+                bytes_up: figures[0],
+                bytes_down: figures[1],
+                complete,
+                head_boot_ms: figures[2],
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            id in any::<[u8; 16]>(),
+            at in any::<u64>(),
+            exchange in exchange(),
+        ) {
+            let id = HoldId::from(id);
+            for record in [
+                Record::Redeemed { id, expires_boot_ms: at },
+                Record::Used { id, expires_boot_ms: at },
+                Record::Dead { id, until_boot_ms: at, as_what: DeadAs::Voided },
+                Record::Dead { id, until_boot_ms: at, as_what: DeadAs::Unknown },
+                Record::Covered,
+                Record::Ended { id, expires_boot_ms: at, exchange: exchange.clone() },
+            ] {
+                let mut line = Vec::new();
+                record.write(&mut line);
+                let text = String::from_utf8(line).unwrap();
+                let line = text.strip_suffix('\n').unwrap();
+                prop_assert_eq!(Record::read(line), Some(record));
+            }
+        }
+
+        #[test]
+        fn nothing_read_from_noise_panics(line in ".*") {
+            let _ = Record::read(&line);
+            let _ = Header::read(&line);
+        }
+    }
+
+    #[test]
+    fn damage_is_not_guessed_at() {
+        for bad in [
+            "",
+            "R",
+            "R 00",
+            "C ",
+            "C x",
+            "X 1",
+            "V 00112233445566778899aabbccddeeff 1 maybe",
+        ] {
+            assert_eq!(Record::read(bad), None, "{bad:?}");
+        }
+    }
+}
