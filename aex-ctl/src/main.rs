@@ -1,1 +1,5 @@
-fn main() {}
+//! `aex-ctl`: the same program as `aex`.
+
+fn main() -> std::process::ExitCode {
+    aex_ctl::main()
+}

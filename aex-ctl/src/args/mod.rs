@@ -1,0 +1,245 @@
+//! The command line as clap reads it. Every `--help` ends with an example.
+
+mod agent;
+mod values;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use agent::AgentCommand;
+
+use crate::fault::RUN_FAILED;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "aex",
+    version,
+    about = "AEX, the local boundary between AI agents and model providers",
+    after_help = "Example:\n  aex init\n  aex daemon start\n  aex agent create my-agent 5.00 30"
+)]
+pub(crate) struct Cli {
+    /// Print one JSON document (a following command: one a line) and nothing else
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Socket of aex-admin [env: AEX_SOCKET] [default: the system's, or run/admin.sock of AEX_HOME]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make the home (~/.aex or AEX_HOME) with a commented models.yaml
+    #[command(after_help = "Example:\n  aex init && $EDITOR ~/.aex/config/models.yaml")]
+    Init,
+    /// Start, stop and watch the kernel of this user
+    #[command(after_help = "Example:\n  GROQ_API_KEY=… aex daemon start")]
+    Daemon {
+        #[command(subcommand)]
+        command: DaemonCommand,
+    },
+    /// Agents: what each may spend and do
+    #[command(after_help = "Example:\n  aex agent create my-agent 5.00 30")]
+    Agent {
+        #[command(subcommand)]
+        command: AgentCommand,
+    },
+    /// Run a command as an agent: with a token of its own, without provider keys
+    #[command(
+        after_help = "Exit code: that of CMD (128 + N when signal N ended it); 125 to 127 are aex's own.\n\n\
+                      Example:\n  aex run -a my-agent -- python3 agent.py"
+    )]
+    Run(RunArgs),
+    /// Tokens of an agent
+    #[command(after_help = "Example:\n  aex token list my-agent")]
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Whether the kernel runs and is ready (exit 3 when it is stopped)
+    #[command(after_help = "Example:\n  aex status --json")]
+    Status,
+    /// Figures of the kernel and of each agent
+    #[command(after_help = "Example:\n  aex metrics --watch")]
+    Metrics {
+        /// Again every two seconds
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Check the ledger; names what is violated, where (exit 1)
+    #[command(after_help = "Example:\n  aex audit --strict")]
+    Audit {
+        /// Changes made from outside count as violations
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Read the ledger
+    #[command(after_help = "Example:\n  aex ledger tail -f")]
+    Ledger {
+        #[command(subcommand)]
+        command: LedgerCommand,
+    },
+    /// Models, where they go and what they cost
+    #[command(after_help = "Example:\n  aex models")]
+    Models,
+    /// Check models.yaml, or take it up again
+    #[command(after_help = "Example:\n  aex config check && aex config reload")]
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// One raw JSON-RPC call
+    #[command(
+        after_help = "Example:\n  aex rpc agent.show '{\"name\":\"my-agent\"}'\n  aex rpc rpc.discover"
+    )]
+    Rpc {
+        method: String,
+        /// Parameters, a JSON object
+        #[arg(default_value = "{}")]
+        params: String,
+    },
+}
+
+impl Command {
+    /// The exit code that stands for all failures of the command's own, if it has one.
+    pub(crate) fn own_failure(&self) -> Option<u8> {
+        matches!(self, Self::Run(_)).then_some(RUN_FAILED)
+    }
+
+    /// Whether this process becomes the supervisor.
+    pub(crate) fn supervises(&self) -> bool {
+        matches!(
+            self,
+            Self::Daemon {
+                command: DaemonCommand::Start(StartArgs {
+                    foreground: true,
+                    ..
+                })
+            }
+        )
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Start the kernel; returns when it would answer a request, else says why not
+    #[command(
+        after_help = "Provider keys (GROQ_API_KEY, OPENAI_API_KEY, …) are taken from the environment of this command\n\
+                      and given to aex-egress alone.\n\nExample:\n  GROQ_API_KEY=… aex daemon start --workers 2"
+    )]
+    Start(StartArgs),
+    /// Stop the kernel; requests in flight are finished first
+    #[command(after_help = "Example:\n  aex daemon stop")]
+    Stop,
+    /// Restart the programs; the port and the provider keys are kept
+    #[command(after_help = "Example:\n  aex daemon restart")]
+    Restart(PlaceArgs),
+    /// The supervisor and its programs (exit 3 when stopped)
+    #[command(after_help = "Example:\n  aex daemon status")]
+    Status,
+    /// Logs of all programs, by time
+    #[command(after_help = "Example:\n  aex daemon logs -f -n 20")]
+    Logs {
+        /// Go on with what is logged from now on
+        #[arg(short, long)]
+        follow: bool,
+        /// Lines to begin with
+        #[arg(short = 'n', long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+        lines: u32,
+    },
+}
+
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct PlaceArgs {
+    /// Workers that share the port [default: one a CPU, at most 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) workers: Option<u32>,
+    /// Loopback address for agents; port 0 takes a free one [default: 127.0.0.1:9000]
+    #[arg(long, value_name = "ADDR", value_parser = values::loopback)]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+    /// Stay in the foreground and log to standard error
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// How the background start calls itself: in a session of its own, the outcome on stdout
+    #[arg(long, hide = true, requires = "foreground")]
+    pub(crate) detached: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The agent that pays
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) agent: String,
+    /// The token ends after this, whatever CMD does
+    #[arg(long, value_name = "TIME", value_parser = values::seconds)]
+    pub(crate) ttl: Option<u64>,
+    /// The command, after `--`
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Tokens of an agent (never the token itself)
+    #[command(after_help = "Example:\n  aex token list my-agent")]
+    List { name: String },
+    /// End one token, at once
+    #[command(after_help = "Example:\n  aex token revoke 7")]
+    Revoke {
+        #[arg(value_parser = clap::value_parser!(i64).range(1..))]
+        id: i64,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LedgerCommand {
+    /// The last events, and with -f those that follow
+    #[command(after_help = "Example:\n  aex ledger tail -n 20 -f")]
+    Tail {
+        /// Go on with new events
+        #[arg(short, long)]
+        follow: bool,
+        /// Events to begin with
+        #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        lines: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check a file; the kernel need not run
+    #[command(after_help = "Example:\n  aex config check ./models.yaml")]
+    Check {
+        /// [default: the kernel's models.yaml]
+        file: Option<PathBuf>,
+    },
+    /// Take models.yaml up again; a bad file is refused and the old one stays in force
+    #[command(after_help = "Example:\n  aex config reload")]
+    Reload,
+}
+
+/// A mistake in the usage is 2; one of `aex run` must not look like an exit code of CMD.
+pub(crate) fn usage_exit_code(arguments: impl Iterator<Item = OsString>) -> u8 {
+    let mut arguments = arguments;
+    while let Some(argument) = arguments.next() {
+        if argument == "--socket" {
+            arguments.next();
+        } else if !argument.to_string_lossy().starts_with('-') {
+            return if argument == "run" { RUN_FAILED } else { 2 };
+        }
+    }
+    2
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+use aex_admin_proto::operator::{Passthrough, SetParams, Settings};
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("aex").chain(line.split_whitespace()))
+}
+
+fn set(line: &str) -> Result<SetParams, String> {
+    match parse(&format!("agent set a {line}"))
+        .map_err(|error| error.to_string())?
+        .command
+    {
+        Command::Agent {
+            command: AgentCommand::Set(args),
+        } => args.params(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_help_has_an_example() {
+    fn check(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        let after = command.get_after_help().map(ToString::to_string);
+        assert!(
+            after.is_some_and(|text| text.contains("Example:\n  ")),
+            "{path} --help has no example"
+        );
+        for sub in command.get_subcommands() {
+            check(sub, &path);
+        }
+    }
+    check(&Cli::command(), "");
+}
+
+#[test]
+fn the_lines_of_the_contract_are_taken() {
+    for line in [
+        "init",
+        "daemon start",
+        "daemon start --workers 2 --listen 127.0.0.1:0 --foreground",
+        "daemon stop --json",
+        "daemon restart",
+        "daemon status",
+        "daemon logs -f -n 5",
+        "agent create test-agent 0.01 60",
+        "agent create atlas 10.00 30 --allowed-models gpt-oss-20b",
+        "agent create my-agent 5.00 30 --allow-passthrough",
+        "agent create a 5 30 --require-passthrough --max-tokens-per-minute 1 --max-input-tokens 2 \
+         --max-output-tokens 3 --max-concurrency 4 --no-streaming --no-tools --no-vision --ttl 24h",
+        "agent create a 5 30 --allowed-tools x,y",
+        "--json agent list",
+        "agent show a",
+        "agent set a --budget 2.01",
+        "agent set a --add -0.5",
+        "agent rotate-token a --ttl 7d --grace 10m",
+        "agent pause a",
+        "agent resume a",
+        "agent sever a",
+        "agent delete a",
+        "run -a a --ttl 10m -- sh -c true --json",
+        "token list a",
+        "token revoke 3",
+        "status --socket /tmp/s",
+        "metrics --watch",
+        "audit --strict",
+        "ledger tail -f",
+        "models",
+        "config check",
+        "config check f.yaml",
+        "config reload",
+        "rpc rpc.discover",
+        "rpc agent.show {\"name\":\"a\"}",
+    ] {
+        assert!(parse(line).is_ok(), "{line}: {}", parse(line).unwrap_err());
+    }
+}
+
+#[test]
+fn each_mistake_is_one_of_usage() {
+    for line in [
+        "",
+        "nonsense",
+        "agent",
+        "agent create",
+        "agent create a",
+        "agent create a 5.00",
+        "agent create a 5.00 0",
+        "agent create a 5.00 -1",
+        "agent create a 5.00 1.5",
+        "agent create a -5 30",
+        "agent create a 1e3 30",
+        "agent create a NaN 30",
+        "agent create a 0.0000001 30",
+        "agent create a 99999999 30",
+        "agent create a 5 30 --ttl 10",
+        "agent create a 5 30 --max-session-tokens 5",
+        "agent create a 5 30 --group g",
+        "agent create a 5 30 --allowed-models ,",
+        "agent create a 5 30 --allow-passthrough --require-passthrough",
+        "agent create a 5 30 --streaming --no-streaming",
+        "agent create a 5 30 --no-tools --allowed-tools x",
+        "agent create a 5 30 --max-concurrency 0",
+        "agent set a --budget 1 --add 1",
+        "agent set a --ttl 1h",
+        "agent set a --clear nothing-like-it",
+        "agent rotate-token a --grace 10",
+        "daemon start --workers 0",
+        "daemon start --listen 0.0.0.0:9000",
+        "daemon start --listen 9000",
+        "daemon start --detached",
+        "token revoke x",
+        "token revoke 0",
+        "ledger tail -n 0",
+        "ledger tail -n 1001",
+        "run -- true",
+        "run -a a",
+        "run -a a true",
+        "run -a a --confine -- true",
+        "audit extra",
+    ] {
+        let error = parse(line).expect_err(line);
+        assert!(error.use_stderr(), "{line}");
+    }
+    assert!(set("").is_err());
+    assert!(set("--vision --clear vision").is_err());
+}
+
+#[test]
+fn options_become_settings() {
+    assert_eq!(
+        set(
+            "--no-passthrough --no-streaming --tools --allowed-models a,b --clear vision --clear max-input-tokens"
+        ),
+        Ok(SetParams {
+            name: "a".into(),
+            settings: Settings {
+                allowed_models: Some(vec!["a".into(), "b".into()]),
+                passthrough: Some(Passthrough::Deny),
+                streaming: Some(false),
+                tools: Some(true),
+                ..Settings::default()
+            },
+            clear: vec!["vision".into(), "max_input_tokens".into()],
+            ..SetParams::default()
+        })
+    );
+    assert_eq!(set("--add -0.5").unwrap().add_micro, Some(-500_000));
+}
+
+#[test]
+fn a_mistake_in_run_does_not_look_like_an_exit_of_its_command() {
+    let code = |line: &str| usage_exit_code(line.split_whitespace().map(OsString::from));
+    assert_eq!(code("run --bad"), 125);
+    assert_eq!(code("--json --socket x run"), 125);
+    assert_eq!(code("agent create run"), 2);
+    assert_eq!(code("--socket run status"), 2);
+    assert_eq!(code(""), 2);
+}

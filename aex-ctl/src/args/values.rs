@@ -1,0 +1,220 @@
+//! Values as people type them: exact money, durations, lists. Pure.
+
+use std::net::SocketAddr;
+
+/// Largest amount that is taken, in micro-dollars: far from where sums could overflow.
+const MAX_MICRO: i64 = 9_000_000 * MICRO_PER_USD;
+const MICRO_PER_USD: i64 = 1_000_000;
+const MAX_DECIMALS: usize = 6;
+/// Longest duration that is taken: ten years.
+const MAX_SECONDS: u64 = 10 * 366 * 24 * 3600;
+/// Longest list and longest name in one.
+const MAX_NAMES: usize = 1024;
+const MAX_NAME_BYTES: usize = 256;
+
+/// USD as an exact decimal, in micro-dollars: `2.01` is 2010000.
+pub(crate) fn usd(text: &str) -> Result<i64, String> {
+    let bad = || format!("expected USD as a decimal such as 5.00, not `{text}`");
+    let (whole, fraction) = match text.split_once('.') {
+        Some((_, "")) => return Err(bad()),
+        Some(parts) => parts,
+        None => (text, ""),
+    };
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) {
+        return Err(bad());
+    }
+    if fraction.len() > MAX_DECIMALS {
+        return Err(format!(
+            "at most {MAX_DECIMALS} decimals: a micro-dollar is the smallest amount"
+        ));
+    }
+    let too_much = || format!("at most {} USD", MAX_MICRO / MICRO_PER_USD);
+    let whole: i64 = whole.parse().map_err(|_| too_much())?;
+    let fraction: i64 = format!("{fraction:0<MAX_DECIMALS$}")
+        .parse()
+        .map_err(|_| bad())?;
+    whole
+        .checked_mul(MICRO_PER_USD)
+        .and_then(|micro| micro.checked_add(fraction))
+        .filter(|micro| *micro <= MAX_MICRO)
+        .ok_or_else(too_much)
+}
+
+/// As [`usd`], with a sign: what is added to a budget, or taken from it.
+pub(crate) fn signed_usd(text: &str) -> Result<i64, String> {
+    match text.strip_prefix('-') {
+        Some(amount) => usd(amount).map(|micro| -micro),
+        None => usd(text.strip_prefix('+').unwrap_or(text)),
+    }
+}
+
+/// `90s`, `30m`, `24h`, `7d`, in seconds.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    let bad = || format!("expected a duration such as 90s, 30m, 24h or 7d, not `{text}`");
+    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| {
+        format!("`{text}` has no unit: write {text}s, {text}m, {text}h or {text}d")
+    })?;
+    let (number, unit) = text.split_at(at);
+    let each = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(bad()),
+    };
+    if number.is_empty() {
+        return Err(bad());
+    }
+    let number: u64 = number.parse().map_err(|_| "at most 10 years".to_owned())?;
+    match number.checked_mul(each) {
+        Some(0) => Err("must be longer than nothing".into()),
+        Some(seconds) if seconds <= MAX_SECONDS => Ok(seconds),
+        _ => Err("at most 10 years".into()),
+    }
+}
+
+/// Names divided by commas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Names(pub(crate) Vec<String>);
+
+pub(crate) fn names(text: &str) -> Result<Names, String> {
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(String::is_empty) {
+        return Err("expected names divided by commas, such as a,b".into());
+    }
+    if names.len() > MAX_NAMES || names.iter().any(|name| name.len() > MAX_NAME_BYTES) {
+        return Err(format!(
+            "at most {MAX_NAMES} names of {MAX_NAME_BYTES} bytes each"
+        ));
+    }
+    Ok(Names(names))
+}
+
+/// An address of this host alone: agents' tokens travel over it in clear text.
+pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| format!("expected an address such as 127.0.0.1:9000, not `{text}`"))?;
+    if address.ip().is_loopback() {
+        Ok(address)
+    } else {
+        Err(
+            "only loopback addresses (127.0.0.1:PORT, [::1]:PORT): beyond this host tokens \
+             would travel in clear text, and HTTPS is not there yet"
+                .into(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn money_is_exact_or_refused() {
+        for (text, micro) in [
+            ("0", 0),
+            ("0.01", 10_000),
+            ("2.01", 2_010_000),
+            ("10.00", 10_000_000),
+            ("0.000001", 1),
+            ("007.5", 7_500_000),
+            ("9000000", 9_000_000_000_000),
+        ] {
+            assert_eq!(usd(text), Ok(micro), "{text}");
+        }
+        for text in [
+            "",
+            ".",
+            ".5",
+            "5.",
+            "-1",
+            "+1",
+            "1e3",
+            "NaN",
+            "inf",
+            "1,5",
+            "1_000",
+            "$5",
+            " 5",
+            "5 ",
+            "0.0000001",
+            "2.0100000",
+            "1.2.3",
+            "0x10",
+            "٣",
+            "9000000.000001",
+            "9999999999999999999",
+        ] {
+            assert!(usd(text).is_err(), "{text}");
+        }
+        assert_eq!(signed_usd("-0.5"), Ok(-500_000));
+        assert_eq!(signed_usd("+0.5"), Ok(500_000));
+        assert!(signed_usd("--1").is_err());
+        assert!(signed_usd("-").is_err());
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        for (text, expected) in [("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800)] {
+            assert_eq!(seconds(text), Ok(expected));
+        }
+        assert!(seconds("10").unwrap_err().contains("10m"));
+        for text in [
+            "",
+            "m",
+            "-1s",
+            "0s",
+            "1.5h",
+            "5w",
+            "1 h",
+            "99999999999999999999s",
+            "4000d",
+        ] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_have_no_empty_name() {
+        assert_eq!(names("a, b"), Ok(Names(vec!["a".into(), "b".into()])));
+        for text in ["", ",", "a,", "a,,b"] {
+            assert!(names(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_this_host_is_listened_on() {
+        for text in ["127.0.0.1:9000", "127.0.0.1:0", "[::1]:9000", "127.8.8.8:1"] {
+            assert!(loopback(text).is_ok(), "{text}");
+        }
+        for text in [
+            "0.0.0.0:9000",
+            "[::]:9000",
+            "10.0.0.1:9000",
+            "localhost:9000",
+            "9000",
+        ] {
+            assert!(loopback(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_amount_survives_being_written_and_read(micro in 0..=MAX_MICRO) {
+            let text = format!("{}.{:06}", micro / MICRO_PER_USD, micro % MICRO_PER_USD);
+            prop_assert_eq!(usd(&text), Ok(micro));
+            let trimmed = text.trim_end_matches('0');
+            if !trimmed.ends_with('.') {
+                prop_assert_eq!(usd(trimmed), Ok(micro));
+            }
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,24}") {
+            let _ = (usd(&text), signed_usd(&text), seconds(&text), names(&text), loopback(&text));
+        }
+    }
+}

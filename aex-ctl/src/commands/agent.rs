@@ -1,0 +1,94 @@
+//! `aex agent …` and `aex token …`.
+
+use aex_admin_proto::operator::{
+    AgentList, AgentView, NameParams, TokenIdParams, TokenList, TokenReply, TokenView, method,
+};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::args::AgentCommand;
+use crate::fault::Fault;
+use crate::link::Kernel;
+use crate::output::Out;
+use crate::render;
+
+/// A reply with a token, and where to use it.
+#[derive(Serialize)]
+struct NewToken<'a> {
+    #[serde(flatten)]
+    reply: &'a TokenReply,
+    base_url: &'a str,
+}
+
+pub(super) async fn run(command: AgentCommand, kernel: &Kernel, out: Out) -> Result<u8, Fault> {
+    let named = |method, name| async move { view(method, &NameParams { name }, kernel, out).await };
+    match command {
+        AgentCommand::Create(args) => {
+            new_token(method::AGENT_CREATE, &args.params(), kernel, out).await
+        }
+        AgentCommand::RotateToken(args) => {
+            new_token(method::AGENT_ROTATE_TOKEN, &args.params(), kernel, out).await
+        }
+        AgentCommand::List => {
+            let link = kernel.open().await?;
+            let list: AgentList = link.call(method::AGENT_LIST, &json!({})).await?;
+            out.answer(&list, || render::agents(&list))?;
+            Ok(0)
+        }
+        AgentCommand::Set(args) => {
+            let params = args.params().map_err(Fault::Usage)?;
+            view(method::AGENT_SET, &params, kernel, out).await
+        }
+        AgentCommand::Show { name } => named(method::AGENT_SHOW, name).await,
+        AgentCommand::Pause { name } => named(method::AGENT_PAUSE, name).await,
+        AgentCommand::Resume { name } => named(method::AGENT_RESUME, name).await,
+        AgentCommand::Sever { name } => named(method::AGENT_SEVER, name).await,
+        AgentCommand::Delete { name } => named(method::AGENT_DELETE, name).await,
+    }
+}
+
+/// A method that answers the agent as it now is.
+async fn view<P: Serialize>(
+    method: &str,
+    params: &P,
+    kernel: &Kernel,
+    out: Out,
+) -> Result<u8, Fault> {
+    let agent: AgentView = kernel.open().await?.call(method, params).await?;
+    out.answer(&agent, || render::agent(&agent))?;
+    Ok(0)
+}
+
+/// A method that answers a token: shown once.
+async fn new_token<P: Serialize>(
+    method: &str,
+    params: &P,
+    kernel: &Kernel,
+    out: Out,
+) -> Result<u8, Fault> {
+    let reply: TokenReply = kernel.open().await?.call(method, params).await?;
+    let base_url = &kernel.base_url();
+    let reply = &reply;
+    out.answer(&NewToken { reply, base_url }, || {
+        render::new_token(reply, base_url)
+    })?;
+    Ok(0)
+}
+
+pub(super) async fn list_tokens(name: String, kernel: &Kernel, out: Out) -> Result<u8, Fault> {
+    let link = kernel.open().await?;
+    let list: TokenList = link.call(method::TOKEN_LIST, &NameParams { name }).await?;
+    out.answer(&list, || render::tokens(&list))?;
+    Ok(0)
+}
+
+pub(super) async fn revoke_token(id: i64, kernel: &Kernel, out: Out) -> Result<u8, Fault> {
+    let link = kernel.open().await?;
+    let token: TokenView = link
+        .call(method::TOKEN_REVOKE, &TokenIdParams { id })
+        .await?;
+    out.answer(&token, || {
+        format!("Token {} of {} is revoked.", token.id, token.agent)
+    })?;
+    Ok(0)
+}

@@ -1,0 +1,159 @@
+//! `aex run`: a command with a token of its own and without provider keys. The token ends with it.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use aex_admin_proto::operator::{TokenCreateParams, TokenIdParams, TokenReply, TokenView, method};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::RunArgs;
+use crate::fault::{Fault, RUN_FAILED};
+use crate::link::{Kernel, Link};
+use crate::output::Out;
+
+/// How long the end of the command may wait for the kernel to revoke its token.
+const REVOKE_LIMIT: Duration = Duration::from_secs(10);
+
+const CANNOT_EXECUTE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
+    let mut signals = Signals::take()?;
+    let link = kernel.open().await?;
+    let params = TokenCreateParams {
+        name: args.agent,
+        ttl_s: args.ttl,
+        label: Some("run".into()),
+    };
+    let token: TokenReply = link.call(method::TOKEN_CREATE, &params).await?;
+    let ended = match start(&args.command, &token, &kernel.base_url()) {
+        Ok(mut child) => wait(&mut child, &mut signals).await,
+        Err(fault) => Err(fault),
+    };
+    revoke(&link, &token).await;
+    ended.map(exit_code)
+}
+
+fn start(command: &[OsString], token: &TokenReply, base_url: &str) -> Result<Child, Fault> {
+    let (program, arguments) = command
+        .split_first()
+        .ok_or_else(|| Fault::Usage("no command after `--`".into()))?;
+    let mut child = Command::new(program);
+    child.args(arguments);
+    for (name, _) in std::env::vars_os() {
+        if is_provider_key(&name) {
+            child.env_remove(name);
+        }
+    }
+    child
+        .env("OPENAI_BASE_URL", base_url)
+        .env("OPENAI_API_BASE", base_url)
+        .env("OPENAI_API_KEY", &token.token);
+    child.spawn().map_err(|error| {
+        let name = program.to_string_lossy();
+        let (exit, message) = match error.kind() {
+            std::io::ErrorKind::NotFound => (NOT_FOUND, format!("{name}: no such command")),
+            _ => (CANNOT_EXECUTE, format!("cannot run {name}: {error}")),
+        };
+        Fault::Command { exit, message }
+    })
+}
+
+fn is_provider_key(name: &OsString) -> bool {
+    name.as_encoded_bytes().ends_with(b"_API_KEY")
+}
+
+/// Waits for the end; signals meant to end this program go to the command.
+async fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus, Fault> {
+    loop {
+        let signal = tokio::select! {
+            ended = child.wait() => return ended.map_err(|error| Fault::Command {
+                exit: RUN_FAILED,
+                message: format!("cannot wait for the command: {error}"),
+            }),
+            signal = signals.next() => signal,
+        };
+        // The terminal's own keys reached the command already: twice would be once too often.
+        let from_terminal = matches!(signal, Signal::SIGINT | Signal::SIGQUIT)
+            && nix::unistd::tcgetpgrp(std::io::stdin()) == Ok(nix::unistd::getpgrp());
+        if !from_terminal && let Some(pid) = child.id().and_then(|id| i32::try_from(id).ok()) {
+            // Not reaped before `wait` returns, so the pid is the command's.
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+}
+
+async fn revoke(link: &Link, token: &TokenReply) {
+    let id = TokenIdParams { id: token.token_id };
+    let revoked: Result<TokenView, Fault> = link
+        .read_again(method::TOKEN_REVOKE, &id, REVOKE_LIMIT)
+        .await;
+    if let Err(fault) = revoked {
+        Out::complain(&format!(
+            "aex: the token of this run could not be revoked: {fault}\nDo it with `aex token \
+             revoke {}`.",
+            token.token_id
+        ));
+    }
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal))
+        .unwrap_or(i32::from(RUN_FAILED));
+    u8::try_from(code).unwrap_or(RUN_FAILED)
+}
+
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    quit: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn take() -> Result<Self, Fault> {
+        let on = |kind| {
+            signal(kind).map_err(|error| Fault::failed(format!("cannot take signals: {error}")))
+        };
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            quit: on(SignalKind::quit())?,
+            terminate: on(SignalKind::terminate())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.interrupt.recv() => Signal::SIGINT,
+            _ = self.quit.recv() => Signal::SIGQUIT,
+            _ = self.terminate.recv() => Signal::SIGTERM,
+            _ = self.hangup.recv() => Signal::SIGHUP,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_command_becomes_the_exit_code() {
+        assert_eq!(exit_code(ExitStatus::from_raw(7 << 8)), 7);
+        assert_eq!(exit_code(ExitStatus::from_raw(15)), 143);
+    }
+
+    #[test]
+    fn provider_keys_are_known_by_their_ending() {
+        assert!(is_provider_key(&"GROQ_API_KEY".into()));
+        assert!(is_provider_key(&"OPENAI_API_KEY".into()));
+        assert!(!is_provider_key(&"API_KEY_FILE".into()));
+    }
+}

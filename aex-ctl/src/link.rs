@@ -1,0 +1,142 @@
+//! The way to `aex-admin`: which socket, and calls whose errors are ready to be shown.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aex_admin_proto::client::Client;
+use aex_admin_proto::operator::DaemonState;
+use aex_admin_proto::places::Places;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::fault::Fault;
+
+/// Longest wait for the answer of an ordinary call.
+const CALL: Duration = Duration::from_secs(30);
+
+/// Address of the HTTP side where no supervisor says otherwise.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:9000";
+
+/// Which kernel this command line speaks of.
+#[derive(Debug, Clone)]
+pub(crate) struct Kernel {
+    pub(crate) socket: PathBuf,
+    pub(crate) places: Places,
+}
+
+impl Kernel {
+    /// `--socket`, else `AEX_SOCKET`, else the system's socket when it exists and `AEX_HOME` is
+    /// unset, else the home's.
+    pub(crate) fn choose(socket: Option<&Path>) -> Result<Self, Fault> {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let named = socket
+            .map(Path::to_owned)
+            .or_else(|| set("AEX_SOCKET").map(PathBuf::from));
+        let system = Places::system();
+        let places =
+            if named.is_none() && set("AEX_HOME").is_none() && system.operator_socket().exists() {
+                system
+            } else {
+                match user_places() {
+                    Ok(places) => places,
+                    // A named socket needs no home.
+                    Err(_) if named.is_some() => system,
+                    Err(fault) => return Err(fault),
+                }
+            };
+        Ok(Self {
+            socket: named.unwrap_or_else(|| places.operator_socket()),
+            places,
+        })
+    }
+
+    /// What the supervisor beside this socket says of itself.
+    pub(crate) fn daemon(&self) -> Option<DaemonState> {
+        let text = std::fs::read(self.socket.with_file_name("daemon.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// What an agent's client takes as `OPENAI_BASE_URL`.
+    pub(crate) fn base_url(&self) -> String {
+        match self.daemon() {
+            Some(daemon) => base_url(&daemon.listen),
+            None => base_url(DEFAULT_LISTEN),
+        }
+    }
+
+    pub(crate) async fn open(&self) -> Result<Link, Fault> {
+        match Client::connect(&self.socket).await {
+            Ok(client) => Ok(Link {
+                client,
+                socket: self.socket.clone(),
+            }),
+            Err(error) => Err(Fault::Unreachable {
+                socket: self.socket.clone(),
+                why: error.to_string(),
+            }),
+        }
+    }
+}
+
+pub(crate) fn base_url(listen: &str) -> String {
+    format!("http://{listen}/v1")
+}
+
+/// The home of user mode, absolute: children of the supervisor have another working directory.
+pub(crate) fn user_places() -> Result<Places, Fault> {
+    let places = Places::from_environment().ok_or_else(|| {
+        Fault::Usage("neither AEX_HOME nor HOME is set: set AEX_HOME to a directory".into())
+    })?;
+    let home = std::path::absolute(&places.home)
+        .map_err(|error| Fault::file("find", &places.home, &error))?;
+    Ok(Places::user(&home))
+}
+
+/// A connection that is up.
+pub(crate) struct Link {
+    client: Client,
+    socket: PathBuf,
+}
+
+impl Link {
+    pub(crate) async fn call<P, R>(&self, method: &str, params: &P) -> Result<R, Fault>
+    where
+        P: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        self.call_within(method, params, CALL).await
+    }
+
+    pub(crate) async fn call_within<P, R>(
+        &self,
+        method: &str,
+        params: &P,
+        limit: Duration,
+    ) -> Result<R, Fault>
+    where
+        P: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        self.client
+            .call(method, params, limit)
+            .await
+            .map_err(|error| Fault::of_call(error, &self.socket))
+    }
+
+    /// For reads that follow: asked again when the kernel was away for a moment.
+    pub(crate) async fn read_again<P, R>(
+        &self,
+        method: &str,
+        params: &P,
+        limit: Duration,
+    ) -> Result<R, Fault>
+    where
+        P: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        self.client
+            .call_until(method, params, limit)
+            .await
+            .map_err(|error| Fault::of_call(error, &self.socket))
+    }
+}

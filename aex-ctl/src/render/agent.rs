@@ -1,0 +1,174 @@
+//! Agents and tokens.
+
+use aex_admin_proto::operator::{
+    AgentList, AgentState, AgentView, Passthrough, Settings, TokenList, TokenReply,
+};
+
+use super::table::{facts, table};
+use super::{money, time};
+
+pub(crate) fn agents(list: &AgentList) -> String {
+    if list.agents.is_empty() {
+        return "No agents yet: make one with `aex agent create NAME BUDGET RPM`.\n".into();
+    }
+    rows(&list.agents)
+}
+
+/// The table of agents, also in `aex metrics`.
+pub(super) fn rows(agents: &[AgentView]) -> String {
+    let rows: Vec<Vec<String>> = agents
+        .iter()
+        .map(|agent| {
+            vec![
+                agent.name.clone(),
+                state(agent.state).into(),
+                money(agent.budget_micro),
+                money(agent.spent_micro),
+                money(agent.reserved_micro),
+                money(agent.remaining_micro),
+                format!("{}/{}", agent.requests_last_minute, agent.rpm),
+                agent.tokens_last_minute.to_string(),
+                agent.in_flight.to_string(),
+            ]
+        })
+        .collect();
+    table(
+        &[
+            "AGENT", "STATE", ">BUDGET", ">SPENT", ">HELD", ">LEFT", ">RPM", ">TPM", ">OPEN",
+        ],
+        &rows,
+    )
+}
+
+pub(crate) fn agent(agent: &AgentView) -> String {
+    let mut lines = vec![
+        ("agent", agent.name.clone()),
+        ("state", state(agent.state).into()),
+        ("budget", money(agent.budget_micro)),
+        ("spent", money(agent.spent_micro)),
+        ("held", money(agent.reserved_micro)),
+        ("left", money(agent.remaining_micro)),
+        ("rpm", agent.rpm.to_string()),
+        ("in flight", agent.in_flight.to_string()),
+        (
+            "last minute",
+            format!(
+                "{} requests, {} tokens",
+                agent.requests_last_minute, agent.tokens_last_minute
+            ),
+        ),
+        ("created", time(agent.created_at_ms)),
+    ];
+    lines.extend(settings(&agent.settings));
+    facts(&lines)
+}
+
+/// The only time that a token is shown.
+pub(crate) fn new_token(reply: &TokenReply, base_url: &str) -> String {
+    let mut lines = vec![
+        ("agent", reply.name.clone()),
+        ("budget", money(reply.budget_micro)),
+        ("rpm", reply.rpm.to_string()),
+    ];
+    lines.extend(settings(&reply.settings));
+    if let Some(at_ms) = reply.expires_at_ms {
+        lines.push(("token ends", time(at_ms)));
+    }
+    lines.push(("token", format!("{}  (shown only now)", reply.token)));
+    format!(
+        "{}\nexport OPENAI_BASE_URL={base_url}\nexport OPENAI_API_KEY={}\n",
+        facts(&lines),
+        reply.token
+    )
+}
+
+pub(crate) fn tokens(list: &TokenList) -> String {
+    if list.tokens.is_empty() {
+        return "No tokens: make one with `aex agent rotate-token NAME`.\n".into();
+    }
+    let rows: Vec<Vec<String>> = list
+        .tokens
+        .iter()
+        .map(|token| {
+            vec![
+                token.id.to_string(),
+                token.agent.clone(),
+                if token.revoked { "revoked" } else { "valid" }.into(),
+                time(token.created_at_ms),
+                token.expires_at_ms.map_or_else(|| "-".into(), time),
+                token.label.clone(),
+            ]
+        })
+        .collect();
+    table(
+        &[">ID", "AGENT", "STATE", "CREATED", "ENDS", "LABEL"],
+        &rows,
+    )
+}
+
+fn state(state: AgentState) -> &'static str {
+    match state {
+        AgentState::Active => "active",
+        AgentState::Paused => "paused",
+        AgentState::Closed => "closed",
+    }
+}
+
+/// What is set, a line each; what is not set has no line.
+fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
+    let yes_no = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let passthrough = |choice| {
+        match choice {
+            Passthrough::Deny => "denied",
+            Passthrough::Allow => "allowed",
+            Passthrough::Require => "required",
+        }
+        .to_owned()
+    };
+    let number = |n: u64| n.to_string();
+    let list = |names: &Vec<String>| names.join(", ");
+    [
+        ("allowed models", settings.allowed_models.as_ref().map(list)),
+        ("passthrough", settings.passthrough.map(passthrough)),
+        ("max tokens/min", settings.max_tokens_per_minute.map(number)),
+        ("max input", settings.max_input_tokens.map(number)),
+        ("max output", settings.max_output_tokens.map(number)),
+        ("max concurrency", settings.max_concurrency.map(number)),
+        ("streaming", settings.streaming.map(yes_no)),
+        ("tools", settings.tools.map(yes_no)),
+        ("allowed tools", settings.allowed_tools.as_ref().map(list)),
+        ("vision", settings.vision.map(yes_no)),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_token_comes_with_its_two_exports() {
+        let reply = TokenReply {
+            name: "a".into(),
+            token: "fake-token".into(),
+            token_id: 1,
+            expires_at_ms: None,
+            budget_micro: 2_010_000,
+            rpm: 30,
+            settings: Settings {
+                passthrough: Some(Passthrough::Require),
+                streaming: Some(false),
+                ..Settings::default()
+            },
+        };
+        let text = new_token(&reply, "http://127.0.0.1:9000/v1");
+        assert!(text.contains("\nexport OPENAI_BASE_URL=http://127.0.0.1:9000/v1\n"));
+        assert!(text.contains("\nexport OPENAI_API_KEY=fake-token\n"));
+        assert!(text.contains("$2.010000"));
+        assert!(text.contains("passthrough  required"), "{text}");
+        assert!(text.contains("streaming    no"), "{text}");
+        assert!(!text.contains("vision"));
+    }
+}

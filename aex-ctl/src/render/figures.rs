@@ -1,0 +1,215 @@
+//! The kernel's state, its figures, its models, and the programs of the supervisor.
+
+use aex_admin_proto::operator::{Metrics, ModelList, ModelView, Status};
+
+use super::table::{facts, table};
+use super::{agent, money, per_million, span};
+use crate::supervisor::ProgramState;
+
+pub(crate) fn status(status: &Status, base_url: Option<&str>) -> String {
+    let ready = match (&status.why, status.ready) {
+        (_, true) => "ready".to_owned(),
+        (Some(why), false) => format!("NOT READY: {why}"),
+        (None, false) => "NOT READY".to_owned(),
+    };
+    let boundary = match status.boundary.as_str() {
+        "advisory" => {
+            "advisory (user mode stops runaways, not a hostile program of the same user)".into()
+        }
+        other => other.to_owned(),
+    };
+    let keys = match status.operator_keys.as_slice() {
+        [] => "none".into(),
+        keys => keys.join(", "),
+    };
+    let workers: Vec<String> = status
+        .workers
+        .iter()
+        .map(|w| format!("{} (pid {}, {} in flight)", w.worker, w.pid, w.in_flight))
+        .collect();
+    let mut lines = vec![
+        ("aex", format!("{}, {ready}", status.version)),
+        (
+            "up",
+            format!("{} (pid {})", span(status.uptime_ms), status.pid),
+        ),
+    ];
+    if let Some(url) = base_url {
+        lines.push(("address", url.to_owned()));
+    }
+    lines.extend([
+        ("boundary", boundary),
+        ("operator keys", keys),
+        (
+            "egress",
+            status
+                .egress_pid
+                .map_or_else(|| "away".into(), |pid| format!("pid {pid}")),
+        ),
+        (
+            "workers",
+            if workers.is_empty() {
+                "away".into()
+            } else {
+                workers.join(", ")
+            },
+        ),
+        ("agents", status.agents.to_string()),
+        (
+            "requests",
+            format!("{} held, {} waiting", status.open_holds, status.waiting),
+        ),
+        (
+            "ledger",
+            format!("{} ({} events)", status.ledger, status.events),
+        ),
+    ]);
+    facts(&lines)
+}
+
+pub(crate) fn metrics(metrics: &Metrics) -> String {
+    let counts = |counts: &std::collections::BTreeMap<String, u64>| {
+        if counts.is_empty() {
+            return "none".to_owned();
+        }
+        let each: Vec<String> = counts
+            .iter()
+            .map(|(name, n)| format!("{name} {n}"))
+            .collect();
+        each.join(", ")
+    };
+    let mut text = facts(&[
+        ("up", span(metrics.uptime_ms)),
+        (
+            "money",
+            format!(
+                "{} spent, {} held",
+                money(metrics.spent_micro),
+                money(metrics.held_micro)
+            ),
+        ),
+        (
+            "requests",
+            format!(
+                "{} asked, {} granted, {} held now, {} waiting",
+                metrics.reserves, metrics.granted, metrics.open_holds, metrics.waiting
+            ),
+        ),
+        ("refused", counts(&metrics.refused)),
+        ("settled", counts(&metrics.settled)),
+        (
+            "unusual",
+            format!(
+                "{} overruns, {} role violations, {} outside updates",
+                metrics.overruns, metrics.role_violations, metrics.outside_updates
+            ),
+        ),
+        (
+            "ledger",
+            format!(
+                "{} operations in {} commits",
+                metrics.operations, metrics.commits
+            ),
+        ),
+    ]);
+    if !metrics.agents.is_empty() {
+        text.push('\n');
+        text.push_str(&agent::rows(&metrics.agents));
+    }
+    text
+}
+
+pub(crate) fn models(list: &ModelList) -> String {
+    if list.models.is_empty() {
+        return "No models: name some in models.yaml, then `aex config reload`.\n".into();
+    }
+    let rows: Vec<Vec<String>> = list.models.iter().map(model_row).collect();
+    format!(
+        "{}\nPrices in USD per million tokens.\n",
+        table(
+            &[
+                "MODEL",
+                "PROVIDER",
+                "THERE",
+                ">INPUT",
+                ">CACHED",
+                ">OUTPUT",
+                ">MAX OUTPUT",
+                "PRICE FROM",
+            ],
+            &rows,
+        )
+    )
+}
+
+fn model_row(model: &ModelView) -> Vec<String> {
+    let price = |pico: Option<u64>| pico.map_or_else(|| "-".into(), per_million);
+    let source = match model.price_source.as_str() {
+        "none" => "nowhere: refused until it is priced",
+        other => other,
+    };
+    vec![
+        model.name.clone(),
+        model.provider.clone(),
+        model.upstream_model.clone(),
+        price(model.input_pico),
+        price(model.cached_input_pico),
+        price(model.output_pico),
+        model
+            .max_output_tokens
+            .map_or_else(|| "-".into(), |tokens| tokens.to_string()),
+        source.into(),
+    ]
+}
+
+pub(crate) fn programs(programs: &[ProgramState]) -> String {
+    let rows: Vec<Vec<String>> = programs
+        .iter()
+        .map(|program| {
+            vec![
+                program.program.clone(),
+                program
+                    .pid
+                    .map_or_else(|| "-".into(), |pid| pid.to_string()),
+                if program.running { "running" } else { "down" }.into(),
+            ]
+        })
+        .collect();
+    table(&["PROGRAM", ">PID", "STATE"], &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unpriced_model_says_that_it_is_refused() {
+        let text = models(&ModelList {
+            models: vec![ModelView {
+                name: "m".into(),
+                provider: "p".into(),
+                upstream_model: "u".into(),
+                price_source: "none".into(),
+                input_pico: None,
+                cached_input_pico: None,
+                output_pico: None,
+                max_output_tokens: Some(7),
+                context_window: None,
+            }],
+        });
+        assert!(text.contains("refused until it is priced"));
+        assert!(models(&ModelList::default()).contains("models.yaml"));
+    }
+
+    #[test]
+    fn metrics_show_refusals_by_code() {
+        let mut figures = Metrics {
+            spent_micro: 12_345,
+            ..Metrics::default()
+        };
+        figures.refused.insert("insufficient_budget".into(), 3);
+        let text = metrics(&figures);
+        assert!(text.contains("$0.012345 spent"));
+        assert!(text.contains("insufficient_budget 3"));
+    }
+}

@@ -1,0 +1,70 @@
+//! What must hold before anything is started: the programs are there, the configuration is good.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::fault::Fault;
+
+const CHECK_LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) enum Checked {
+    /// With what the reader had to say beside.
+    Good(Vec<String>),
+    /// `FILE:line:col: message`.
+    Bad(String),
+}
+
+/// A program of AEX: it lies beside this one.
+pub(super) fn beside(binary: &str) -> Result<PathBuf, Fault> {
+    let own = std::env::current_exe()
+        .and_then(|path| path.canonicalize())
+        .map_err(|error| Fault::failed(format!("cannot find this program's own file: {error}")))?;
+    let path = own.with_file_name(binary);
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Fault::failed(format!(
+        "{binary} is missing: expected at {}. Install the four programs of AEX side by side.",
+        path.display()
+    )))
+}
+
+/// Has `aex-admin` read a models.yaml; no kernel need run.
+pub(crate) async fn config(file: &Path) -> Result<Checked, Fault> {
+    if !file.exists() {
+        return Err(Fault::NotFound(format!(
+            "no configuration at {}: run `aex init` first",
+            file.display()
+        )));
+    }
+    let mut reader = Command::new(beside("aex-admin")?);
+    reader
+        .args(["config-check", "--file"])
+        .arg(file)
+        .env_clear()
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(CHECK_LIMIT, reader.output())
+        .await
+        .map_err(|_| Fault::failed("aex-admin config-check did not end in time"))?
+        .map_err(|error| Fault::failed(format!("cannot run aex-admin config-check: {error}")))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    match output.status.code() {
+        Some(0) => Ok(Checked::Good(
+            said.lines()
+                .chain(complained.lines())
+                .map(str::to_owned)
+                .collect(),
+        )),
+        Some(1) if !complained.is_empty() => Ok(Checked::Bad(complained)),
+        Some(1) if !said.is_empty() => Ok(Checked::Bad(said)),
+        _ => Err(Fault::failed(format!(
+            "aex-admin config-check failed ({}): {complained}",
+            output.status
+        ))),
+    }
+}

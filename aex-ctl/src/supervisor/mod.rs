@@ -1,0 +1,373 @@
+//! `aex daemon`: the supervisor of user mode.
+//!
+//! Owns: the agents' listener (a crash of a worker frees no port and drops no queued connection),
+//! the provider keys of the operator's environment on their way to the egress, the lock of the
+//! home, and the life of the other programs.
+//!
+//! Absent on purpose: traffic, ledger, configuration. It reads none of them; `aex-admin` is asked
+//! whether the configuration is good.
+
+mod backoff;
+pub(crate) mod check;
+mod family;
+mod keeper;
+mod lock;
+mod plan;
+mod process;
+pub(crate) mod ready;
+mod state;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use aex_admin_proto::operator::DaemonState;
+use aex_admin_proto::places::Places;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode, umask};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::fault::Fault;
+use crate::home;
+use family::{Family, Waited};
+use keeper::Kit;
+use lock::{Attempt, Lock};
+use plan::Keys;
+
+pub(crate) use keeper::{last_lines, open_log};
+pub(crate) use state::{Phase, ProgramState, StateFile, program_states, running};
+
+/// Connections that may wait in the listener while workers are busy or being restarted.
+const BACKLOG: u32 = 1024;
+/// Descriptors that a program may open, where the system allows it: connections of workers.
+const DESCRIPTORS: u64 = 65_536;
+/// Tries for the lock: a look by `aex daemon status` holds it for a moment.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// What an orphan of an earlier supervisor gets to finish.
+const ORPHAN_LIMIT_MS: u64 = 10_000;
+
+/// How a supervisor's start came out.
+pub(crate) enum Started {
+    Ready(DaemonState),
+    AlreadyRunning(Option<i32>),
+}
+
+/// Supervises until it is told to stop. `tell` hears the outcome of the start once.
+pub(crate) async fn supervise(
+    listen: SocketAddr,
+    workers: u32,
+    places: &Places,
+    tell: impl FnOnce(Started) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    harden()?;
+    let signals = Signals::take()?;
+    home::make_directories(places)?;
+    let mut lock = match take_lock(places).await? {
+        Attempt::Taken(lock) => lock,
+        Attempt::Held(pid) => return tell(Started::AlreadyRunning(pid)),
+    };
+    lock.write_pid()
+        .map_err(|error| Fault::file("write", &places.daemon_pid(), &error))?;
+    let done = under_lock(listen, workers, places, signals, tell).await;
+    remove_traces(places);
+    lock.release();
+    done
+}
+
+async fn under_lock(
+    listen: SocketAddr,
+    workers: u32,
+    places: &Places,
+    mut signals: Signals,
+    tell: impl FnOnce(Started) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    end_orphans(places).await;
+    let programs = find_programs()?;
+    check_config(places).await?;
+    let listener = bind(listen)?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| Fault::failed(format!("the listener has no address: {error}")))?;
+    let keys = Keys::from_environment(std::env::vars_os());
+    for note in &keys.notes {
+        tracing::warn!("{note}");
+    }
+    tracing::info!(keys = ?keys.names(), "listening on {address} with {workers} workers");
+    let mut state = StateFile {
+        daemon: DaemonState {
+            pid: std::process::id(),
+            listen: address.to_string(),
+            workers,
+        },
+        phase: Phase::Starting,
+        restarts: 0,
+        problem: None,
+    };
+    state.write(places)?;
+    let kit = Kit {
+        places: places.clone(),
+        programs,
+        keys,
+        listener,
+    };
+    let mut family = Family::start(kit, workers);
+    let begun = match family.wait_ready(&state.daemon.listen, &mut signals).await {
+        Waited::Ready => {
+            state.phase = Phase::Ready;
+            state
+                .write(places)
+                .and_then(|()| tell(Started::Ready(state.daemon.clone())))
+        }
+        Waited::ToldToStop => Err(Fault::failed("told to stop before the kernel was ready")),
+        Waited::Failed(why) => Err(Fault::Failed(why)),
+    };
+    if let Err(fault) = begun {
+        family.abandon().await;
+        return Err(fault);
+    }
+    tracing::info!("ready");
+    serve(&mut family, &mut state, places, &mut signals).await;
+    state.phase = Phase::Stopping;
+    let _ = state.write(places);
+    family.stop(&mut signals).await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Until it is told to stop; restarts everything in order when it is told to.
+async fn serve(family: &mut Family, state: &mut StateFile, places: &Places, signals: &mut Signals) {
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Stop => return,
+                Told::Restart => {}
+            },
+            () = family.drain_ends() => continue,
+        }
+        tracing::info!("restart");
+        state.problem = match check_config(places).await {
+            Err(fault) => Some(format!("not restarted, the old programs go on: {fault}")),
+            Ok(()) => {
+                state.phase = Phase::Restarting;
+                let _ = state.write(places);
+                if !family.restart(signals).await {
+                    return;
+                }
+                match family.wait_ready(&state.daemon.listen, signals).await {
+                    Waited::Ready => None,
+                    Waited::ToldToStop => return,
+                    Waited::Failed(why) => Some(why),
+                }
+            }
+        };
+        state.restarts += 1;
+        state.phase = match (&state.problem, state.phase) {
+            (Some(problem), phase) => {
+                tracing::error!("{problem}");
+                if phase == Phase::Restarting {
+                    Phase::Failing
+                } else {
+                    phase
+                }
+            }
+            (None, _) => Phase::Ready,
+        };
+        if let Err(fault) = state.write(places) {
+            tracing::error!("{fault}");
+        }
+    }
+}
+
+/// Closes what the caller left open beyond standard input and output: the programs would inherit it.
+pub(crate) fn close_inherited() {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<i32> = open
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for fd in open {
+        // One of them was the listing itself, which is closed by now.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+/// Before anything secret is touched: no core, no ptrace or /proc by the same user, private files.
+fn harden() -> Result<(), Fault> {
+    let cannot = |what: &str, errno: nix::Error| Fault::failed(format!("cannot {what}: {errno}"));
+    nix::sys::prctl::set_dumpable(false).map_err(|e| cannot("hide this process's memory", e))?;
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|e| cannot("switch core files off", e))?;
+    umask(Mode::from_bits_truncate(0o077));
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)
+        .map_err(|e| cannot("read the limit of descriptors", e))?;
+    let wanted = hard.min(DESCRIPTORS).max(soft);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)
+        .map_err(|e| cannot("raise the limit of descriptors", e))
+}
+
+async fn take_lock(places: &Places) -> Result<Attempt, Fault> {
+    let path = places.daemon_pid();
+    let attempt = || Lock::attempt(&path).map_err(|error| Fault::file("lock", &path, &error));
+    for _ in 1..LOCK_TRIES {
+        if let taken @ Attempt::Taken(_) = attempt()? {
+            return Ok(taken);
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    attempt()
+}
+
+/// The directory of the programs, when all are there.
+fn find_programs() -> Result<std::path::PathBuf, Fault> {
+    check::beside("aex-egress")?;
+    check::beside("aex-proxy")?;
+    let mut directory = check::beside("aex-admin")?;
+    directory.pop();
+    Ok(directory)
+}
+
+async fn check_config(places: &Places) -> Result<(), Fault> {
+    match check::config(&places.config_file).await {
+        Ok(check::Checked::Good(_)) => Ok(()),
+        Ok(check::Checked::Bad(problem)) | Err(Fault::NotFound(problem)) => {
+            Err(Fault::Failed(problem))
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+fn bind(listen: SocketAddr) -> Result<std::net::TcpListener, Fault> {
+    let bound = || {
+        let socket = match listen {
+            SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(listen)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    bound().map_err(|error: std::io::Error| {
+        Fault::Failed(match error.kind() {
+            std::io::ErrorKind::AddrInUse => format!(
+                "port {} is taken: something else listens on {listen}. Stop it, or choose another \
+                 port with --listen {}:PORT.",
+                listen.port(),
+                listen.ip()
+            ),
+            std::io::ErrorKind::PermissionDenied => format!(
+                "not permitted to listen on {listen}: choose a port from 1024 on with --listen"
+            ),
+            _ => format!("cannot listen on {listen}: {error}"),
+        })
+    })
+}
+
+/// Ends the programs that a supervisor which was killed has left. Needs the lock.
+async fn end_orphans(places: &Places) {
+    let Ok(directory) = std::fs::read_dir(&places.run) else {
+        return;
+    };
+    let mut orphans: Vec<_> = directory
+        .filter_map(|entry| entry.ok()?.path().into())
+        .filter_map(|path: std::path::PathBuf| {
+            let instance = path.file_name()?.to_str()?.strip_suffix(".pid")?;
+            let program = match instance.split_once("aex-proxy-") {
+                Some(("", worker)) => plan::Program::Proxy(worker.parse().ok()?),
+                _ if instance == "aex-egress" => plan::Program::Egress,
+                _ if instance == "aex-admin" => plan::Program::Admin,
+                _ => return None,
+            };
+            Some((program, path))
+        })
+        .collect();
+    orphans.sort_by_key(|(program, _)| program.stop_order());
+    for (program, path) in orphans {
+        if process::named_by(&path, program.binary()).is_some() {
+            tracing::warn!("ending {}, left by an earlier daemon", program.instance());
+        }
+        process::end(&path, program.binary(), ORPHAN_LIMIT_MS).await;
+        let _ = std::fs::remove_file(&path);
+    }
+}
+
+/// `aex daemon stop` when no supervisor runs: what one that was killed has left ends too.
+pub(crate) async fn clean_up(places: &Places) -> Result<(), Fault> {
+    if !places.run.exists() {
+        return Ok(());
+    }
+    if let Attempt::Taken(lock) = take_lock(places).await? {
+        end_orphans(places).await;
+        remove_traces(places);
+        lock.release();
+    }
+    Ok(())
+}
+
+/// Sockets and state; the egress's journal stays, it is evidence.
+fn remove_traces(places: &Places) {
+    for path in [
+        places.operator_socket(),
+        places.auditor_socket(),
+        places.worker_socket(),
+        places.egress_role_socket(),
+        places.egress_socket(),
+        places.daemon_state(),
+    ] {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// How long a stop of everything may take, by the configuration in force.
+pub(crate) fn stop_limit_ms(places: &Places) -> u64 {
+    let config = std::fs::read_to_string(&places.config_file).unwrap_or_default();
+    family::stop_limit_ms(plan::drain_timeout_ms(&config))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Stop,
+    Restart,
+}
+
+/// The orders that come as signals.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    restart: Signal,
+}
+
+impl Signals {
+    fn take() -> Result<Self, Fault> {
+        let on = |kind| {
+            signal(kind).map_err(|error| Fault::failed(format!("cannot take signals: {error}")))
+        };
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+            restart: on(SignalKind::user_defined2())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            () = stop(&mut self.terminate, &mut self.interrupt, &mut self.hangup) => Told::Stop,
+            _ = self.restart.recv() => Told::Restart,
+        }
+    }
+
+    /// An order to stop; one to restart stays waiting.
+    async fn stop(&mut self) {
+        stop(&mut self.terminate, &mut self.interrupt, &mut self.hangup).await;
+    }
+}
+
+async fn stop(terminate: &mut Signal, interrupt: &mut Signal, hangup: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = hangup.recv() => {}
+    }
+}

@@ -1,0 +1,112 @@
+//! Whether the kernel would answer a request: `GET /readyz` on the agents' address, and when it says
+//! no, what `aex-admin` misses.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use aex_admin_proto::client::Client;
+use aex_admin_proto::operator::{Status, method};
+use aex_admin_proto::places::Places;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+const STATUS_LIMIT: Duration = Duration::from_secs(1);
+const MAX_ANSWER_BYTES: u64 = 16 * 1024;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    Ready,
+    /// With the answer's own reason.
+    NotReady(String),
+    NoAnswer,
+}
+
+pub(crate) async fn probe(address: &str) -> Probe {
+    let Ok(address) = address.parse::<SocketAddr>() else {
+        return Probe::NoAnswer;
+    };
+    match timeout(PROBE_LIMIT, ask(address)).await {
+        Ok(Ok(answer)) => read(&answer),
+        _ => Probe::NoAnswer,
+    }
+}
+
+async fn ask(address: SocketAddr) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream
+        .take(MAX_ANSWER_BYTES)
+        .read_to_end(&mut answer)
+        .await?;
+    Ok(answer)
+}
+
+/// Pure: status line, and a reason out of a JSON body.
+fn read(answer: &[u8]) -> Probe {
+    let text = String::from_utf8_lossy(answer);
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split_whitespace().nth(1);
+    match status {
+        Some("200") => Probe::Ready,
+        Some(code) => {
+            let body: Value = serde_json::from_str(body).unwrap_or_default();
+            let reason = ["why", "detail"]
+                .iter()
+                .find_map(|name| body.get(name)?.as_str());
+            Probe::NotReady(reason.map_or_else(|| format!("HTTP {code}"), str::to_owned))
+        }
+        None => Probe::NoAnswer,
+    }
+}
+
+/// Why a kernel whose programs are all there still is not ready: then waiting does not help.
+pub(super) async fn lasting_reason(places: &Places, workers: u32) -> Option<String> {
+    let client = Client::connect(&places.operator_socket()).await.ok()?;
+    let status: Status = client
+        .call(method::STATUS, &serde_json::json!({}), STATUS_LIMIT)
+        .await
+        .ok()?;
+    let all_there = status.egress_pid.is_some()
+        && u32::try_from(status.workers.len()).is_ok_and(|there| there >= workers);
+    if all_there && !status.ready {
+        status.why
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let no = |reason: &str| Probe::NotReady(reason.into());
+        for (answer, probe) in [
+            ("HTTP/1.1 200 OK\r\n\r\nok", Probe::Ready),
+            ("HTTP/1.1 503 X\r\na: b\r\n\r\n{\"detail\":\"d\"}", no("d")),
+            (
+                "HTTP/1.1 503 X\r\n\r\n{\"why\":\"w\",\"detail\":\"d\"}",
+                no("w"),
+            ),
+            ("HTTP/1.1 503 X\r\n\r\n", no("HTTP 503")),
+            ("", Probe::NoAnswer),
+        ] {
+            assert_eq!(read(answer.as_bytes()), probe, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_no_answer() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        assert_eq!(probe(&address).await, Probe::NoAnswer);
+        assert_eq!(probe("nonsense").await, Probe::NoAnswer);
+    }
+}
