@@ -53,13 +53,16 @@ const KEPT_BACK_BY_NAME: [&str; 9] = [
     "api-key",
 ];
 
-/// The length that the worker gives for its body.
+/// The length that the worker gives for its body; without one there is no body.
 ///
-/// `None`: absent, given more than once, unreadable, or contradicted by a transfer coding.
+/// `None`: given more than once, unreadable, or there is a transfer coding.
 #[must_use]
 pub fn body_length(headers: &HeaderMap) -> Option<u64> {
     if headers.contains_key(TRANSFER_ENCODING) {
         return None;
+    }
+    if !headers.contains_key(CONTENT_LENGTH) {
+        return Some(0);
     }
     let text = only(headers, &CONTENT_LENGTH)?.to_str().ok()?;
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {

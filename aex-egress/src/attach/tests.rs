@@ -144,7 +144,8 @@ fn a_body_length_has_one_reading() {
     let cases: &[Case<'_>] = &[
         (&[("content-length", "12")], Some(12)),
         (&[("content-length", "0")], Some(0)),
-        (&[], None),
+        (&[], Some(0)),
+        (&[("transfer-encoding", "chunked")], None),
         (&[("content-length", "12"), ("content-length", "12")], None),
         (&[("content-length", "+12")], None),
         (&[("content-length", "-1")], None),

@@ -1,0 +1,91 @@
+//! What the process keeps from others.
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+
+use crate::admin::{Admin, provider_config, ticket};
+use crate::egress::Home;
+use crate::forwarding::World;
+use crate::provider::Provider;
+use crate::worker::post;
+
+fn status_field(pid: u32, name: &str) -> String {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn sockets_and_files_are_private_and_no_core_is_dumped() {
+    let world = World::new().await;
+    let run = world.home.run();
+    for name in ["egress.sock", "egress.journal", "egress.journal.lock"] {
+        let mode = std::fs::metadata(run.join(name))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert_eq!(status_field(world.egress.pid(), "Umask:"), "0077");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", world.egress.pid())).unwrap();
+    let core = limits.lines().find(|l| l.starts_with("Max core file size"));
+    assert_eq!(core.unwrap().split_whitespace().nth(4), Some("0"));
+    // A process that is not dumpable belongs to root in /proc, whoever runs it.
+    let owner = std::os::unix::fs::MetadataExt::uid(
+        &std::fs::metadata(format!("/proc/{}/environ", world.egress.pid())).unwrap(),
+    );
+    assert_eq!(owner, 0);
+}
+
+#[tokio::test]
+async fn it_stays_small() {
+    let world = World::new().await;
+    for _ in 0..200 {
+        let ticket = ticket("sim", "/echo").1;
+        assert_eq!(world.post("/echo", &ticket, "x").await.status, 200);
+    }
+    let rss_kb: u64 = status_field(world.egress.pid(), "VmHWM:").parse().unwrap();
+    assert!(rss_kb < 25 * 1024, "{rss_kb} KiB");
+}
+
+#[tokio::test]
+async fn keys_come_by_descriptor() {
+    let home = Home::new();
+    let provider = Provider::start().await;
+    let admin = Admin::start(&home.run(), vec![provider_config("sim", &provider.url())]);
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(b"SIM_API_KEY=sk-by-fd-fake\n").unwrap();
+    drop(writer);
+    let pipe = std::fs::read_link(format!("/proc/self/fd/{}", reader.as_raw_fd())).unwrap();
+    // A shell moves the child's standard input to a descriptor of its own.
+    let program = home.command().get_program().to_owned();
+    let mut command = std::process::Command::new("/bin/sh");
+    command
+        .env_clear()
+        .env("AEX_HOME", home.path())
+        .args([
+            "-c",
+            "exec \"$0\" --keys-fd 3 --threads 2 3<&0 </dev/null 2>\"$AEX_HOME/log\"",
+        ])
+        .arg(program)
+        .stdin(reader);
+    let egress = home.start_as(command).await;
+    admin.acting_on(1).await;
+    let ticket = ticket("sim", "/echo").1;
+    assert_eq!(
+        post(&egress.socket, "/echo", &ticket, "x").await.status,
+        200
+    );
+    assert_eq!(
+        provider.seen()[0].headers["authorization"],
+        "Bearer sk-by-fd-fake"
+    );
+    // Only root may look; a process that is not dumpable shows others nothing.
+    if let Ok(descriptors) = std::fs::read_dir(format!("/proc/{}/fd", egress.pid())) {
+        for entry in descriptors {
+            let target = std::fs::read_link(entry.unwrap().path()).unwrap_or_default();
+            assert_ne!(target, pipe, "the keys' pipe is still open");
+        }
+    }
+}
