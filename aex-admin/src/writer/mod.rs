@@ -98,6 +98,12 @@ pub enum Command {
     Stop,
 }
 
+/// Who left: looked at after the batch.
+enum Departure {
+    Waiter(HoldId),
+    Session(SessionId),
+}
+
 pub struct Writer {
     ledger: Ledger,
     boot_id: String,
@@ -179,7 +185,18 @@ impl Writer {
     }
 
     fn batch(&mut self, commands: Vec<Command>) {
-        let mut commands = self.take_memory_only(commands);
+        let (commands, departures) = self.take_memory_only(commands);
+        self.write(commands);
+        // After the requests that came before them in the same batch.
+        for departure in departures {
+            match departure {
+                Departure::Waiter(id) => self.cancel(&id),
+                Departure::Session(session) => self.session_gone(session),
+            }
+        }
+    }
+
+    fn write(&mut self, mut commands: Vec<Command>) {
         let now_boot_ms = clock::boot_ms();
         let sweep = now_boot_ms >= self.swept_boot_ms + SWEEP_MS;
         if sweep {
@@ -267,11 +284,12 @@ impl Writer {
     }
 
     /// Carries out what needs no ledger, and answers the rest.
-    fn take_memory_only(&mut self, commands: Vec<Command>) -> Vec<Command> {
+    fn take_memory_only(&mut self, commands: Vec<Command>) -> (Vec<Command>, Vec<Departure>) {
         let mut rest = Vec::with_capacity(commands.len());
+        let mut departures = Vec::new();
         for command in commands {
             match command {
-                Command::Cancel { id } => self.cancel(&id),
+                Command::Cancel { id } => departures.push(Departure::Waiter(id)),
                 Command::Reclaim {
                     tickets,
                     session,
@@ -280,14 +298,14 @@ impl Writer {
                     let ended = self.reclaim(&tickets, session);
                     reply(Ok(ended));
                 }
-                Command::SessionGone { session } => self.session_gone(session),
+                Command::SessionGone { session } => departures.push(Departure::Session(session)),
                 Command::SetConfig { config } => self.set_config(config),
                 Command::OperatorKeys { providers } => self.operator_keys = providers,
                 Command::Stop => {}
                 other => rest.push(other),
             }
         }
-        rest
+        (rest, departures)
     }
 
     fn set_config(&mut self, config: Arc<Config>) {
