@@ -1,6 +1,9 @@
 //! `aex config check` and `reload`. The reader of models.yaml is `aex-admin`; this only asks it.
 
+use std::path::Path;
+
 use aex_admin_proto::operator::{ConfigSummary, method};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::args::ConfigCommand;
@@ -13,41 +16,56 @@ pub(super) async fn run(command: ConfigCommand, kernel: &Kernel, out: Out) -> Re
     match command {
         ConfigCommand::Check { file } => {
             let file = file.unwrap_or_else(|| kernel.places.config_file.clone());
-            let found = check::config(&file).await?;
-            match found {
-                check::Checked::Good(notes) => {
-                    let answer = json!({"ok": true, "file": file, "notes": notes});
-                    out.answer(&answer, || {
-                        let mut lines = notes.clone();
-                        lines.push(format!("{} is good.", file.display()));
-                        lines.join("\n")
-                    })?;
-                    Ok(0)
-                }
-                check::Checked::Bad(problem) => {
-                    if out.json {
-                        out.document(&json!({"ok": false, "file": file, "problem": problem}))?;
-                    }
-                    Err(Fault::Failed(problem))
-                }
-            }
+            check(&file, out).await
         }
         ConfigCommand::Reload => {
             let link = kernel.open().await?;
             let summary: ConfigSummary = link.call(method::CONFIG_RELOAD, &json!({})).await?;
-            out.answer(&summary, || {
-                let mut text: String = summary
-                    .warnings
-                    .iter()
-                    .map(|warning| format!("warning: {warning}\n"))
-                    .collect();
-                text.push_str(&format!(
-                    "In force: {} providers, {} models.",
-                    summary.providers, summary.models
-                ));
-                text
-            })?;
+            out.answer(&summary, || told(&summary, "In force"))?;
             Ok(0)
         }
     }
+}
+
+async fn check(file: &Path, out: Out) -> Result<u8, Fault> {
+    match check::config(file).await? {
+        check::Checked::Good(summary) => {
+            let answer = Good {
+                ok: true,
+                file,
+                summary: &summary,
+            };
+            out.answer(&answer, || {
+                told(&summary, &format!("{} is good", file.display()))
+            })?;
+            Ok(0)
+        }
+        check::Checked::Bad(problem) => {
+            if out.json {
+                out.document(&json!({"ok": false, "file": file, "problem": problem}))?;
+            }
+            Err(Fault::Failed(problem))
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Good<'a> {
+    ok: bool,
+    file: &'a Path,
+    #[serde(flatten)]
+    summary: &'a ConfigSummary,
+}
+
+fn told(summary: &ConfigSummary, verdict: &str) -> String {
+    let mut text: String = summary
+        .warnings
+        .iter()
+        .map(|warning| format!("warning: {warning}\n"))
+        .collect();
+    text.push_str(&format!(
+        "{verdict}: {} providers, {} models.",
+        summary.providers, summary.models
+    ));
+    text
 }

@@ -377,6 +377,12 @@ pub(super) async fn restart(asked: PlaceArgs, out: Out) -> Result<u8, Fault> {
         stop_running(&places).await?;
         return start(start_args(place), out).await;
     }
+    if !supervisor::key_names().is_empty() {
+        Out::complain(
+            "aex: the provider keys of the running daemon are kept; for those of this environment: \
+             `aex daemon stop`, then `aex daemon start`.",
+        );
+    }
     kill(Pid::from_raw(pid), Signal::SIGUSR2)
         .map_err(|errno| Fault::Refused(format!("cannot restart pid {pid}: {errno}")))?;
     let daemon = restarted(&places, state.restarts).await?;

@@ -5,9 +5,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use aex_admin_proto::operator::{TokenCreateParams, TokenIdParams, TokenReply, TokenView, method};
+use aex_admin_proto::operator::{TokenCreateParams, TokenIdParams, TokenReply, method};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde::de::IgnoredAny;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -90,7 +91,7 @@ async fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus, Fa
 
 async fn revoke(link: &Link, token: &TokenReply) {
     let id = TokenIdParams { id: token.token_id };
-    let revoked: Result<TokenView, Fault> = link
+    let revoked: Result<IgnoredAny, Fault> = link
         .read_again(method::TOKEN_REVOKE, &id, REVOKE_LIMIT)
         .await;
     if let Err(fault) = revoked {

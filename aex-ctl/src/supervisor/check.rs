@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use aex_admin_proto::operator::ConfigSummary;
 use tokio::process::Command;
 
 use crate::fault::Fault;
@@ -11,8 +12,7 @@ use crate::fault::Fault;
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) enum Checked {
-    /// With what the reader had to say beside.
-    Good(Vec<String>),
+    Good(ConfigSummary),
     /// `FILE:line:col: message`.
     Bad(String),
 }
@@ -42,7 +42,7 @@ pub(crate) async fn config(file: &Path) -> Result<Checked, Fault> {
     }
     let mut reader = Command::new(beside("aex-admin")?);
     reader
-        .args(["config-check", "--file"])
+        .args(["config-check", "--json", "--file"])
         .arg(file)
         .env_clear()
         .stdin(Stdio::null())
@@ -51,19 +51,23 @@ pub(crate) async fn config(file: &Path) -> Result<Checked, Fault> {
         .await
         .map_err(|_| Fault::failed("aex-admin config-check did not end in time"))?
         .map_err(|error| Fault::failed(format!("cannot run aex-admin config-check: {error}")))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let complaint = complaint
+        .trim()
+        .trim_start_matches("aex-admin: ")
+        .to_owned();
     match output.status.code() {
-        Some(0) => Ok(Checked::Good(
-            said.lines()
-                .chain(complained.lines())
-                .map(str::to_owned)
-                .collect(),
-        )),
-        Some(1) if !complained.is_empty() => Ok(Checked::Bad(complained)),
-        Some(1) if !said.is_empty() => Ok(Checked::Bad(said)),
+        Some(0) => serde_json::from_slice(&output.stdout)
+            .map(Checked::Good)
+            .map_err(|error| {
+                Fault::failed(format!(
+                    "aex-admin config-check answers in another form ({error}): are `aex` and \
+                     `aex-admin` of the same version?"
+                ))
+            }),
+        Some(1) if !complaint.is_empty() => Ok(Checked::Bad(complaint)),
         _ => Err(Fault::failed(format!(
-            "aex-admin config-check failed ({}): {complained}",
+            "aex-admin config-check failed ({}): {complaint}",
             output.status
         ))),
     }

@@ -143,6 +143,13 @@ async fn serve(family: &mut Family, state: &mut StateFile, places: &Places, sign
                 Told::Restart => {}
             },
             () = family.drain_ends() => continue,
+            () = ready::becomes_ready(&state.daemon.listen), if state.phase == Phase::Failing => {
+                tracing::info!("ready again");
+                state.phase = Phase::Ready;
+                state.problem = None;
+                let _ = state.write(places);
+                continue;
+            }
         }
         tracing::info!("restart");
         state.problem = match check_config(places).await {
@@ -176,6 +183,12 @@ async fn serve(family: &mut Family, state: &mut StateFile, places: &Places, sign
             tracing::error!("{fault}");
         }
     }
+}
+
+/// Names of the provider keys in this process's environment.
+pub(crate) fn key_names() -> Vec<String> {
+    let keys = Keys::from_environment(std::env::vars_os());
+    keys.names().into_iter().map(str::to_owned).collect()
 }
 
 /// Closes what the caller left open beyond standard input and output: the programs would inherit it.
@@ -229,7 +242,12 @@ fn find_programs() -> Result<std::path::PathBuf, Fault> {
 
 async fn check_config(places: &Places) -> Result<(), Fault> {
     match check::config(&places.config_file).await {
-        Ok(check::Checked::Good(_)) => Ok(()),
+        Ok(check::Checked::Good(summary)) => {
+            for warning in summary.warnings {
+                tracing::warn!("models.yaml: {warning}");
+            }
+            Ok(())
+        }
         Ok(check::Checked::Bad(problem)) | Err(Fault::NotFound(problem)) => {
             Err(Fault::Failed(problem))
         }

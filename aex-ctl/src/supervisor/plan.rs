@@ -78,6 +78,8 @@ pub(super) fn environment(
         .chain([
             ("AEX_HOME".into(), home.to_owned()),
             ("PATH".into(), "/usr/bin:/bin".into()),
+            // Their output goes to files.
+            ("NO_COLOR".into(), "1".into()),
         ])
         .collect()
 }
@@ -203,10 +205,15 @@ mod tests {
             names.sort();
             names
         };
-        let plain = ["AEX_HOME=/home", "AEX_LOG=debug", "PATH=/usr/bin:/bin"];
+        let plain = [
+            "AEX_HOME=/home",
+            "AEX_LOG=debug",
+            "NO_COLOR=1",
+            "PATH=/usr/bin:/bin",
+        ];
         assert_eq!(of(Program::Admin), plain);
         assert_eq!(of(Program::Proxy(1)), plain);
-        assert_eq!(of(Program::Egress).len(), 4);
+        assert_eq!(of(Program::Egress).len(), 5);
     }
 
     #[test]

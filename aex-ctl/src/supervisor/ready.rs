@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const STATUS_LIMIT: Duration = Duration::from_secs(1);
 const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 
@@ -31,6 +32,16 @@ pub(crate) async fn probe(address: &str) -> Probe {
     match timeout(PROBE_LIMIT, ask(address)).await {
         Ok(Ok(answer)) => read(&answer),
         _ => Probe::NoAnswer,
+    }
+}
+
+/// Looks now and then until it does.
+pub(super) async fn becomes_ready(address: &str) {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        if probe(address).await == Probe::Ready {
+            return;
+        }
     }
 }
 

@@ -15,10 +15,11 @@ const FAKE: &str = r#"
 import json, os, select, signal, socket, sys
 name = os.path.basename(sys.argv[0])
 if sys.argv[1] == "config-check":
-    text = open(sys.argv[3]).read()
-    if "bad" in text:
-        sys.stderr.write(sys.argv[3] + ":3:5: unknown key\n")
+    assert sys.argv[2:4] == ["--json", "--file"]
+    if "bad" in open(sys.argv[4]).read():
+        sys.stderr.write(sys.argv[4] + ":3:5: unknown key\n")
         sys.exit(1)
+    print('{"providers": 1, "models": 2, "warnings": ["made up"]}')
     sys.exit(0)
 home = os.environ["AEX_HOME"]
 me = name + ("-" + sys.argv[2] if name == "aex-proxy" else "")

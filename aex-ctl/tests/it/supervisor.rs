@@ -111,6 +111,10 @@ fn a_bad_configuration_is_told_with_its_place() {
     let programs = Programs::new();
     let config = programs.home.join("config/models.yaml");
     fs::write(&config, "bad").unwrap();
+    let good = programs.aex(&["config", "check", "--json", "/dev/null"]);
+    expect_exit(&good, 0);
+    let good: Value = serde_json::from_str(&stdout(&good)).unwrap();
+    assert_eq!((&good["ok"], &good["models"]), (&json!(true), &json!(2)));
     let expected = format!("{}:3:5: unknown key", config.display());
     for line in ["daemon start", "daemon start --foreground", "config check"] {
         let output = programs.aex(&line.split(' ').collect::<Vec<_>>());
