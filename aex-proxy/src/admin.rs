@@ -1,0 +1,334 @@
+//! The worker's side of `aex-admin`: reserve, settle, settings, and what is in hand.
+//!
+//! Owns the patience with an admin that is away or restarts. Decides nothing about requests.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aex_admin_proto::client::{CallError, Client};
+use aex_admin_proto::rpc::code;
+use aex_admin_proto::worker::{
+    CANCEL, CancelParams, Grant, MODELS, ModelsParams, ModelsReply, Observed, POLL_MS, READY,
+    RECLAIM, RESERVE, ReadyReply, ReclaimParams, ReclaimReply, ReserveParams, ReserveReply,
+    SETTINGS, SETTLE, SettingsParams, SettleParams, SettleReply, WorkerSettings,
+};
+use aex_admin_proto::{HoldId, TokenDigest, clock};
+use tokio::time::{sleep, timeout};
+
+/// How long a request waits for an admin that is away, as while it restarts.
+const AWAY: Duration = Duration::from_secs(5);
+/// A reserve may wait for held money; how long is the admin's to say, within this.
+const RESERVE_LIMIT: Duration = Duration::from_secs(60);
+/// How long an answer is kept back for its settle.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+const SHORT_CALL: Duration = Duration::from_secs(5);
+const READY_LIMIT: Duration = Duration::from_secs(1);
+const POLL_LIMIT: Duration = Duration::from_millis(POLL_MS + 10_000);
+/// A settle is repeated until this long after its exchange's deadline; by then the egress's receipt
+/// has told the admin.
+const SETTLE_GRACE_MS: u64 = 60_000;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// Tickets in one call: it must fit into a frame.
+const TICKETS_PER_CALL: usize = 512;
+/// In force until the admin says otherwise.
+const DEFAULT_MAX_BODY_BYTES: u64 = 10 * 1024 * 1024;
+const DEFAULT_DRAIN_MS: u64 = 30_000;
+
+/// The admin gave no answer to go by.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    #[error("the kernel cannot be reached; try again shortly")]
+    Away,
+    /// The admin's own public text.
+    #[error("{0}")]
+    Said(String),
+}
+
+struct Inner {
+    client: Client,
+    worker: u32,
+    max_body_bytes: AtomicU64,
+    drain_timeout_ms: AtomicU64,
+    /// Tickets of the exchanges in hand.
+    in_hand: Mutex<HashMap<HoldId, Arc<str>>>,
+}
+
+/// A handle; clones are the same.
+#[derive(Clone)]
+pub struct Admin {
+    inner: Arc<Inner>,
+}
+
+/// A hold that this worker carries. Its ticket is re-claimed after a reconnect until this is dropped.
+pub struct Held {
+    admin: Admin,
+    id: HoldId,
+    ticket: Arc<str>,
+    deadline_boot_ms: u64,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.admin.in_hand().remove(&self.id);
+    }
+}
+
+impl Held {
+    #[must_use]
+    pub fn ticket(&self) -> &str {
+        &self.ticket
+    }
+}
+
+impl Admin {
+    /// Connects in the background. Needs a tokio runtime.
+    #[must_use]
+    pub fn new(socket: &Path, worker: u32) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                client: Client::new(socket),
+                worker,
+                max_body_bytes: AtomicU64::new(DEFAULT_MAX_BODY_BYTES),
+                drain_timeout_ms: AtomicU64::new(DEFAULT_DRAIN_MS),
+                in_hand: Mutex::default(),
+            }),
+        }
+    }
+
+    #[must_use]
+    pub fn max_body_bytes(&self) -> u64 {
+        self.inner.max_body_bytes.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        Duration::from_millis(self.inner.drain_timeout_ms.load(Ordering::Relaxed))
+    }
+
+    fn in_hand(&self) -> MutexGuard<'_, HashMap<HoldId, Arc<str>>> {
+        self.inner
+            .in_hand
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a hold. Asked again with the same id when the connection breaks: it is idempotent.
+    ///
+    /// # Errors
+    /// No answer; then the wait, if there is one, is cancelled.
+    pub async fn reserve(&self, params: &ReserveParams) -> Result<ReserveReply, Unavailable> {
+        let asking = async {
+            loop {
+                self.connected().await?;
+                match self.inner.client.call(RESERVE, params, RESERVE_LIMIT).await {
+                    Err(CallError::Lost) => {}
+                    Ok(reply) => return Ok(reply),
+                    Err(error) => return Err(unavailable(&error, "reserve")),
+                }
+            }
+        };
+        let reply = match timeout(RESERVE_LIMIT, asking).await {
+            Ok(reply) => reply,
+            Err(_) => Err(Unavailable::Away),
+        };
+        if reply.is_err() {
+            self.cancel(params.id);
+        }
+        reply
+    }
+
+    async fn connected(&self) -> Result<(), Unavailable> {
+        let mut connection = self.inner.client.connections();
+        if *connection.borrow() != 0 {
+            return Ok(());
+        }
+        match timeout(AWAY, connection.wait_for(|&number| number != 0)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Unavailable::Away),
+        }
+    }
+
+    /// Ends the wait of a reserve whose client has left. A hold granted meanwhile stays one.
+    pub fn cancel(&self, id: HoldId) {
+        // The only failure is a message too long for a frame, which this is not.
+        let _ = self.inner.client.notify(CANCEL, &CancelParams { id });
+    }
+
+    /// Takes a granted hold in hand.
+    #[must_use]
+    pub fn hold(&self, id: HoldId, grant: &Grant) -> Held {
+        let ticket: Arc<str> = grant.ticket.as_str().into();
+        self.in_hand().insert(id, Arc::clone(&ticket));
+        Held {
+            admin: self.clone(),
+            id,
+            ticket,
+            deadline_boot_ms: grant.deadline_boot_ms,
+        }
+    }
+
+    /// Settles a hold. Nothing when the admin does not answer in time: it is then told in the
+    /// background, until long after the deadline.
+    pub async fn settle(&self, held: Arc<Held>, observed: Observed) -> Option<SettleReply> {
+        let params = SettleParams {
+            id: held.id,
+            ticket: held.ticket.to_string(),
+            observed,
+        };
+        match self.try_settle(&params).await {
+            Settled::Reply(reply) => Some(reply),
+            Settled::Refused => None,
+            Settled::Again => {
+                tokio::spawn(self.clone().settle_later(held, params));
+                None
+            }
+        }
+    }
+
+    async fn try_settle(&self, params: &SettleParams) -> Settled {
+        let call = self.inner.client.call_until(SETTLE, params, SETTLE_LIMIT);
+        match call.await {
+            Ok(reply) => Settled::Reply(reply),
+            Err(error) if is_final(&error) => {
+                tracing::warn!(id = %params.id, %error, "settle refused");
+                Settled::Refused
+            }
+            Err(error) => {
+                tracing::warn!(id = %params.id, %error, "settle not answered, it will be repeated");
+                Settled::Again
+            }
+        }
+    }
+
+    async fn settle_later(self, held: Arc<Held>, params: SettleParams) {
+        let give_up = held.deadline_boot_ms.saturating_add(SETTLE_GRACE_MS);
+        let mut pause = FIRST_PAUSE;
+        while clock::boot_ms() < give_up {
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+            match self.try_settle(&params).await {
+                Settled::Again => {}
+                Settled::Reply(_) | Settled::Refused => return,
+            }
+        }
+        tracing::error!(id = %params.id, "settle given up; the egress's receipt decides");
+    }
+
+    /// # Errors
+    /// No answer.
+    pub async fn models(&self, token: TokenDigest) -> Result<ModelsReply, Unavailable> {
+        let params = ModelsParams { token };
+        let call = self.inner.client.call_until(MODELS, &params, SHORT_CALL);
+        call.await.map_err(|error| unavailable(&error, "models"))
+    }
+
+    /// # Errors
+    /// No answer within a second.
+    pub async fn ready(&self) -> Result<ReadyReply, Unavailable> {
+        let nothing = serde_json::Map::new();
+        let call = self.inner.client.call_until(READY, &nothing, READY_LIMIT);
+        call.await.map_err(|error| unavailable(&error, "ready"))
+    }
+
+    /// Keeps the settings up to date, and claims what is in hand after each reconnect. Never ends.
+    pub async fn follow(self) {
+        let connections = self.inner.client.connections();
+        let mut connected_to = 0;
+        let mut known = None;
+        loop {
+            let number = *connections.borrow();
+            if number != connected_to {
+                known = None;
+            }
+            let introduces = known.is_none();
+            match self.poll_settings(known).await {
+                Ok(settings) => {
+                    known = Some(settings.generation);
+                    self.take_up(&settings);
+                    if introduces {
+                        connected_to = *connections.borrow();
+                        self.reclaim().await;
+                    }
+                }
+                Err(CallError::Lost | CallError::Timeout | CallError::NotConnected(_)) => {
+                    known = None;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "settings refused");
+                    known = None;
+                    sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+
+    async fn poll_settings(&self, known: Option<u64>) -> Result<WorkerSettings, CallError> {
+        let params = SettingsParams {
+            known,
+            worker: self.inner.worker,
+            pid: std::process::id(),
+        };
+        self.inner.client.call(SETTINGS, &params, POLL_LIMIT).await
+    }
+
+    fn take_up(&self, settings: &WorkerSettings) {
+        let inner = &self.inner;
+        inner
+            .max_body_bytes
+            .store(settings.max_body_bytes, Ordering::Relaxed);
+        inner
+            .drain_timeout_ms
+            .store(settings.drain_timeout_ms, Ordering::Relaxed);
+    }
+
+    async fn reclaim(&self) {
+        let tickets: Vec<String> = self.in_hand().values().map(|t| t.to_string()).collect();
+        for lot in tickets.chunks(TICKETS_PER_CALL) {
+            let params = ReclaimParams {
+                tickets: lot.to_vec(),
+            };
+            let call = self.inner.client.call(RECLAIM, &params, SHORT_CALL);
+            let reply: Result<ReclaimReply, _> = call.await;
+            match reply {
+                Ok(reply) if reply.ended.is_empty() => {}
+                Ok(reply) => tracing::info!(ended = reply.ended.len(), "holds in hand had ended"),
+                // A broken connection is claimed on again at the next one.
+                Err(error) => tracing::warn!(%error, "re-claim failed"),
+            }
+        }
+    }
+}
+
+enum Settled {
+    Reply(SettleReply),
+    /// Asking again would change nothing.
+    Refused,
+    Again,
+}
+
+fn is_final(error: &CallError) -> bool {
+    match error {
+        CallError::Rpc(error) => !matches!(error.code, code::UNAVAILABLE | code::INTERNAL),
+        CallError::Frame(_) | CallError::Answer(_) => true,
+        CallError::NotConnected(_) | CallError::Lost | CallError::Timeout | CallError::Busy => {
+            false
+        }
+    }
+}
+
+fn unavailable(error: &CallError, method: &str) -> Unavailable {
+    match error {
+        CallError::Rpc(said) if said.code == code::UNAVAILABLE => {
+            Unavailable::Said(said.message.clone())
+        }
+        CallError::NotConnected(_) | CallError::Lost | CallError::Timeout => Unavailable::Away,
+        error => {
+            tracing::warn!(%error, method, "the admin refused a call");
+            Unavailable::Said("the kernel cannot decide; try again shortly".into())
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! Carries one request from its reserve to its settle, in a task of its own that outlives the client.
+//!
+//! The steps: reserve, dispatch, read, settle, answer. What each step means is decided by the pure
+//! [`Exchange`]; here are only the waits.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aex_admin_proto::egress::{FAILURE_HEADER, Failure, TICKET_HEADER};
+use aex_admin_proto::worker::{Grant, ReserveParams, ReserveReply, SettleReply};
+use aex_admin_proto::{HoldId, clock};
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Request, Response, response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::admin::{Admin, Held};
+use crate::answer::{self, Fault};
+use crate::body::Outgoing;
+use crate::egress::{Egress, Lease, SendError};
+use crate::exchange::{self, Asked, Ending, Exchange, Head, Patience, Step, Verdict, Way};
+use crate::headers;
+use crate::request::ChatRequest;
+
+/// The egress ends an exchange at its deadline; this is how much later the worker stops waiting.
+const DEADLINE_GRACE_MS: u64 = 2_000;
+/// Error objects larger than this are passed on without looking into them.
+const MAX_DETAILED_BYTES: usize = 1024 * 1024;
+
+/// A request that was read and may be carried.
+pub struct Job {
+    pub id: HoldId,
+    pub params: ReserveParams,
+    pub request: ChatRequest,
+    pub body: Bytes,
+    pub own_key: Option<SecretString>,
+    /// The room that a large body takes, given back when the request has been sent.
+    pub room: Option<OwnedSemaphorePermit>,
+}
+
+type Answer = oneshot::Sender<Response<Outgoing>>;
+
+/// Carries `job` to its end. The answer goes to `client`; when that is dropped, the client has left.
+pub async fn carry(admin: Admin, egress: Egress, mut job: Job, mut client: Answer) {
+    let id = job.id;
+    let room = job.room.take();
+    let grant = match reserve(&admin, &job.params, &mut client).await {
+        Ok(grant) => grant,
+        Err(response) => return drop(client.send(response)),
+    };
+    let held = Arc::new(admin.hold(id, &grant));
+    let asked = Asked {
+        stream: job.request.stream,
+        include_usage: job.request.include_usage,
+        own_key: job.own_key.is_some(),
+    };
+    let exchange = Exchange::new(asked, &grant);
+    if client.is_closed() {
+        return never_sent(&admin, held, exchange).await;
+    }
+    let request = match dispatch(job, &grant) {
+        Ok(request) => request,
+        Err(error) => {
+            tracing::error!(%id, %error, "request cannot be written for the egress");
+            let fault = Fault::Kernel("the request cannot be dispatched".into());
+            drop(client.send(fault.row().response(Some(id))));
+            return never_sent(&admin, held, exchange).await;
+        }
+    };
+    let limit = until(grant.deadline_boot_ms.saturating_add(DEADLINE_GRACE_MS));
+    let reader = Reader {
+        admin,
+        id,
+        grant,
+        held,
+        exchange,
+        room,
+        limit: Box::pin(limit),
+    };
+    reader.run(&egress, request, client).await;
+}
+
+/// The grant, or what the client is told instead.
+async fn reserve(
+    admin: &Admin,
+    params: &ReserveParams,
+    client: &mut Answer,
+) -> Result<Box<Grant>, Response<Outgoing>> {
+    let asking = admin.reserve(params);
+    tokio::pin!(asking);
+    let reply = tokio::select! {
+        biased;
+        reply = &mut asking => reply,
+        () = client.closed() => {
+            admin.cancel(params.id);
+            asking.await
+        }
+    };
+    let row = match reply {
+        Ok(ReserveReply::Granted(grant)) => return Ok(grant),
+        Ok(ReserveReply::Refused(refusal)) => answer::of_refusal(&refusal),
+        Err(why) => Fault::Kernel(why.to_string()).row(),
+    };
+    Err(row.response(Some(params.id)))
+}
+
+/// Settles a hold under which nothing was sent.
+async fn never_sent(admin: &Admin, held: Arc<Held>, mut exchange: Exchange) {
+    // The ticket stays unused, whatever the reason.
+    exchange.failed(Failure::Ticket, exchange::fault_of(Failure::Ticket));
+    admin.settle(held, exchange.observed()).await;
+}
+
+/// The request as the egress gets it. What it needs of `job` is taken; the rest is freed here.
+fn dispatch(job: Job, grant: &Grant) -> Result<Request<Full<Bytes>>, http::Error> {
+    let body = job.request.forwarded(&job.body, grant);
+    let accept = if job.request.stream {
+        "text/event-stream, application/json"
+    } else {
+        "application/json"
+    };
+    let mut request = Request::post(&grant.path)
+        .header(http::header::HOST, "aex-egress")
+        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .header(ACCEPT, HeaderValue::from_static(accept))
+        .header(
+            HeaderName::from_static(TICKET_HEADER),
+            HeaderValue::from_str(&grant.ticket)?,
+        );
+    if let Some(key) = &job.own_key {
+        let mut value = HeaderValue::from_str(key.expose_secret())?;
+        value.set_sensitive(true);
+        request = request.header(headers::PROVIDER_KEY, value);
+    }
+    request.body(Full::new(Bytes::from(body)))
+}
+
+/// What it means that the egress gave no answer.
+fn no_answer(error: &SendError) -> (Failure, Fault) {
+    match error {
+        SendError::Unreachable(_) => (
+            Failure::Connect,
+            Fault::Kernel("the kernel's way to the providers is down; try again shortly".into()),
+        ),
+        SendError::Lost(_) => (Failure::EgressGone, exchange::fault_of(Failure::EgressGone)),
+    }
+}
+
+fn until(boot_ms: u64) -> Sleep {
+    sleep(Duration::from_millis(
+        boot_ms.saturating_sub(clock::boot_ms()),
+    ))
+}
+
+/// Everything that an exchange under way needs.
+struct Reader {
+    admin: Admin,
+    id: HoldId,
+    grant: Box<Grant>,
+    held: Arc<Held>,
+    exchange: Exchange,
+    /// Held until the request has been taken over.
+    room: Option<OwnedSemaphorePermit>,
+    /// When this worker stops waiting, whatever happens.
+    limit: Pin<Box<Sleep>>,
+}
+
+/// Who waits for the bytes.
+enum Client {
+    /// For a whole answer.
+    Waiting(Answer),
+    /// For a stream that has begun.
+    Streaming(mpsc::Sender<Bytes>),
+    Gone,
+}
+
+impl Client {
+    /// Ends when the client leaves; never for one that has left.
+    async fn left(&mut self) {
+        match self {
+            Self::Waiting(answer) => answer.closed().await,
+            Self::Streaming(chunks) => chunks.closed().await,
+            Self::Gone => std::future::pending().await,
+        }
+    }
+}
+
+impl Reader {
+    async fn run(mut self, egress: &Egress, request: Request<Full<Bytes>>, client: Answer) {
+        let mut client = Client::Waiting(client);
+        let answered = self.await_head(egress, request, &mut client).await;
+        self.room = None;
+        match answered {
+            Some((head, body, lease)) => self.read(head, body, lease, client).await,
+            None => self.settle_and_answer(None, client).await,
+        }
+    }
+
+    /// Sends the request and waits for the answer's head; nothing when none came.
+    async fn await_head(
+        &mut self,
+        egress: &Egress,
+        request: Request<Full<Bytes>>,
+        client: &mut Client,
+    ) -> Option<(response::Parts, Incoming, Lease)> {
+        let sending = egress.send(request);
+        tokio::pin!(sending);
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => match sent {
+                    Ok(upstream) => {
+                        let (response, lease) = upstream.into_parts();
+                        let (head, body) = response.into_parts();
+                        return Some((head, body, lease));
+                    }
+                    Err(error) => {
+                        tracing::warn!(id = %self.id, %error, "no answer from the egress");
+                        let (failure, fault) = no_answer(&error);
+                        self.exchange.failed(failure, fault);
+                        return None;
+                    }
+                },
+                () = client.left() => {
+                    if !self.lose(client) {
+                        return None;
+                    }
+                }
+                () = &mut self.limit => {
+                    self.out_of_time();
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// The client left. Whether the provider is still read.
+    fn lose(&mut self, client: &mut Client) -> bool {
+        *client = Client::Gone;
+        match self.exchange.client_gone() {
+            Patience::Drain { at_most_ms } => {
+                let end = Instant::now() + Duration::from_millis(at_most_ms);
+                if end < self.limit.deadline() {
+                    self.limit.as_mut().reset(end);
+                }
+                true
+            }
+            Patience::Abort => {
+                self.exchange.ended(Ending::GivenUp(Failure::WorkerGone));
+                false
+            }
+        }
+    }
+
+    fn out_of_time(&mut self) {
+        let failure = if self.exchange.is_client_gone() {
+            Failure::WorkerGone
+        } else {
+            Failure::Timeout
+        };
+        self.exchange.ended(Ending::GivenUp(failure));
+    }
+
+    async fn read(mut self, head: response::Parts, body: Incoming, lease: Lease, client: Client) {
+        match self.exchange.head(seen(&head)) {
+            Way::Collect => {
+                let mut client = client;
+                self.read_body(body, lease, &mut client).await;
+                self.settle_and_answer(Some(head), client).await;
+            }
+            Way::Relay => {
+                let client = self.begin_stream(head, client);
+                self.relay(body, lease, client).await;
+            }
+        }
+    }
+
+    /// Answers with the provider's head; the chunks follow.
+    fn begin_stream(&mut self, mut head: response::Parts, client: Client) -> Client {
+        let Client::Waiting(answer) = client else {
+            return client;
+        };
+        headers::keep_for_agent(&mut head.headers);
+        self.add_headers(&mut head.headers, self.grant.remaining_micro);
+        let (sender, stream) = Outgoing::stream();
+        // A client that has left is seen at the next read: the stream is closed then.
+        let _ = answer.send(response_of(head, stream));
+        Client::Streaming(sender)
+    }
+
+    /// Reads the body to its end, or as far as somebody wants it.
+    async fn read_body(&mut self, mut body: Incoming, lease: Lease, client: &mut Client) {
+        let ending = loop {
+            tokio::select! {
+                biased;
+                frame = body.frame() => match frame {
+                    None => {
+                        lease.give_back();
+                        break Ending::Whole;
+                    }
+                    Some(Err(error)) => {
+                        tracing::debug!(id = %self.id, %error, "answer cut");
+                        break Ending::Cut;
+                    }
+                    Some(Ok(frame)) => {
+                        let Ok(chunk) = frame.into_data() else { continue };
+                        match self.exchange.chunk(chunk) {
+                            Step::Read => {}
+                            Step::Stop => break Ending::Cut,
+                            Step::Send(bytes) => {
+                                if !self.send(bytes, client).await {
+                                    return;
+                                }
+                            }
+                        }
+                    }
+                },
+                () = client.left() => {
+                    if !self.lose(client) {
+                        return;
+                    }
+                }
+                () = &mut self.limit => return self.out_of_time(),
+            }
+        };
+        if let Some(last) = self.exchange.ended(ending) {
+            self.send(last, client).await;
+        }
+    }
+
+    /// Passes bytes on to a client that reads a stream. Waits while it is slow, so that the provider
+    /// waits too. Whether reading goes on.
+    async fn send(&mut self, bytes: Bytes, client: &mut Client) -> bool {
+        let Client::Streaming(chunks) = client else {
+            return true;
+        };
+        let sent = tokio::select! {
+            biased;
+            sent = chunks.send(bytes) => sent,
+            () = &mut self.limit => {
+                self.out_of_time();
+                return false;
+            }
+        };
+        sent.is_ok() || self.lose(client)
+    }
+
+    async fn settle(&self) -> Option<SettleReply> {
+        let observed = self.exchange.observed();
+        self.admin.settle(Arc::clone(&self.held), observed).await
+    }
+
+    async fn relay(mut self, body: Incoming, lease: Lease, mut client: Client) {
+        self.read_body(body, lease, &mut client).await;
+        let reply = self.settle().await;
+        let severed = reply.is_some_and(|reply| reply.severed);
+        if let (Client::Streaming(chunks), Some(fault)) =
+            (client, self.exchange.stream_fault(severed))
+        {
+            // A client that left meanwhile does not read it; one that does not read holds nothing up.
+            let event = fault.row().event();
+            tokio::select! {
+                _ = chunks.send(event) => {}
+                () = &mut self.limit => {}
+            }
+        }
+    }
+
+    async fn settle_and_answer(mut self, head: Option<response::Parts>, client: Client) {
+        let settled = self.settle().await;
+        let Client::Waiting(answer) = client else {
+            return;
+        };
+        let severed = settled.as_ref().is_some_and(|reply| reply.severed);
+        let response = match (self.exchange.verdict(severed), head) {
+            (Verdict::Provider(body), Some(head)) => self.provider_answer(head, body, settled),
+            (Verdict::Provider(_), None) => {
+                let fault = Fault::Kernel("the egress gave no answer".into());
+                fault.row().response(Some(self.id))
+            }
+            (Verdict::Fault(fault), _) => fault.row().response(Some(self.id)),
+        };
+        // A client that left meanwhile wants nothing any more.
+        let _ = answer.send(response);
+    }
+
+    /// The provider's answer, with what AEX adds to it.
+    fn provider_answer(
+        &self,
+        mut head: response::Parts,
+        body: Bytes,
+        settled: Option<SettleReply>,
+    ) -> Response<Outgoing> {
+        let detailed = (head.status.as_u16() >= 400
+            && body.len() <= MAX_DETAILED_BYTES
+            && !encoded(&head.headers))
+        .then(|| answer::with_detail(&body))
+        .flatten();
+        headers::keep_for_agent(&mut head.headers);
+        if let Some(reply) = settled {
+            self.add_headers(&mut head.headers, reply.remaining_micro);
+            head.headers
+                .insert(headers::COST, HeaderValue::from(reply.cost_micro));
+        } else {
+            head.headers
+                .insert(headers::REQUEST_ID, answer::id_value(self.id));
+        }
+        response_of(head, Outgoing::full(detailed.unwrap_or(body)))
+    }
+
+    fn add_headers(&self, head: &mut HeaderMap, remaining_micro: i64) {
+        head.insert(headers::REQUEST_ID, answer::id_value(self.id));
+        head.insert(headers::REMAINING, remaining_micro.into());
+        if self.grant.cap_is_ours {
+            head.insert(headers::OUTPUT_CAP, self.grant.output_cap.into());
+        }
+    }
+}
+
+fn response_of(head: response::Parts, body: Outgoing) -> Response<Outgoing> {
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response
+}
+
+fn encoded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+fn seen(head: &response::Parts) -> Head {
+    let failure = head.headers.get(FAILURE_HEADER).map(|value| {
+        let name = value.to_str().unwrap_or_default();
+        // The egress said that it failed; a name that this worker does not know changes nothing.
+        Failure::parse(name).unwrap_or(Failure::Reset)
+    });
+    Head {
+        status: head.status.as_u16(),
+        event_stream: head
+            .headers
+            .get(CONTENT_TYPE)
+            .is_some_and(|value| headers::is_type(value, "text/event-stream")),
+        encoded: encoded(&head.headers),
+        failure,
+    }
+}

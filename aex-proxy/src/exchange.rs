@@ -1,0 +1,390 @@
+//! One request from its grant to its settle, as a pure machine.
+//!
+//! The shell ([`crate::carry`]) tells it what happens (the provider's head, chunks, the end, the
+//! client's leaving) and does what it answers: collect or relay, pass these bytes on, stop reading.
+//! At the end it says what was observed, for the settle, and what the client is to be told.
+//!
+//! Absent on purpose: sockets, tasks, clock, randomness. A machine is made from a [`Grant`] alone:
+//! without the terms of a hold there is nothing to dispatch with.
+
+use aex_admin_proto::egress::Failure;
+use aex_admin_proto::worker::{Grant, Observed, OnDisconnect, UsageSeen};
+use bytes::{Bytes, BytesMut};
+
+use crate::answer::Fault;
+use crate::sse::{self, Splitter};
+use crate::usage::{Kind, Tally};
+
+/// What the client asked for, as far as the way back depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    pub stream: bool,
+    /// The client itself asked for the usage chunk.
+    pub include_usage: bool,
+    /// The request travels under the agent's own provider key.
+    pub own_key: bool,
+}
+
+/// The head of an answer, as far as it decides anything.
+#[derive(Debug, Clone, Copy)]
+pub struct Head {
+    pub status: u16,
+    pub event_stream: bool,
+    /// A content encoding other than identity.
+    pub encoded: bool,
+    /// The egress made this answer, not the provider.
+    pub failure: Option<Failure>,
+}
+
+/// What to do with an answer's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Read it to its end, settle, then answer.
+    Collect,
+    /// Answer with the head now, and pass each chunk on.
+    Relay,
+}
+
+/// What to do after a chunk.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing is for the client yet.
+    Read,
+    /// Pass these bytes on, then read.
+    Send(Bytes),
+    /// Read no further: drop the connection.
+    Stop,
+}
+
+/// How long to go on reading for a client that has left.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Patience {
+    Drain { at_most_ms: u64 },
+    Abort,
+}
+
+/// How the reading of an answer came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The body's own end.
+    Whole,
+    /// The connection broke.
+    Cut,
+    /// This worker gave up: nobody waits any more, or time ran out.
+    GivenUp(Failure),
+}
+
+/// What a client that waits for the whole answer is told.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The provider's answer, with this body.
+    Provider(Bytes),
+    Fault(Fault),
+}
+
+#[derive(Debug)]
+pub struct Exchange {
+    asked: Asked,
+    /// AEX asked the provider for a usage chunk that this client does not expect.
+    hide_usage: bool,
+    on_disconnect: OnDisconnect,
+    drain_timeout_ms: u64,
+    max_response_bytes: u64,
+    head: Option<Head>,
+    failure: Option<Failure>,
+    received_bytes: u64,
+    way: Way,
+    body: Collected,
+    splitter: Splitter,
+    tally: Tally,
+    client_gone: bool,
+    complete: bool,
+    /// The stream to the client must end with an error event.
+    broken: Option<Fault>,
+}
+
+/// A body as it gathers; one chunk alone is not copied.
+#[derive(Debug, Default)]
+struct Collected {
+    first: Option<Bytes>,
+    all: BytesMut,
+}
+
+impl Collected {
+    fn push(&mut self, chunk: Bytes) {
+        if self.first.is_none() && self.all.is_empty() {
+            self.first = Some(chunk);
+            return;
+        }
+        if let Some(first) = self.first.take() {
+            self.all.extend_from_slice(&first);
+        }
+        self.all.extend_from_slice(&chunk);
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.first.as_deref().unwrap_or(&self.all)
+    }
+
+    fn take(&mut self) -> Bytes {
+        self.first
+            .take()
+            .unwrap_or_else(|| self.all.split().freeze())
+    }
+}
+
+impl Exchange {
+    #[must_use]
+    pub fn new(asked: Asked, grant: &Grant) -> Self {
+        Self {
+            asked,
+            hide_usage: asked.stream && grant.stream_usage && !asked.include_usage,
+            on_disconnect: grant.on_disconnect,
+            drain_timeout_ms: grant.drain_timeout_ms,
+            max_response_bytes: grant.max_response_bytes,
+            head: None,
+            failure: None,
+            received_bytes: 0,
+            way: Way::Collect,
+            body: Collected::default(),
+            splitter: Splitter::default(),
+            tally: Tally::default(),
+            client_gone: false,
+            complete: false,
+            broken: None,
+        }
+    }
+
+    /// No answer head came, or this worker never sent the request.
+    pub fn failed(&mut self, failure: Failure, told: Fault) {
+        self.failure = Some(failure);
+        self.broken = Some(told);
+    }
+
+    /// The answer's head came.
+    pub fn head(&mut self, head: Head) -> Way {
+        self.head = Some(head);
+        self.failure = head.failure;
+        let success = (200..300).contains(&head.status) && head.failure.is_none();
+        if success && head.encoded {
+            self.tally.unreadable();
+        }
+        if self.asked.stream && success && head.event_stream {
+            self.way = Way::Relay;
+        }
+        self.way
+    }
+
+    /// A piece of the body came.
+    pub fn chunk(&mut self, chunk: Bytes) -> Step {
+        self.received_bytes += chunk.len() as u64;
+        if self.received_bytes > self.max_response_bytes {
+            self.failure = Some(Failure::ResponseTooLarge);
+            self.broken = Some(Fault::Upstream(
+                "the provider's answer is larger than allowed".into(),
+            ));
+            return Step::Stop;
+        }
+        match self.way {
+            Way::Collect => {
+                self.body.push(chunk);
+                Step::Read
+            }
+            // What cannot be read can only be passed on.
+            Way::Relay if self.encoded() => Step::Send(chunk),
+            Way::Relay => self.events(&chunk),
+        }
+    }
+
+    fn encoded(&self) -> bool {
+        self.head.is_some_and(|head| head.encoded)
+    }
+
+    /// Reads the events of a chunk and gives those for the client.
+    fn events(&mut self, chunk: &Bytes) -> Step {
+        let whole_before = self.splitter.is_between_events();
+        let (tally, hide) = (&mut self.tally, self.hide_usage);
+        let mut kept: Vec<Bytes> = Vec::new();
+        let mut hidden = false;
+        let split = self.splitter.push(chunk, |event| {
+            if read_event(tally, &event) == Kind::UsageOnly && hide {
+                hidden = true;
+            } else {
+                kept.push(event);
+            }
+        });
+        if split.is_err() {
+            self.tally.unreadable();
+            self.broken = Some(Fault::Upstream(
+                "the provider's stream has an event that is too long".into(),
+            ));
+            return Step::Stop;
+        }
+        if whole_before && !hidden && self.splitter.is_between_events() {
+            return Step::Send(chunk.clone());
+        }
+        match kept.len() {
+            0 => Step::Read,
+            1 => Step::Send(kept.swap_remove(0)),
+            _ => Step::Send(kept.concat().into()),
+        }
+    }
+
+    /// The body came to its end, or will not be read any further. Gives the last bytes for a client
+    /// that reads a stream.
+    pub fn ended(&mut self, ending: Ending) -> Option<Bytes> {
+        let mut last = None;
+        match ending {
+            Ending::Whole if self.way == Way::Relay => last = self.stream_ended(),
+            Ending::Whole => self.body_ended(),
+            Ending::Cut => {
+                self.broken.get_or_insert_with(|| {
+                    Fault::Upstream("the provider's answer broke off before its end".into())
+                });
+            }
+            Ending::GivenUp(failure) => {
+                self.failure.get_or_insert(failure);
+                let fault = match failure {
+                    Failure::Timeout => Fault::UpstreamTimeout,
+                    _ => Fault::Upstream("the request was given up".into()),
+                };
+                self.broken.get_or_insert(fault);
+            }
+        }
+        last.filter(|bytes| !bytes.is_empty())
+    }
+
+    fn body_ended(&mut self) {
+        self.complete = self.failure.is_none();
+        if self.succeeded() && !self.encoded() {
+            self.tally.document(self.body.bytes());
+        }
+    }
+
+    fn stream_ended(&mut self) -> Option<Bytes> {
+        let rest = self.splitter.rest();
+        let hidden = !rest.is_empty() && read_event(&mut self.tally, &rest) == Kind::UsageOnly;
+        // Without an end mark or a finish reason a clean close is still a cut.
+        self.complete = self.tally.finished() || self.encoded();
+        if !self.complete {
+            self.broken = Some(Fault::Upstream(
+                "the provider's stream ended before it was finished".into(),
+            ));
+        }
+        (!(hidden && self.hide_usage)).then_some(rest)
+    }
+
+    /// The client left. Says how long the provider is still read, for the usage.
+    pub fn client_gone(&mut self) -> Patience {
+        self.client_gone = true;
+        match self.on_disconnect {
+            OnDisconnect::Drain => Patience::Drain {
+                at_most_ms: self.drain_timeout_ms,
+            },
+            OnDisconnect::Abort => Patience::Abort,
+        }
+    }
+
+    #[must_use]
+    pub fn is_client_gone(&self) -> bool {
+        self.client_gone
+    }
+
+    fn succeeded(&self) -> bool {
+        self.failure.is_none()
+            && self
+                .head
+                .is_some_and(|head| (200..300).contains(&head.status))
+    }
+
+    /// For the settle.
+    #[must_use]
+    pub fn observed(&self) -> Observed {
+        let provider_head = self.head.filter(|head| head.failure.is_none());
+        let success = provider_head.is_some_and(|head| (200..300).contains(&head.status));
+        Observed {
+            status: provider_head.map(|head| head.status),
+            failure: self.failure,
+            complete: self.complete,
+            usage: if success {
+                self.tally.usage()
+            } else {
+                UsageSeen::Missing
+            },
+            own_output_tokens: self.tally.output_bytes(),
+        }
+    }
+
+    /// The error with which a stream to the client must end, if it must. `severed` comes from the
+    /// settle's answer.
+    #[must_use]
+    pub fn stream_fault(&self, severed: bool) -> Option<Fault> {
+        if severed && !self.complete {
+            return Some(Fault::Severed);
+        }
+        self.broken.clone()
+    }
+
+    /// What a client that waits for the whole answer is told.
+    #[must_use]
+    pub fn verdict(&mut self, severed: bool) -> Verdict {
+        if severed && !self.complete {
+            return Verdict::Fault(Fault::Severed);
+        }
+        if let Some(fault) = &self.broken {
+            return Verdict::Fault(fault.clone());
+        }
+        if let Some(failure) = self.failure {
+            return Verdict::Fault(fault_of(failure));
+        }
+        let status = self.head.map_or(0, |head| head.status);
+        match status {
+            // The agent can do nothing about the operator's account, and must not take it for its own.
+            401..=403 if !self.asked.own_key => Verdict::Fault(Fault::Upstream(format!(
+                "the provider refused the operator's key or account (status {status}); tell the operator"
+            ))),
+            200..300 | 400.. => Verdict::Provider(self.body.take()),
+            _ => Verdict::Fault(Fault::Upstream(format!(
+                "the provider answered with status {status}, which is no answer to this request"
+            ))),
+        }
+    }
+}
+
+/// Takes an event's data into the tally.
+fn read_event(tally: &mut Tally, event: &[u8]) -> Kind {
+    match sse::data(event) {
+        None => Kind::Other,
+        Some(data) if data.trim_ascii() == b"[DONE]" => {
+            tally.done_mark();
+            Kind::Other
+        }
+        Some(data) if data.trim_ascii().is_empty() => Kind::Other,
+        Some(data) => tally.document(&data),
+    }
+}
+
+/// What a client is told of an exchange that the egress, or its absence, ended.
+#[must_use]
+pub fn fault_of(failure: Failure) -> Fault {
+    let text = match failure {
+        Failure::Connect => "the provider cannot be reached",
+        Failure::Tls => "no secure connection to the provider could be made",
+        Failure::NotConfigured => {
+            "no key for the provider is loaded; the operator sets one and runs `aex daemon restart`"
+        }
+        Failure::Ticket => {
+            return Fault::Kernel("the request could not be dispatched in time; try again".into());
+        }
+        Failure::Timeout => return Fault::UpstreamTimeout,
+        Failure::Severed => return Fault::Severed,
+        Failure::RequestBody => "the request was cut on its way to the provider",
+        Failure::Reset => "the provider closed the connection before it answered",
+        Failure::ResponseTooLarge => "the provider's answer is larger than allowed",
+        Failure::WorkerGone | Failure::EgressGone => "the connection to the provider was lost",
+    };
+    Fault::Upstream(text.into())
+}
+
+#[cfg(test)]
+mod tests;

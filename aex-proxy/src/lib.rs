@@ -1,0 +1,25 @@
+//! `aex-proxy`, the unprivileged worker: parses what agents send, holds no key and no ledger.
+//!
+//! The path of a request: [`server`] accepts and bounds connections, [`serve`] reads one request
+//! ([`route`], [`headers`], [`mod@request`]) and hands it to [`carry`], which reserves at
+//! `aex-admin` ([`admin`]), forwards to `aex-egress` ([`egress`]), and settles. What happens in
+//! between is decided by the pure [`exchange`], with [`sse`] and [`usage`]; every error becomes HTTP
+//! in [`answer`].
+//!
+//! Absent on purpose: policy, prices, budgets (it asks), any way to a provider but the egress, and
+//! every network connection of its own making.
+
+pub mod admin;
+pub mod answer;
+pub mod body;
+pub mod carry;
+pub mod egress;
+pub mod exchange;
+pub mod headers;
+pub mod listener;
+pub mod request;
+pub mod route;
+pub mod serve;
+pub mod server;
+pub mod sse;
+pub mod usage;

@@ -1,0 +1,442 @@
+//! The walk through a nested value: refuses duplicate keys and depth, measures prompt and tools, and
+//! finds the parts that cost by item.
+//!
+//! A [`Place`] says where in the request a value stands; everything that depends on position is in
+//! the two tables [`Place::element`] and [`Node::member`].
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use super::Invalid;
+use super::strict::{Key, Keys, duplicate, shortened};
+
+/// Deepest nesting of a request, its own object included.
+const MAX_DEPTH: usize = 64;
+/// Most tool and function names, and the longest.
+const MAX_TOOLS: usize = 1024;
+const MAX_TOOL_NAME_BYTES: usize = 128;
+/// What a number, a boolean or a null may take when a template writes it out.
+const SCALAR_BYTES: u64 = 24;
+/// Quotes, colon and comma that a provider writes again around a key or a string of a schema.
+const PUNCTUATION_BYTES: u64 = 4;
+
+/// Where a value stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Checked, not measured.
+    Uncounted,
+    /// Prompt text, whatever its form.
+    Text,
+    Messages,
+    Message,
+    /// A message's content: a string, null, or a list of parts.
+    Content,
+    Part,
+    PartType,
+    /// Something that costs by item unless it is null.
+    Media,
+    Tools,
+    Tool,
+    ToolType,
+    Functions,
+    /// A function: its name, and a schema.
+    Function,
+    /// A choice of tools; names in it are uses of those tools.
+    ToolChoice,
+    ToolName,
+    /// Rendered again by the provider.
+    Schema,
+}
+
+enum Counted {
+    Nothing,
+    Prompt,
+    Tool,
+}
+
+impl Place {
+    fn counted(self) -> Counted {
+        match self {
+            Self::Uncounted => Counted::Nothing,
+            Self::Text
+            | Self::Messages
+            | Self::Message
+            | Self::Content
+            | Self::Part
+            | Self::PartType
+            | Self::Media => Counted::Prompt,
+            Self::Tools
+            | Self::Tool
+            | Self::ToolType
+            | Self::Functions
+            | Self::Function
+            | Self::ToolChoice
+            | Self::ToolName
+            | Self::Schema => Counted::Tool,
+        }
+    }
+
+    /// The place of a list's elements; nothing where no list may stand.
+    fn element(self) -> Option<Self> {
+        match self {
+            Self::Messages => Some(Self::Message),
+            Self::Content => Some(Self::Part),
+            Self::Tools => Some(Self::Tool),
+            Self::Functions => Some(Self::Function),
+            Self::Uncounted | Self::Text | Self::Schema | Self::ToolChoice => Some(self),
+            Self::Media => Some(Self::Text),
+            Self::Message
+            | Self::Part
+            | Self::PartType
+            | Self::Tool
+            | Self::ToolType
+            | Self::Function
+            | Self::ToolName => None,
+        }
+    }
+
+    /// What must stand here, for error texts; nothing where anything may.
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Messages | Self::Tools | Self::Functions => "a list",
+            Self::Message | Self::Part | Self::Tool | Self::Function => "an object",
+            Self::Content => "a string or a list of parts",
+            Self::PartType | Self::ToolType | Self::ToolName => "a string",
+            Self::Uncounted | Self::Text | Self::Media | Self::ToolChoice | Self::Schema => "JSON",
+        }
+    }
+
+    fn takes_map(self) -> bool {
+        !matches!(
+            self,
+            Self::Messages
+                | Self::Tools
+                | Self::Functions
+                | Self::Content
+                | Self::PartType
+                | Self::ToolType
+                | Self::ToolName
+        )
+    }
+
+    fn takes_string(self) -> bool {
+        matches!(
+            self,
+            Self::Content | Self::PartType | Self::ToolType | Self::ToolName
+        ) || self.takes_other()
+    }
+
+    /// Numbers and booleans.
+    fn takes_other(self) -> bool {
+        matches!(
+            self,
+            Self::Uncounted | Self::Text | Self::Media | Self::ToolChoice | Self::Schema
+        )
+    }
+}
+
+/// What was measured so far.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    pub(super) ascii_bytes: u64,
+    pub(super) other_bytes: u64,
+    pub(super) tool_bytes: u64,
+    pub(super) messages: u64,
+    pub(super) vision: bool,
+    pub(super) media: bool,
+    pub(super) tools: Vec<String>,
+    /// Types of tools that are neither a function nor custom, shortened.
+    pub(super) hosted_tools: Vec<String>,
+    fault: Option<Fault>,
+}
+
+/// A fault, with the path to it from the innermost step outwards.
+#[derive(Debug)]
+struct Fault {
+    message: String,
+    path: Vec<String>,
+}
+
+impl Walk {
+    /// Walks the value of the top-level field `name`.
+    pub(super) fn value(&mut self, name: &str, raw: &str, place: Place) -> Result<(), Invalid> {
+        let mut deserializer = serde_json::Deserializer::from_str(raw);
+        let node = Node {
+            walk: self,
+            place,
+            depth: 2,
+        };
+        match node.deserialize(&mut deserializer) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.under(|| shortened(name).into_owned(), &error);
+                Err(self.invalid())
+            }
+        }
+    }
+
+    /// Notes that `error` came from below `step`.
+    fn under(&mut self, step: impl FnOnce() -> String, error: &impl fmt::Display) {
+        let fault = self.fault.get_or_insert_with(|| {
+            let text = error.to_string();
+            // Positions count from the value's own start, which says nothing to the client.
+            let end = text.find(" at line ").unwrap_or(text.len());
+            Fault {
+                message: text[..end].to_owned(),
+                path: Vec::new(),
+            }
+        });
+        fault.path.push(step());
+    }
+
+    fn invalid(&mut self) -> Invalid {
+        let Some(fault) = self.fault.take() else {
+            return Invalid::whole("the body cannot be read");
+        };
+        let mut path = String::new();
+        for step in fault.path.iter().rev() {
+            if !path.is_empty() && !step.starts_with('[') {
+                path.push('.');
+            }
+            path.push_str(step);
+        }
+        Invalid {
+            message: format!("{path}: {}", fault.message),
+            param: Some(path),
+        }
+    }
+
+    fn count(&mut self, place: Place, text: &str) {
+        match place.counted() {
+            Counted::Nothing => {}
+            Counted::Prompt => {
+                let ascii = text.bytes().filter(u8::is_ascii).count();
+                self.ascii_bytes += ascii as u64;
+                self.other_bytes += (text.len() - ascii) as u64;
+            }
+            Counted::Tool => self.tool_bytes += text.len() as u64 + PUNCTUATION_BYTES,
+        }
+    }
+
+    fn count_scalar(&mut self, place: Place) {
+        match place.counted() {
+            Counted::Nothing => {}
+            Counted::Prompt => self.ascii_bytes += SCALAR_BYTES,
+            Counted::Tool => self.tool_bytes += SCALAR_BYTES,
+        }
+    }
+
+    fn part_type(&mut self, kind: &str) {
+        match kind {
+            "text" | "refusal" => {}
+            "image_url" | "input_image" => self.vision = true,
+            _ => self.media = true,
+        }
+    }
+
+    fn tool_type<E: Error>(&mut self, kind: &str) -> Result<(), E> {
+        if matches!(kind, "function" | "custom") {
+            return Ok(());
+        }
+        let kind: String = shortened(kind).chars().take(32).collect();
+        if !self.hosted_tools.contains(&kind) {
+            if self.hosted_tools.len() == super::MAX_NAMED_PARAMS {
+                return Err(E::custom("too many types of tools"));
+            }
+            self.hosted_tools.push(kind);
+        }
+        Ok(())
+    }
+
+    fn tool_name<E: Error>(&mut self, name: &str) -> Result<(), E> {
+        if name.len() > MAX_TOOL_NAME_BYTES {
+            return Err(E::custom(format_args!(
+                "a tool's name is at most {MAX_TOOL_NAME_BYTES} bytes long"
+            )));
+        }
+        if self.tools.len() == MAX_TOOLS {
+            return Err(E::custom(format_args!("more than {MAX_TOOLS} tools")));
+        }
+        self.tools.push(name.to_owned());
+        Ok(())
+    }
+}
+
+/// One value on the walk.
+struct Node<'w> {
+    walk: &'w mut Walk,
+    place: Place,
+    depth: usize,
+}
+
+impl Node<'_> {
+    fn wrong<E: Error>(&self) -> E {
+        E::custom(format_args!("must be {}", self.place.expected()))
+    }
+
+    fn scalar<E: Error>(self) -> Result<(), E> {
+        if !self.place.takes_other() {
+            return Err(self.wrong());
+        }
+        if self.place == Place::Media {
+            self.walk.media = true;
+        }
+        self.walk.count_scalar(self.place);
+        Ok(())
+    }
+
+    fn check_depth<E: Error>(&self) -> Result<(), E> {
+        if self.depth > MAX_DEPTH {
+            return Err(E::custom(format_args!(
+                "nested deeper than {MAX_DEPTH} levels"
+            )));
+        }
+        Ok(())
+    }
+
+    /// The place of the value under `key`, here.
+    fn member(&mut self, key: &str) -> Place {
+        match (self.place, key) {
+            (Place::Message, "content") => Place::Content,
+            (Place::Message, "audio") => Place::Media,
+            (Place::Part, "type") => Place::PartType,
+            (Place::Part, "image_url" | "input_image" | "image") => {
+                self.walk.vision = true;
+                Place::Text
+            }
+            (Place::Part, "input_audio" | "audio" | "file" | "file_data" | "video_url") => {
+                self.walk.media = true;
+                Place::Text
+            }
+            (Place::Message | Place::Part | Place::Text | Place::Media, _) => Place::Text,
+            (Place::Tool, "type") => Place::ToolType,
+            (Place::Tool, "function" | "custom") => Place::Function,
+            (Place::Tool | Place::Function | Place::ToolChoice, "name") => Place::ToolName,
+            (Place::ToolChoice, _) => Place::ToolChoice,
+            (Place::Uncounted, _) => Place::Uncounted,
+            _ => Place::Schema,
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.place.expected())
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        self.scalar()
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        if self.place == Place::Content || self.place == Place::Media {
+            return Ok(());
+        }
+        self.scalar()
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
+        if !self.place.takes_string() {
+            return Err(self.wrong());
+        }
+        self.walk.count(self.place, text);
+        match self.place {
+            Place::PartType => self.walk.part_type(text),
+            Place::ToolType => self.walk.tool_type(text)?,
+            Place::ToolName => self.walk.tool_name(text)?,
+            Place::Media => self.walk.media = true,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        self.check_depth()?;
+        let Some(place) = self.place.element() else {
+            return Err(self.wrong());
+        };
+        if self.place == Place::Media {
+            self.walk.media = true;
+        }
+        let mut index = 0_u64;
+        loop {
+            let node = Node {
+                walk: &mut *self.walk,
+                place,
+                depth: self.depth + 1,
+            };
+            match seq.next_element_seed(node) {
+                Ok(Some(())) => index += 1,
+                Ok(None) => break,
+                Err(error) => {
+                    self.walk.under(|| format!("[{index}]"), &error);
+                    return Err(error);
+                }
+            }
+        }
+        if self.place == Place::Messages {
+            if index == 0 {
+                return Err(A::Error::custom("must have at least one message"));
+            }
+            self.walk.messages = index;
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.check_depth()?;
+        if !self.place.takes_map() {
+            return Err(self.wrong());
+        }
+        if self.place == Place::Media {
+            self.walk.media = true;
+        }
+        let mut keys = Keys::default();
+        let mut typed = false;
+        while let Some(key) = map.next_key_seed(Key)? {
+            if !keys.insert(key.clone()) {
+                return Err(A::Error::custom(duplicate(&key)));
+            }
+            self.walk.count(self.place, &key);
+            typed |= key == "type";
+            let place = self.member(&key);
+            let node = Node {
+                walk: &mut *self.walk,
+                place,
+                depth: self.depth + 1,
+            };
+            if let Err(error) = map.next_value_seed(node) {
+                self.walk.under(|| shortened(&key).into_owned(), &error);
+                return Err(error);
+            }
+        }
+        if self.place == Place::Part && !typed {
+            // What it is, only the provider knows.
+            self.walk.media = true;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Which door a request knocks at. Pure; paths are compared as the raw text that came.
+//!
+//! No path is normalised: what is not spelt exactly like a route is not one.
+
+use http::{Method, Uri};
+
+use crate::answer::Fault;
+use crate::request::Invalid;
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route {
+    ChatCompletions,
+    Models,
+    /// The model's name, decoded.
+    Model(String),
+    Health,
+    Ready,
+}
+
+const MODELS: &str = "/v1/models";
+
+/// Finds the route.
+///
+/// # Errors
+/// 404 for what is no route, 405 for another method on one, 400 for a query string.
+pub fn of(method: &Method, uri: &Uri) -> Result<Route, Fault> {
+    // An absolute-form target names a host, and would be read differently by others.
+    if uri.authority().is_some() || uri.scheme().is_some() {
+        return Err(Fault::NoRoute);
+    }
+    let (route, allowed, name) = match uri.path() {
+        "/v1/chat/completions" => (Route::ChatCompletions, Method::POST, "POST"),
+        MODELS => (Route::Models, Method::GET, "GET"),
+        "/healthz" => (Route::Health, Method::GET, "GET"),
+        "/readyz" => (Route::Ready, Method::GET, "GET"),
+        path => (one_model(path)?, Method::GET, "GET"),
+    };
+    if *method != allowed {
+        return Err(Fault::MethodNotAllowed { allow: name });
+    }
+    if uri.query().is_some() {
+        return Err(Fault::Invalid(Invalid::whole(
+            "query strings are not taken here; remove everything from the ? on",
+        )));
+    }
+    Ok(route)
+}
+
+fn one_model(path: &str) -> Result<Route, Fault> {
+    let id = path
+        .strip_prefix(MODELS)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .filter(|id| !id.is_empty())
+        .ok_or(Fault::NoRoute)?;
+    // SDKs write the `/` of a model's name as %2F. The name is only looked up, never forwarded.
+    decoded(id).map(Route::Model).ok_or(Fault::NoRoute)
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let digit = |b: Option<u8>| char::from(b?).to_digit(16);
+        let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+        out.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(line: &str) -> Result<Route, u16> {
+        let (method, target) = line.split_once(' ').unwrap();
+        let uri: Uri = target.parse().unwrap();
+        of(&method.parse().unwrap(), &uri).map_err(|fault| fault.row().status.as_u16())
+    }
+
+    #[test]
+    fn only_the_exact_spelling_is_a_route() {
+        for (line, expected) in [
+            ("POST /v1/chat/completions", Ok(Route::ChatCompletions)),
+            ("GET /v1/models", Ok(Route::Models)),
+            ("GET /v1/models/a/b", Ok(Route::Model("a/b".into()))),
+            ("GET /v1/models/a%2Fb", Ok(Route::Model("a/b".into()))),
+            ("GET /healthz", Ok(Route::Health)),
+            ("GET /readyz", Ok(Route::Ready)),
+            ("POST //v1/chat/completions", Err(404)),
+            ("POST /v1/chat/completions/", Err(404)),
+            ("POST /v1/%63hat/completions", Err(404)),
+            ("POST /chat/completions", Err(404)),
+            ("POST /V1/chat/completions", Err(404)),
+            ("POST /v1/chat/../chat/completions", Err(404)),
+            ("POST http://127.0.0.1:9000/v1/chat/completions", Err(404)),
+            ("POST /v1/embeddings", Err(404)),
+            ("GET /v1/models/", Err(404)),
+            ("GET /v1/models/%zz", Err(404)),
+            ("GET /", Err(404)),
+            ("GET /v1/chat/completions", Err(405)),
+            ("HEAD /v1/chat/completions", Err(405)),
+            ("OPTIONS /v1/models", Err(405)),
+            ("POST /v1/chat/completions?api_key=x", Err(400)),
+        ] {
+            assert_eq!(route(line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! One request: finds its route, reads its body within bounds, and has it carried.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aex_admin_proto::HoldId;
+use aex_admin_proto::worker::{ModelEntry, ModelsReply, ReserveParams, Route as Api};
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::admin::Admin;
+use crate::answer::{self, Fault};
+use crate::body::Outgoing;
+use crate::carry::{self, Job};
+use crate::egress::Egress;
+use crate::headers;
+use crate::request;
+use crate::route::{self, Route};
+
+/// A body that makes no progress for so long is given up.
+const BODY_STALL: Duration = Duration::from_secs(30);
+/// A body that takes longer than this, however it trickles, is given up.
+const BODY_LIMIT: Duration = Duration::from_secs(300);
+/// What is still read of a body that was refused, so that its sender sees the answer.
+const DISCARD_BYTES: usize = 64 * 1024 * 1024;
+const DISCARD_LIMIT: Duration = Duration::from_secs(3);
+/// Bodies up to this size are bounded by the number of connections alone.
+const SMALL_BODY_BYTES: u64 = 64 * 1024;
+/// Room for all larger bodies together, in KiB.
+const LARGE_BODIES_KIB: u32 = 256 * 1024;
+const ROOM_LIMIT: Duration = Duration::from_secs(10);
+
+/// What every connection of this worker shares.
+pub struct Shared {
+    pub admin: Admin,
+    pub egress: Egress,
+    room: Arc<Semaphore>,
+    /// Cloned into every task that must end before the worker may: see [`crate::server`].
+    alive: mpsc::Sender<Infallible>,
+}
+
+impl Shared {
+    #[must_use]
+    pub fn new(admin: Admin, egress: Egress, alive: mpsc::Sender<Infallible>) -> Self {
+        Self {
+            admin,
+            egress,
+            room: Arc::new(Semaphore::new(LARGE_BODIES_KIB as usize)),
+            alive,
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let alive = self.alive.clone();
+        tokio::spawn(async move {
+            task.await;
+            drop(alive);
+        });
+    }
+}
+
+/// Answers one request.
+pub async fn serve(shared: &Shared, request: Request<Incoming>) -> Response<Outgoing> {
+    let (head, body) = request.into_parts();
+    let route = match route::of(&head.method, &head.uri) {
+        Ok(route) => route,
+        Err(fault) => {
+            refuse_body(shared, &head.headers, body);
+            return fault.row().response(None);
+        }
+    };
+    match route {
+        Route::ChatCompletions => chat(shared, head.headers, body).await,
+        Route::Models => models(shared, &head.headers).await,
+        Route::Model(name) => model(shared, &head.headers, name).await,
+        Route::Health => json(&Health { status: "ok" }),
+        Route::Ready => ready(shared).await,
+    }
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+async fn ready(shared: &Shared) -> Response<Outgoing> {
+    let why = match shared.admin.ready().await {
+        Ok(reply) if reply.ready => return json(&Health { status: "ready" }),
+        Ok(reply) => reply.why.unwrap_or_else(|| "the kernel is starting".into()),
+        Err(error) => error.to_string(),
+    };
+    Fault::Kernel(why).row().response(None)
+}
+
+async fn chat(shared: &Shared, headers: HeaderMap, body: Incoming) -> Response<Outgoing> {
+    let id = match HoldId::random() {
+        Ok(id) => id,
+        Err(error) => {
+            tracing::error!(%error, "no randomness for a request's id");
+            let fault = Fault::Kernel("the kernel has no randomness; try again shortly".into());
+            return fault.row().response(None);
+        }
+    };
+    match read_chat(shared, id, headers, body).await {
+        Ok(job) => {
+            let (answer, answered) = oneshot::channel();
+            let (admin, egress) = (shared.admin.clone(), shared.egress.clone());
+            shared.spawn(carry::carry(admin, egress, job, answer));
+            answered.await.unwrap_or_else(|_| {
+                let fault = Fault::Kernel("the request was lost inside the worker".into());
+                fault.row().response(Some(id))
+            })
+        }
+        Err(fault) => fault.row().response(Some(id)),
+    }
+}
+
+/// Everything that can be refused without asking anybody.
+async fn read_chat(
+    shared: &Shared,
+    id: HoldId,
+    headers: HeaderMap,
+    body: Incoming,
+) -> Result<Job, Fault> {
+    let limit_bytes = shared.admin.max_body_bytes();
+    let judged = headers::bearer(&headers).and_then(|token| {
+        let own_key = headers::provider_key(&headers)?;
+        let session = headers::session(&headers)?;
+        let length = headers::json_body(&headers, limit_bytes)?;
+        Ok((token, own_key, session, length))
+    });
+    let (token, own_key, session, length) = match judged {
+        Ok(judged) => judged,
+        Err(fault) => {
+            refuse_body(shared, &headers, body);
+            return Err(fault);
+        }
+    };
+    // With it goes the token itself.
+    drop(headers);
+    let (body, room) = read_body(shared, body, length, limit_bytes).await?;
+    let mut request = request::read_chat(&body).map_err(Fault::Invalid)?;
+    let mut facts = std::mem::take(&mut request.facts);
+    facts.own_key = own_key.is_some();
+    facts.session = session;
+    Ok(Job {
+        id,
+        params: ReserveParams {
+            id,
+            token,
+            route: Api::ChatCompletions,
+            model: std::mem::take(&mut request.model),
+            facts,
+        },
+        request,
+        body,
+        own_key,
+        room,
+    })
+}
+
+/// Reads a body of at most `limit_bytes`. `length` is what its head said.
+async fn read_body(
+    shared: &Shared,
+    mut body: Incoming,
+    length: Option<u64>,
+    limit_bytes: u64,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Fault> {
+    let mut room = match length {
+        Some(bytes) if bytes > SMALL_BODY_BYTES => Some(room_for(shared, bytes).await?),
+        _ => None,
+    };
+    let reading = async {
+        let mut first = Bytes::new();
+        let mut all = BytesMut::new();
+        while let Some(chunk) = next_chunk(&mut body).await? {
+            if first.is_empty() && all.is_empty() {
+                first = chunk;
+                continue;
+            }
+            if all.is_empty() {
+                let expected = length.unwrap_or(0).max(first.len() as u64);
+                all.reserve(usize::try_from(expected).unwrap_or(0));
+                all.extend_from_slice(&first);
+                first = Bytes::new();
+            }
+            let total = all.len() as u64 + chunk.len() as u64;
+            if total > limit_bytes {
+                return Err(Fault::BodyTooLarge { limit_bytes });
+            }
+            if room.is_none() && total > SMALL_BODY_BYTES {
+                // How long it becomes is not known: as long as it may.
+                room = Some(room_for(shared, limit_bytes).await?);
+            }
+            all.extend_from_slice(&chunk);
+        }
+        let whole = if all.is_empty() { first } else { all.freeze() };
+        if whole.len() as u64 > limit_bytes {
+            return Err(Fault::BodyTooLarge { limit_bytes });
+        }
+        Ok(whole)
+    };
+    let read = timeout(BODY_LIMIT, reading)
+        .await
+        .unwrap_or(Err(Fault::TooSlow("the body took too long to arrive")));
+    match read {
+        Ok(whole) => Ok((whole, room)),
+        Err(fault) => {
+            discard(shared, body);
+            Err(fault)
+        }
+    }
+}
+
+async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Fault> {
+    loop {
+        match timeout(BODY_STALL, body.frame()).await {
+            Err(_) => return Err(Fault::TooSlow("the body stopped arriving")),
+            Ok(None) => return Ok(None),
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            Ok(Some(Err(_))) => {
+                return Err(Fault::Invalid(request::Invalid::whole(
+                    "the body broke off, or its chunks are malformed",
+                )));
+            }
+        }
+    }
+}
+
+async fn room_for(shared: &Shared, bytes: u64) -> Result<OwnedSemaphorePermit, Fault> {
+    let kib = u32::try_from(bytes.div_ceil(1024))
+        .unwrap_or(LARGE_BODIES_KIB)
+        .min(LARGE_BODIES_KIB);
+    let room = Arc::clone(&shared.room).acquire_many_owned(kib);
+    match timeout(ROOM_LIMIT, room).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(Fault::Kernel(
+            "too many large requests at once; try again shortly".into(),
+        )),
+    }
+}
+
+/// Leaves a body unread whose request was refused by its head.
+fn refuse_body(shared: &Shared, headers: &HeaderMap, body: Incoming) {
+    // A client that waits for `100 Continue` has sent nothing, and is not asked to.
+    if !headers::expects_continue(headers) {
+        discard(shared, body);
+    }
+}
+
+/// Reads on for a while: a connection closed with bytes unread is reset, and the answer with it.
+fn discard(shared: &Shared, mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    shared.spawn(async move {
+        let reading = async {
+            let mut bytes = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                bytes += frame.data_ref().map_or(0, Bytes::len);
+                if bytes > DISCARD_BYTES {
+                    return;
+                }
+            }
+        };
+        // Out of time is as good as read: the connection is closed.
+        let _ = timeout(DISCARD_LIMIT, reading).await;
+    });
+}
+
+#[derive(Serialize)]
+struct Model<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: i64,
+    owned_by: &'a str,
+}
+
+#[derive(Serialize)]
+struct ModelList<'a> {
+    object: &'static str,
+    data: Vec<Model<'a>>,
+}
+
+impl<'a> From<&'a ModelEntry> for Model<'a> {
+    fn from(entry: &'a ModelEntry) -> Self {
+        Self {
+            id: &entry.id,
+            object: "model",
+            created: entry.created,
+            owned_by: &entry.owned_by,
+        }
+    }
+}
+
+async fn models(shared: &Shared, headers: &HeaderMap) -> Response<Outgoing> {
+    match entries(shared, headers).await {
+        Ok(entries) => json(&ModelList {
+            object: "list",
+            data: entries.iter().map(Model::from).collect(),
+        }),
+        Err(response) => *response,
+    }
+}
+
+async fn model(shared: &Shared, headers: &HeaderMap, name: String) -> Response<Outgoing> {
+    match entries(shared, headers).await {
+        Ok(entries) => match entries.iter().find(|entry| entry.id == name) {
+            Some(entry) => json(&Model::from(entry)),
+            None => Fault::NoModel(name).row().response(None),
+        },
+        Err(response) => *response,
+    }
+}
+
+/// The models that the sender may call.
+async fn entries(
+    shared: &Shared,
+    headers: &HeaderMap,
+) -> Result<Vec<ModelEntry>, Box<Response<Outgoing>>> {
+    let token = headers::bearer(headers);
+    let row = match token {
+        Err(fault) => fault.row(),
+        Ok(token) => match shared.admin.models(token).await {
+            Ok(ModelsReply::Models(entries)) => return Ok(entries),
+            Ok(ModelsReply::Refused(refusal)) => answer::of_refusal(&refusal),
+            Err(error) => Fault::Kernel(error.to_string()).row(),
+        },
+    };
+    Err(Box::new(row.response(None)))
+}
+
+fn json<T: Serialize>(value: &T) -> Response<Outgoing> {
+    let bytes = serde_json::to_vec(value).expect("texts and numbers always serialise");
+    let mut response = Response::new(Outgoing::full(bytes));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,131 @@
+//! Reads what a provider says it used: pure, document by document, one answer under any chunking.
+//!
+//! A document is a whole JSON answer or the data of one SSE event. The last usage that is not null
+//! wins, at the top level alone; `x_groq.usage` counts where there is no other. An explicit zero is a
+//! figure; a negative, fractional, absurd or doubled one is not believed.
+
+mod document;
+
+use aex_admin_proto::worker::{Usage, UsageSeen};
+
+use document::{Document, Reported};
+
+/// No request uses more tokens than this; a figure above it is an error or a lie.
+pub const MAX_BELIEVED_TOKENS: u64 = 100_000_000;
+
+/// What the documents of one answer said so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    top_level: Option<UsageSeen>,
+    groq: Option<UsageSeen>,
+    /// A document was not JSON, or ambiguous: nothing it said can be believed.
+    unreadable: bool,
+    finished: bool,
+    output_bytes: u64,
+}
+
+/// What one document is, to whoever relays it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Usage and an empty list of choices: sent because it was asked for.
+    UsageOnly,
+    Other,
+}
+
+impl Tally {
+    /// Takes in one document.
+    pub fn document(&mut self, json: &[u8]) -> Kind {
+        // serde would read a list as a struct's fields in order.
+        let object = json.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
+        let Some(document) = object
+            .then(|| serde_json::from_slice::<Document>(json).ok())
+            .flatten()
+        else {
+            self.unreadable = true;
+            return Kind::Other;
+        };
+        let choices = document.choices.unwrap_or_default();
+        self.finished |= choices.finished;
+        self.output_bytes = self.output_bytes.saturating_add(choices.output_bytes);
+        let mut kind = Kind::Other;
+        if let Some(seen) = document.usage.and_then(believed) {
+            self.top_level = Some(seen);
+            if choices.present && choices.count == 0 {
+                self.finished = true;
+                kind = Kind::UsageOnly;
+            }
+        }
+        let groq = document.x_groq.and_then(|groq| groq.usage);
+        if let Some(seen) = groq.and_then(believed) {
+            self.groq = Some(seen);
+        }
+        kind
+    }
+
+    /// The stream's own end mark came.
+    pub fn done_mark(&mut self) {
+        self.finished = true;
+    }
+
+    /// The answer's bytes cannot be read here (an unexpected encoding).
+    pub fn unreadable(&mut self) {
+        self.unreadable = true;
+    }
+
+    /// A finish reason, a usage chunk or the end mark was seen.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Bytes of visible output: an upper bound of its tokens.
+    #[must_use]
+    pub fn output_bytes(&self) -> u64 {
+        self.output_bytes
+    }
+
+    #[must_use]
+    pub fn usage(&self) -> UsageSeen {
+        if self.unreadable {
+            return UsageSeen::Unreadable;
+        }
+        self.top_level.or(self.groq).unwrap_or_default()
+    }
+}
+
+/// The usage as AEX counts it; nothing for an object that names no tokens.
+fn believed(reported: Reported) -> Option<UsageSeen> {
+    match reported {
+        Reported::Nonsense => Some(UsageSeen::Unreadable),
+        Reported::Counts(counts) if counts == document::Counts::default() => None,
+        Reported::Counts(counts) => {
+            Some(normalised(&counts).map_or(UsageSeen::Unreadable, UsageSeen::Reported))
+        }
+    }
+}
+
+fn normalised(counts: &document::Counts) -> Option<Usage> {
+    let prompt = counts.prompt?;
+    // Some leave hidden output out of `completion_tokens` and count it in the total alone.
+    let by_total = counts.total.and_then(|total| total.checked_sub(prompt));
+    let output = match (counts.completion, by_total) {
+        (Some(completion), Some(by_total)) => completion.max(by_total),
+        (Some(completion), None) => completion,
+        (None, by_total) => by_total?,
+    };
+    let usage = Usage {
+        prompt,
+        cached: counts
+            .cached
+            .unwrap_or(0)
+            .max(counts.cache_hit.unwrap_or(0)),
+        cache_write: counts.cache_write.unwrap_or(0),
+        output,
+        reasoning: counts.reasoning.unwrap_or(0),
+    };
+    let whole = usage.cached + usage.cache_write <= prompt && usage.reasoning <= output;
+    whole.then_some(usage)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+use super::*;
+
+fn reported(prompt: u64, cached: u64, cache_write: u64, output: u64, reasoning: u64) -> UsageSeen {
+    UsageSeen::Reported(Usage {
+        prompt,
+        cached,
+        cache_write,
+        output,
+        reasoning,
+    })
+}
+
+fn of(documents: &[&str]) -> UsageSeen {
+    let mut tally = Tally::default();
+    for document in documents {
+        tally.document(document.as_bytes());
+    }
+    tally.usage()
+}
+
+/// The usage of one document whose `usage` is this.
+fn usage(text: &str) -> UsageSeen {
+    of(&[&format!(r#"{{"choices":[],"usage":{text}}}"#)])
+}
+
+#[test]
+fn each_providers_form_is_read() {
+    for (text, expected) in [
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12}"#,
+            reported(9, 0, 0, 3, 0),
+        ),
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":5,"total_tokens":14,"prompt_tokens_details":{"cached_tokens":4,"cache_write_tokens":2,"audio_tokens":0},"completion_tokens_details":{"reasoning_tokens":3}}"#,
+            reported(9, 4, 2, 5, 3),
+        ),
+        // DeepSeek
+        (
+            r#"{"prompt_tokens":9,"completion_tokens":1,"prompt_cache_hit_tokens":6,"prompt_cache_miss_tokens":3}"#,
+            reported(9, 6, 0, 1, 0),
+        ),
+        // Gemini: thoughts only in the total
+        (
+            r#"{"prompt_tokens":10,"completion_tokens":2,"total_tokens":100}"#,
+            reported(10, 0, 0, 90, 0),
+        ),
+        // vLLM: details null
+        (
+            r#"{"prompt_tokens":1,"completion_tokens":1,"prompt_tokens_details":null,"completion_tokens_details":null}"#,
+            reported(1, 0, 0, 1, 0),
+        ),
+        // OpenRouter: more besides
+        (
+            r#"{"prompt_tokens":1,"completion_tokens":1,"cost":0.0012,"is_byok":false}"#,
+            reported(1, 0, 0, 1, 0),
+        ),
+        (
+            r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0}"#,
+            reported(0, 0, 0, 0, 0),
+        ),
+        (
+            r#"{"prompt_tokens":5,"total_tokens":9}"#,
+            reported(5, 0, 0, 4, 0),
+        ),
+        ("null", UsageSeen::Missing),
+        ("{}", UsageSeen::Missing),
+    ] {
+        assert_eq!(usage(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_believed_is_unreadable() {
+    for text in [
+        r#"{"prompt_tokens":-1,"completion_tokens":3}"#,
+        r#"{"prompt_tokens":1.5,"completion_tokens":3}"#,
+        r#"{"prompt_tokens":9,"completion_tokens":"3"}"#,
+        r#"{"prompt_tokens":9,"completion_tokens":true}"#,
+        r#"{"prompt_tokens":9,"completion_tokens":100000001}"#,
+        r#"{"prompt_tokens":9,"completion_tokens":1e30}"#,
+        r#"{"prompt_tokens":9,"completion_tokens":3,"completion_tokens":1}"#,
+        r#"{"prompt_tokens":9,"completion_tokens":[3]}"#,
+        r#"{"completion_tokens":3}"#,
+        r#"{"prompt_tokens":9}"#,
+        r#"{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":10}}"#,
+        r#"{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":7}"#,
+        r#"{"prompt_tokens":9,"completion_tokens":3,"completion_tokens_details":{"reasoning_tokens":4}}"#,
+        "7",
+        r#""lots""#,
+        "[9,3]",
+    ] {
+        assert_eq!(usage(text), UsageSeen::Unreadable, "{text}");
+    }
+    let twice = r#"{"usage":{"prompt_tokens":1,"completion_tokens":1},"usage":null}"#;
+    assert_eq!(of(&[twice]), UsageSeen::Unreadable);
+    assert_eq!(of(&["not json"]), UsageSeen::Unreadable);
+    assert_eq!(of(&["[1]"]), UsageSeen::Unreadable);
+}
+
+#[test]
+fn the_last_top_level_usage_wins() {
+    let one = r#"{"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
+    let two = r#"{"usage":{"prompt_tokens":2,"completion_tokens":2}}"#;
+    let none = r#"{"usage":null,"choices":[]}"#;
+    let bad = r#"{"usage":{"prompt_tokens":-2}}"#;
+    let groq = r#"{"x_groq":{"id":"r","usage":{"prompt_tokens":3,"completion_tokens":3}}}"#;
+    let nested = r#"{"choices":[{"delta":{"usage":{"prompt_tokens":9,"completion_tokens":9}}}]}"#;
+    assert_eq!(of(&[one, two, none]), reported(2, 0, 0, 2, 0));
+    assert_eq!(of(&[one, bad]), UsageSeen::Unreadable);
+    assert_eq!(of(&[bad, one]), reported(1, 0, 0, 1, 0));
+    assert_eq!(of(&[groq]), reported(3, 0, 0, 3, 0));
+    assert_eq!(of(&[one, groq]), reported(1, 0, 0, 1, 0));
+    assert_eq!(of(&[nested]), UsageSeen::Missing);
+}
+
+#[test]
+fn visible_output_is_counted_and_labels_are_not() {
+    let mut tally = Tally::default();
+    tally.document(r#"{"choices":[{"delta":{"role":"assistant","content":"hé"}}]}"#.as_bytes());
+    assert_eq!(tally.output_bytes(), 3);
+    tally.document(
+        br#"{"choices":[{"delta":{"tool_calls":[{"id":"call_1","type":"function","index":0,"function":{"name":"f","arguments":"{}"}}]}},{"delta":{"refusal":"no"}}]}"#,
+    );
+    assert_eq!(tally.output_bytes(), 3 + 3 + 2);
+    tally.document(br#"{"choices":[{"message":{"content":"four"},"text":"x"}]}"#);
+    assert_eq!(tally.output_bytes(), 8 + 5);
+    assert!(!tally.finished());
+    tally.document(br#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#);
+    assert!(tally.finished());
+}
+
+#[test]
+fn only_usage_with_an_empty_list_is_a_usage_chunk() {
+    let kind = |text: &str| Tally::default().document(text.as_bytes());
+    let figures = r#""usage":{"prompt_tokens":1,"completion_tokens":1}"#;
+    assert_eq!(
+        kind(&format!(r#"{{"choices":[],{figures}}}"#)),
+        Kind::UsageOnly
+    );
+    assert_eq!(kind(&format!(r#"{{{figures}}}"#)), Kind::Other);
+    assert_eq!(
+        kind(&format!(r#"{{"choices":[{{"delta":{{}}}}],{figures}}}"#)),
+        Kind::Other
+    );
+    // Azure's filter results come like this.
+    assert_eq!(
+        kind(r#"{"choices":[],"usage":null,"prompt_filter_results":[]}"#),
+        Kind::Other
+    );
+}

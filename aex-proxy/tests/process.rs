@@ -1,0 +1,102 @@
+//! The real program: takes a listener over, is not dumpable, drains on SIGTERM.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops where something is not as it must be"
+)]
+
+mod common;
+
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
+
+use command_fds::{CommandFdExt, FdMapping};
+use common::{Client, FakeAdmin, FakeEgress, Reply, body, chat, request, soon};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::task::spawn_blocking;
+
+/// Ends the program when a test fails.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start(listener: &TcpListener, home: &std::path::Path, child_fd: i32) -> Program {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aex-proxy"));
+    let parent_fd: OwnedFd = listener.try_clone().unwrap().into();
+    let mappings = vec![FdMapping {
+        parent_fd,
+        child_fd,
+    }];
+    command
+        .args(["--worker", "1", "--listen-fd", &child_fd.to_string()])
+        .env_clear()
+        .env("AEX_HOME", home)
+        .stdin(Stdio::null())
+        .fd_mappings(mappings)
+        .unwrap();
+    Program(command.spawn().unwrap())
+}
+
+#[tokio::test]
+async fn the_program_serves_on_an_inherited_listener_and_drains_when_told_to_stop() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    let admin = FakeAdmin::start(run.join("worker.sock"));
+    let egress = FakeEgress::start(run.join("egress.sock"));
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut program = start(&listener, directory.path(), 7);
+
+    let settings = admin.called("worker.settings").await;
+    assert_eq!(settings["pid"], program.0.id());
+    let mut client = Client::connect(address).await;
+    assert_eq!(
+        client.send(request("GET", "/healthz", "")).await.status(),
+        200
+    );
+    // The environment of a process that is not dumpable belongs to root.
+    let owner = std::fs::metadata(format!("/proc/{}/environ", program.0.id())).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.0.id())).unwrap();
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"))
+        .unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"));
+
+    let (chunks, reply) = Reply::open(200, "text/event-stream");
+    egress.answers(reply);
+    let mut client = Client::connect(address).await;
+    let response = client.send(chat(&body(r#","stream":true"#))).await;
+    kill(
+        Pid::from_raw(program.0.id().try_into().unwrap()),
+        Signal::SIGTERM,
+    )
+    .unwrap();
+    chunks.send(Ok("data: [DONE]\n\n".into())).await.unwrap();
+    drop(chunks);
+    assert_eq!(common::Answer::of(response).await.body, "data: [DONE]\n\n");
+    drop(client);
+    let exit = spawn_blocking(move || program.0.wait().unwrap());
+    assert!(soon("the program's end", exit).await.unwrap().success());
+}
+
+#[test]
+fn without_a_listener_the_program_says_what_to_do() {
+    let output = Command::new(env!("CARGO_BIN_EXE_aex-proxy"))
+        .env_clear()
+        .env("AEX_HOME", "/nonexistent")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("--listen-fd"), "{said}");
+}
