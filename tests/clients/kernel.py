@@ -69,7 +69,13 @@ def real_model() -> Provider:
 class Kernel:
     """A running kernel with `models_yaml` as its configuration."""
 
-    def __init__(self, models_yaml: str, workers: int = 2) -> None:
+    def __init__(
+        self,
+        models_yaml: str,
+        workers: int = 2,
+        listen: str = "127.0.0.1:0",
+        keys: dict[str, str] | None = None,
+    ) -> None:
         self.bin = programs()
         self.dir = tempfile.mkdtemp(prefix="aex-clients-")
         self.home = pathlib.Path(self.dir) / "home"
@@ -81,9 +87,10 @@ class Kernel:
         try:
             self.aex("init")
             (self.home / "config/models.yaml").write_text(models_yaml)
-            self.env["SIM_API_KEY"] = FAKE_KEY
-            self.aex("daemon", "start", "--listen", "127.0.0.1:0", "--workers", str(workers))
-            del self.env["SIM_API_KEY"]
+            keys = {"SIM_API_KEY": FAKE_KEY} if keys is None else keys
+            self.aex(
+                "daemon", "start", "--listen", listen, "--workers", str(workers), env=self.env | keys
+            )
             state = json.loads((self.home / "run/daemon.json").read_text())
             self.base_url = f"http://{state['listen']}/v1"
         except BaseException:
@@ -91,14 +98,14 @@ class Kernel:
             self.stop()
             raise
 
-    def run(self, *args: str) -> subprocess.CompletedProcess:
+    def run(self, *args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
         return subprocess.run(
             [str(self.bin / "aex"), *args],
-            env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+            env=env or self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
         )
 
-    def aex(self, *args: str) -> str:
-        done = self.run(*args)
+    def aex(self, *args: str, env: dict[str, str] | None = None) -> str:
+        done = self.run(*args, env=env)
         if done.returncode != 0:
             raise AssertionError(f"aex {args}: {done.returncode} {done.stdout}{done.stderr}")
         return done.stdout
