@@ -270,7 +270,6 @@ models:
     ///
     /// # Panics
     /// It fails, or prints something else.
-    #[must_use]
     pub fn aex_json(&self, args: &[&str]) -> Value {
         let args = [args, &["--json"]].concat();
         let output = self.aex(&args);
@@ -388,7 +387,6 @@ models:
     ///
     /// # Panics
     /// The shell is not installed, or refuses the statement.
-    #[must_use]
     pub fn sqlite(&self, sql: &str) -> String {
         let output = Command::new("sqlite3")
             .args(["-batch", "-cmd", ".timeout 5000"])

@@ -1,0 +1,21 @@
+//! Tests of the whole: the real programs, started as a user starts them, against the simulator.
+//!
+//! One file a theme, one binary for all of them, since linking is what costs.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "all of this is test code, its helpers outside #[test] functions too"
+)]
+
+mod architecture;
+mod badinput;
+mod boundary;
+mod cli;
+mod common;
+mod crash;
+mod http_surface;
+mod load;
+mod money;
+mod scenarios;
+mod secrets;
+mod windows;
