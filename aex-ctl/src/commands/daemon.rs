@@ -421,20 +421,16 @@ async fn restarted(places: &Places, before: u64) -> Result<DaemonState, Fault> {
 
 pub(super) fn status(out: Out) -> Result<u8, Fault> {
     let places = link::user_places()?;
-    let running = supervisor::running(&places)?;
-    let state = StateFile::read(&places).filter(|_| running.is_some());
-    let workers = state.as_ref().map_or(0, |state| state.daemon.workers);
-    let programs = supervisor::program_states(&places, workers);
-    let (Some(pid), Some(state)) = (running, state) else {
-        out.answer(
-            &json!({"running": running.is_some(), "pid": running.flatten()}),
-            || match running {
-                Some(_) => "AEX is only just starting.".into(),
-                None => "AEX is stopped: start it with `aex daemon start`.".into(),
-            },
-        )?;
-        return Ok(if running.is_some() { 0 } else { 3 });
+    let Some(pid) = supervisor::running(&places)? else {
+        return show_stopped(&places, out);
     };
+    let Some(state) = StateFile::read(&places) else {
+        out.answer(&json!({"running": true, "pid": pid}), || {
+            "AEX is only just starting.".into()
+        })?;
+        return Ok(0);
+    };
+    let programs = supervisor::program_states(&places, state.daemon.workers);
     let answer = json!({
         "running": true,
         "pid": pid,
@@ -464,4 +460,19 @@ pub(super) fn status(out: Out) -> Result<u8, Fault> {
         )
     })?;
     Ok(0)
+}
+
+fn show_stopped(places: &Places, out: Out) -> Result<u8, Fault> {
+    let left = supervisor::left_running(places);
+    out.answer(&json!({"running": false, "left_running": left}), || {
+        if left.is_empty() {
+            return "AEX is stopped: start it with `aex daemon start`.".into();
+        }
+        format!(
+            "The daemon was killed and has left {}: `aex daemon start` replaces them, `aex daemon \
+             stop` ends them.",
+            left.join(", ")
+        )
+    })?;
+    Ok(3)
 }

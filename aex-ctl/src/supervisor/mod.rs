@@ -34,7 +34,7 @@ use lock::{Attempt, Lock};
 use plan::Keys;
 
 pub(crate) use keeper::{last_lines, open_log};
-pub(crate) use state::{Phase, ProgramState, StateFile, program_states, running};
+pub(crate) use state::{Phase, ProgramState, StateFile, left_running, program_states, running};
 
 /// Connections that may wait in the listener while workers are busy or being restarted.
 const BACKLOG: u32 = 1024;
@@ -283,24 +283,7 @@ fn bind(listen: SocketAddr) -> Result<std::net::TcpListener, Fault> {
 
 /// Ends the programs that a supervisor which was killed has left. Needs the lock.
 async fn end_orphans(places: &Places) {
-    let Ok(directory) = std::fs::read_dir(&places.run) else {
-        return;
-    };
-    let mut orphans: Vec<_> = directory
-        .filter_map(|entry| entry.ok()?.path().into())
-        .filter_map(|path: std::path::PathBuf| {
-            let instance = path.file_name()?.to_str()?.strip_suffix(".pid")?;
-            let program = match instance.split_once("aex-proxy-") {
-                Some(("", worker)) => plan::Program::Proxy(worker.parse().ok()?),
-                _ if instance == "aex-egress" => plan::Program::Egress,
-                _ if instance == "aex-admin" => plan::Program::Admin,
-                _ => return None,
-            };
-            Some((program, path))
-        })
-        .collect();
-    orphans.sort_by_key(|(program, _)| program.stop_order());
-    for (program, path) in orphans {
+    for (program, path) in state::pid_files(places) {
         if process::named_by(&path, program.binary()).is_some() {
             tracing::warn!("ending {}, left by an earlier daemon", program.instance());
         }

@@ -40,6 +40,14 @@ impl Program {
         }
     }
 
+    pub(super) fn of_instance(instance: &str) -> Option<Self> {
+        match instance {
+            "aex-admin" => Some(Self::Admin),
+            "aex-egress" => Some(Self::Egress),
+            other => Some(Self::Proxy(other.strip_prefix("aex-proxy-")?.parse().ok()?)),
+        }
+    }
+
     pub(super) fn arguments(self) -> Vec<String> {
         match self {
             Self::Admin => vec!["serve".into()],
@@ -182,6 +190,16 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.into(), value.into()))
             .collect()
+    }
+
+    #[test]
+    fn a_program_is_known_by_its_instance() {
+        for program in [Program::Admin, Program::Egress, Program::Proxy(12)] {
+            assert_eq!(Program::of_instance(&program.instance()), Some(program));
+        }
+        for other in ["daemon", "aex-proxy", "aex-proxy-x", ""] {
+            assert_eq!(Program::of_instance(other), None);
+        }
     }
 
     #[test]

@@ -80,6 +80,31 @@ pub(crate) fn program_states(places: &Places, workers: u32) -> Vec<ProgramState>
         .collect()
 }
 
+/// The pid files that are there, in the order in which their programs stop.
+pub(super) fn pid_files(places: &Places) -> Vec<(Program, PathBuf)> {
+    let Ok(directory) = std::fs::read_dir(&places.run) else {
+        return Vec::new();
+    };
+    let mut files: Vec<(Program, PathBuf)> = directory
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let instance = path.file_name()?.to_str()?.strip_suffix(".pid")?;
+            Some((Program::of_instance(instance)?, path))
+        })
+        .collect();
+    files.sort_by_key(|(program, _)| program.stop_order());
+    files
+}
+
+/// Programs that run although their supervisor is gone.
+pub(crate) fn left_running(places: &Places) -> Vec<String> {
+    pid_files(places)
+        .into_iter()
+        .filter(|(program, path)| process::named_by(path, program.binary()).is_some())
+        .map(|(program, _)| program.instance())
+        .collect()
+}
+
 /// Whether a supervisor runs for this home, and its pid once it is known.
 pub(crate) fn running(places: &Places) -> Result<Option<Option<i32>>, Fault> {
     let path = places.daemon_pid();

@@ -253,6 +253,13 @@ fn what_a_killed_supervisor_left_is_ended_by_the_next_start_and_by_a_stop() {
         kill(Pid::from_raw(daemon), Signal::SIGKILL).unwrap();
         wait_until("the supervisor is gone", || !alive(&daemon.to_string()));
         assert!(alive(&orphan.to_string()));
+        let status = programs.aex(&["daemon", "status"]);
+        expect_exit(&status, 3);
+        assert!(
+            stdout(&status).contains("aex-proxy-1"),
+            "{}",
+            stdout(&status)
+        );
         orphan
     };
     let orphan = killed(&programs);
