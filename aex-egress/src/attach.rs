@@ -9,8 +9,7 @@
 use aex_admin_proto::egress::{FAILURE_HEADER, Failure};
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST,
-    HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    HeaderName, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -29,29 +28,31 @@ const PASSED_UP: [HeaderName; 2] = [CONTENT_TYPE, ACCEPT];
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("aex/", env!("CARGO_PKG_VERSION")));
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
-/// Never passed down: hop-by-hop (RFC 9110, 7.6.1), then secrets and accounts.
-const KEPT_BACK: [HeaderName; 9] = [
-    CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    SET_COOKIE,
-    AUTHORIZATION,
-];
-const KEPT_BACK_BY_NAME: [&str; 9] = [
-    "keep-alive",
-    "proxy-connection",
-    "set-cookie2",
-    "openai-organization",
-    "openai-project",
-    "anthropic-organization-id",
-    "x-groq-organization",
-    "x-api-key",
-    "api-key",
-];
+/// Never passed down: hop-by-hop (RFC 9110, 7.6.1), secrets, accounts, and what only the egress may
+/// say.
+fn is_kept_back(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "set-cookie"
+            | "set-cookie2"
+            | "authorization"
+            | "x-api-key"
+            | "api-key"
+            | "openai-organization"
+            | "openai-project"
+            | "anthropic-organization-id"
+            | "x-groq-organization"
+    ) || name.starts_with("x-aex-")
+}
 
 /// The length that the worker gives for its body; without one there is no body.
 ///
@@ -125,21 +126,13 @@ pub fn request_headers(
 /// `Authorization` value that was sent: a header that repeats its key goes too.
 pub fn clean_answer(headers: &mut HeaderMap, secret: Option<&HeaderValue>) {
     drop_named_by_connection(headers);
-    for name in KEPT_BACK {
-        headers.remove(name);
-    }
-    for name in KEPT_BACK_BY_NAME {
-        headers.remove(name);
-    }
     let key = secret.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    let suspect = |name: &HeaderName, value: &HeaderValue| {
-        name.as_str().starts_with("x-aex-")
-            || key.is_some_and(|key| contains(value.as_bytes(), key))
-    };
-    // Rare, so the names are copied only when there is one.
+    // Few or none, so one pass over what is there costs less than looking for each.
     let found: Vec<HeaderName> = headers
         .iter()
-        .filter(|(name, value)| suspect(name, value))
+        .filter(|(name, value)| {
+            is_kept_back(name.as_str()) || key.is_some_and(|key| contains(value.as_bytes(), key))
+        })
         .map(|(name, _)| name.clone())
         .collect();
     for name in found {
@@ -166,11 +159,10 @@ fn drop_named_by_connection(headers: &mut HeaderMap) {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    !needle.is_empty()
-        && haystack.len() >= needle.len()
+    haystack.len() >= needle.len()
         && haystack
             .windows(needle.len())
-            .any(|window| window == needle)
+            .any(|window| window[0] == needle[0] && window == needle)
 }
 
 /// The provider's refusal must be hidden: it may repeat the key it was given.

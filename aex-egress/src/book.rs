@@ -8,7 +8,9 @@
 //! that money was never spent.
 //!
 //! - A journal that was kept without a gap knows every redemption since it began. It forgets one
-//!   only when its ticket has expired *and* `aex-admin` has acknowledged its ending.
+//!   only when its ticket has expired *and* `aex-admin` acknowledged its ending
+//!   [`SETTLED_FOR_MS`] ago: a question that was on its way meanwhile must not be answered `Voided`.
+//!   It is not answered at all, because `aex-admin` has the truth already.
 //! - A journal that begins anew (none was there, another boot, or damage) knows nothing of what an
 //!   earlier one redeemed. A first start cannot be told from a lost file, so both are treated alike:
 //!   the book is not *covered*, and an id that it does not know is `Unknown`.
@@ -37,6 +39,8 @@ use crate::record::{DeadAs, Record};
 pub const TICKET_LIFE_MS: u64 = 30_000;
 /// How long `aex-admin` must have been connected before an unknown id is certainly unredeemed.
 pub const COVER_AFTER_MS: u64 = 2 * TICKET_LIFE_MS;
+/// How long an acknowledged ending is remembered at least.
+pub const SETTLED_FOR_MS: u64 = 30_000;
 /// How long a dead id is remembered; its ticket has expired long before.
 const DEAD_FOR_MS: u64 = 20 * TICKET_LIFE_MS;
 
@@ -246,8 +250,10 @@ impl<H> Book<H> {
             Ending::Ended(ended.exchange.clone())
         } else if let Some(dead) = self.dead.get(&id) {
             dead.as_what.ending()
-        } else if self.used.contains_key(&id) || self.dead.len() >= self.limits.dead {
-            // The first was acknowledged and then lost by `aex-admin`: how it ended is gone here.
+        } else if self.used.contains_key(&id) {
+            return None;
+        } else if self.dead.len() >= self.limits.dead {
+            // It cannot be remembered as dead, so it is not promised to be.
             Ending::Unknown
         } else {
             return Some(Record::Dead {
@@ -273,6 +279,13 @@ impl<H> Book<H> {
         self.dead.insert(id, dead);
         let ending = as_what.ending();
         self.waiting.push_back(Receipt { id, ending });
+    }
+
+    /// Something can be said of this id without declaring it dead.
+    #[must_use]
+    pub fn knows(&self, id: HoldId) -> bool {
+        self.may_redeem(id)
+            .is_err_and(|why| why != NotRedeemed::Full)
     }
 
     /// The running exchange of an id.
@@ -324,10 +337,9 @@ impl<H> Book<H> {
             if !matches!(receipt.ending, Ending::Ended(_)) {
                 continue;
             }
-            if let Some(ended) = self.ended.remove(&receipt.id)
-                && ended.expires_boot_ms >= now_boot_ms
-            {
-                let until = whole_seconds(ended.expires_boot_ms);
+            if let Some(ended) = self.ended.remove(&receipt.id) {
+                let settled_until = now_boot_ms.saturating_add(SETTLED_FOR_MS);
+                let until = whole_seconds(ended.expires_boot_ms.max(settled_until));
                 self.used.insert(receipt.id, until);
             }
         }

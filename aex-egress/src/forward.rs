@@ -189,28 +189,28 @@ async fn dispatch(
 }
 
 /// A request that is ready to go.
-struct Outgoing {
+struct Outgoing<'a> {
     provider: Arc<Provider>,
-    method: Method,
+    given: &'a Parts,
     authorization: Option<HeaderValue>,
     body_bytes: u64,
-    headers: HeaderMap,
 }
 
-impl Outgoing {
-    fn prepare(parts: &Parts, claims: &Claims, provider: Arc<Provider>) -> Result<Self, Failure> {
-        let authorization = authorization(claims.key, &parts.headers, &provider)?;
-        let body_bytes = attach::body_length(&parts.headers)
+impl<'a> Outgoing<'a> {
+    fn prepare(
+        given: &'a Parts,
+        claims: &Claims,
+        provider: Arc<Provider>,
+    ) -> Result<Self, Failure> {
+        let authorization = authorization(claims.key, &given.headers, &provider)?;
+        let body_bytes = attach::body_length(&given.headers)
             .filter(|&bytes| bytes <= claims.max_body_bytes)
             .ok_or(Failure::RequestBody)?;
-        let headers =
-            attach::request_headers(&parts.headers, authorization.clone(), None, body_bytes);
         Ok(Self {
             provider,
-            method: parts.method.clone(),
+            given,
             authorization,
             body_bytes,
-            headers,
         })
     }
 
@@ -267,16 +267,18 @@ impl Outgoing {
         let Some(uri) = place.target(path, lease.is_http2()) else {
             return Err(body);
         };
+        let is_http2 = lease.is_http2();
         let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
+        *request.method_mut() = self.given.method.clone();
         *request.uri_mut() = uri;
-        *request.headers_mut() = self.headers.clone();
-        if lease.is_http2() {
+        *request.headers_mut() = attach::request_headers(
+            &self.given.headers,
+            self.authorization.clone(),
+            (!is_http2).then_some(&place.host_header),
+            self.body_bytes,
+        );
+        if is_http2 {
             *request.version_mut() = http::Version::HTTP_2;
-        } else {
-            request
-                .headers_mut()
-                .insert(http::header::HOST, place.host_header.clone());
         }
         Ok(request)
     }

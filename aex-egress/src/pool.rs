@@ -19,7 +19,6 @@ use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -27,7 +26,7 @@ use tokio_rustls::TlsConnector;
 use crate::body::UpBody;
 use crate::provider::Provider;
 use crate::tls::Trust;
-use crate::wire::{self, Wire};
+use crate::wire::{self, Watch};
 
 /// Exchanges under way with one provider.
 pub const MAX_EXCHANGES: usize = 512;
@@ -62,7 +61,7 @@ struct Idle {
 
 struct Single {
     sender: http1::SendRequest<UpBody>,
-    socket: Arc<TcpStream>,
+    watch: Watch,
 }
 
 #[derive(Clone)]
@@ -144,9 +143,7 @@ impl Idle {
     }
 
     fn is_usable(&self, now_boot_ms: u64) -> bool {
-        self.is_young(now_boot_ms)
-            && self.link.sender.is_ready()
-            && wire::is_whole(&self.link.socket)
+        self.is_young(now_boot_ms) && self.link.sender.is_ready() && self.link.watch.is_quiet()
     }
 }
 
@@ -235,15 +232,17 @@ async fn connect(provider: &Provider) -> Result<Link, Failure> {
     let mut reached = false;
     let attempt = async {
         let place = &provider.place;
+        let no_connection = |error| {
+            tracing::warn!(provider = name, %error, "no connection");
+            Failure::Connect
+        };
         let socket = wire::connect(&place.host, place.port)
             .await
-            .map_err(|error| {
-                tracing::warn!(provider = name, %error, "no connection");
-                Failure::Connect
-            })?;
+            .map_err(no_connection)?;
+        let watch = Watch::of(&socket).map_err(no_connection)?;
         reached = true;
         let config = match &provider.trust {
-            Trust::Plain => return single(Wire(Arc::clone(&socket)), socket).await,
+            Trust::Plain => return single(socket, watch).await,
             Trust::Own(config) => config,
             Trust::System(trust) => trust.config().await.map_err(|error| {
                 tracing::error!(provider = name, %error, "no TLS");
@@ -252,7 +251,7 @@ async fn connect(provider: &Provider) -> Result<Link, Failure> {
         };
         let server = ServerName::try_from(place.host.clone()).map_err(|_| Failure::Tls)?;
         let stream = TlsConnector::from(Arc::clone(config))
-            .connect(server, Wire(Arc::clone(&socket)))
+            .connect(server, socket)
             .await
             .map_err(|error| {
                 tracing::warn!(provider = name, %error, "no TLS session");
@@ -261,7 +260,7 @@ async fn connect(provider: &Provider) -> Result<Link, Failure> {
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             return shared(provider, stream).await;
         }
-        single(stream, socket).await
+        single(stream, watch).await
     };
     match timeout(limit, attempt).await {
         Ok(link) => link,
@@ -280,7 +279,7 @@ async fn connect(provider: &Provider) -> Result<Link, Failure> {
     }
 }
 
-async fn single<S>(stream: S, socket: Arc<TcpStream>) -> Result<Link, Failure>
+async fn single<S>(stream: S, watch: Watch) -> Result<Link, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -291,7 +290,7 @@ where
         .map_err(|_| Failure::Connect)?;
     tokio::spawn(connection);
     sender.ready().await.map_err(|_| Failure::Connect)?;
-    Ok(Link::Single(Single { sender, socket }))
+    Ok(Link::Single(Single { sender, watch }))
 }
 
 async fn shared<S>(provider: &Provider, stream: S) -> Result<Link, Failure>

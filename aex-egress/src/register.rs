@@ -116,12 +116,16 @@ impl Register {
         self.owing.notify_one();
     }
 
-    /// Ends a running exchange. One that is not running is voided, so that it cannot begin.
+    /// Ends a running exchange. One that never began is voided, so that it cannot begin.
     pub fn cut(&self, id: HoldId, why: Failure) {
-        // Taken out of the lock: waking runs code of the runtime.
-        let flight = self.lock().book.handle(id).map(Arc::clone);
+        let inner = self.lock();
+        let flight = inner.book.handle(id).map(Arc::clone);
+        let is_known = inner.book.knows(id);
+        // Waking runs code of the runtime: not under the lock.
+        drop(inner);
         match flight {
             Some(flight) => flight.cut(why),
+            None if is_known => {}
             None => self.void(id),
         }
     }

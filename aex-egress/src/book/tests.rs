@@ -63,7 +63,7 @@ fn a_ticket_is_redeemed_once_through_every_stage_of_its_life() {
         Err(NotRedeemed::Used),
         "until expiry"
     );
-    book.sweep(EXPIRES + 1001);
+    book.sweep(EXPIRES.max(NOW + SETTLED_FOR_MS) + 1001);
     assert_eq!(book.records().count(), 1, "only that it is covered");
 }
 
@@ -99,7 +99,32 @@ fn a_void_after_redemption_gets_the_truth_when_there_is_one() {
     let _ = book.end(id(1), ended(7));
     void(&mut book, 1);
     let truth = (id(1), Ending::Ended(ended(7)));
-    assert_eq!(sent(&mut book), [truth.clone(), truth]);
+    let batch = book.take_batch();
+    let said: Vec<_> = batch.iter().map(|r| (r.id, r.ending.clone())).collect();
+    assert_eq!(said, [truth.clone(), truth]);
+    book.acknowledged(&batch, NOW);
+    void(&mut book, 1);
+    assert_eq!(
+        sent(&mut book),
+        [],
+        "acknowledged while the question was on its way"
+    );
+}
+
+#[test]
+fn a_long_exchange_is_not_voided_by_a_question_that_crossed_its_receipt() {
+    let mut book = book();
+    redeem(&mut book, 1);
+    let late = EXPIRES + 600_000;
+    let _ = book.end(id(1), ended(7));
+    let batch = book.take_batch();
+    book.acknowledged(&batch, late);
+    book.sweep(late + SETTLED_FOR_MS);
+    assert!(book.knows(id(1)));
+    assert_eq!(book.void(id(1), late), None);
+    assert_eq!(sent(&mut book), []);
+    book.sweep(late + SETTLED_FOR_MS + 1001);
+    assert!(!book.knows(id(1)));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use aex_admin_proto::clock::boot_ms;
 use aex_admin_proto::egress::{Ending, Failure};
 use aex_admin_proto::ticket::KeyMode;
 use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::admin::{Admin, provider_config, ticket, ticket_with};
 use crate::egress::{Egress, Home};
@@ -332,19 +333,43 @@ async fn a_large_body_passes_and_a_slow_reader_holds_the_provider_back() {
 
     let (id, slow) = ticket_with("sim", "/endless", |claims| {
         claims.max_response_bytes = u64::MAX;
+        claims.deadline_boot_ms = boot_ms() + 700;
     });
     let mut worker = Worker::connect(&world.egress.socket).await;
     let headers = [("x-aex-ticket", slow.as_str())];
     let answer = worker.head("/endless", &headers, "x").await.unwrap();
-    // Nobody reads: however long this goes on, only so much is on its way.
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
-    world.admin.cut(id);
+    // Nobody reads until the deadline: only so much is on its way by then.
     let exchange = world.admin.ended(id).await;
-    assert_eq!(exchange.failure, Some(Failure::Severed));
+    assert_eq!(exchange.failure, Some(Failure::Timeout));
     assert!(
         exchange.bytes_down < 8 * 1024 * 1024,
         "{}",
         exchange.bytes_down
     );
     drop(answer);
+}
+
+#[tokio::test]
+async fn a_connection_that_the_provider_closed_meanwhile_costs_nothing() {
+    let home = Home::new();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let admin = Admin::start(&home.run(), vec![provider_config("sim", &url)]);
+    let egress = home.start().await;
+    admin.acting_on(1).await;
+    for _ in 0..20 {
+        let (id, ticket) = ticket("sim", "/x");
+        let (got, ()) = tokio::join!(post(&egress.socket, "/x", &ticket, ""), async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+            stream.write_all(answer).await.unwrap();
+            // It promised to keep the connection, and closes it.
+        });
+        assert_eq!((got.status.as_u16(), got.body.as_str()), (200, "ok"));
+        assert!(admin.ended(id).await.complete);
+    }
 }

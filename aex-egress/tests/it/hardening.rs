@@ -2,13 +2,16 @@
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+
+use nix::unistd::getuid;
 
 use crate::admin::{Admin, provider_config, ticket};
 use crate::egress::Home;
 use crate::forwarding::World;
 use crate::provider::Provider;
-use crate::worker::post;
+use crate::worker::{Worker, post};
 
 fn status_field(pid: u32, name: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -31,11 +34,66 @@ async fn sockets_and_files_are_private_and_no_core_is_dumped() {
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", world.egress.pid())).unwrap();
     let core = limits.lines().find(|l| l.starts_with("Max core file size"));
     assert_eq!(core.unwrap().split_whitespace().nth(4), Some("0"));
-    // A process that is not dumpable belongs to root in /proc, whoever runs it.
-    let owner = std::os::unix::fs::MetadataExt::uid(
-        &std::fs::metadata(format!("/proc/{}/environ", world.egress.pid())).unwrap(),
+}
+
+fn owner_of_environ(pid: u32) -> u32 {
+    std::fs::metadata(format!("/proc/{pid}/environ"))
+        .unwrap()
+        .uid()
+}
+
+/// Who runs the process under test where the test itself is root.
+const NOBODY: u32 = 65_534;
+
+/// A home and a program that another user can use; this user's own, where this is not root.
+fn anothers(home: &Home) -> (std::process::Command, u32) {
+    let mut command = home.command();
+    if !getuid().is_root() {
+        return (command, getuid().as_raw());
+    }
+    let program = home.path().join("aex-egress");
+    std::fs::copy(command.get_program(), &program).unwrap();
+    home.run();
+    for path in [home.path(), &home.run(), &home.path().join("log"), &program] {
+        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let environment: Vec<_> = command
+        .get_envs()
+        .map(|(name, value)| (name.to_owned(), value.unwrap().to_owned()))
+        .collect();
+    command = std::process::Command::new(program);
+    command
+        .env_clear()
+        .envs(environment)
+        .current_dir(home.path())
+        .uid(NOBODY)
+        .gid(NOBODY);
+    (command, NOBODY)
+}
+
+#[tokio::test]
+async fn its_memory_is_closed_to_its_own_user_and_its_socket_to_others() {
+    let home = Home::new();
+    let (command, uid) = anothers(&home);
+    let mut control = std::process::Command::new("/bin/sleep");
+    let mut control = control.arg("60").uid(uid).spawn().unwrap();
+    let egress = home.start_as(command).await;
+    // What is not dumpable belongs to root in /proc, whoever runs it; other processes do not.
+    let owners = (
+        owner_of_environ(egress.pid()),
+        owner_of_environ(control.id()),
     );
-    assert_eq!(owner, 0);
+    control.kill().unwrap();
+    control.wait().unwrap();
+    assert_eq!(owners, (0, uid));
+    if !getuid().is_root() {
+        eprintln!("SKIPPED: only root can try the socket as another user");
+        return;
+    }
+    let mut worker = Worker::connect(&egress.socket).await;
+    let answer = worker.head("/echo", &[], "").await;
+    assert!(answer.is_err(), "another user got an answer");
+    assert!(home.log().contains("another user was refused"));
 }
 
 #[tokio::test]
