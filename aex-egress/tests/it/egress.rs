@@ -33,12 +33,16 @@ impl Home {
     }
 
     pub(crate) fn command(&self) -> Command {
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_aex-egress")))
+    }
+
+    pub(crate) fn command_of(&self, program: &Path) -> Command {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.0.path().join("log"))
             .unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aex-egress"));
+        let mut command = Command::new(program);
         command
             .env_clear()
             .env("AEX_HOME", self.0.path())
@@ -77,6 +81,16 @@ pub(crate) struct Egress {
 impl Egress {
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    pub(crate) fn peak_rss_kib(&self) -> u64 {
+        self.status_field("VmHWM:").parse().unwrap()
+    }
+
+    pub(crate) fn status_field(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
     }
 
     pub(crate) fn kill(&mut self) {

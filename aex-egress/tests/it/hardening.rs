@@ -13,12 +13,6 @@ use crate::forwarding::World;
 use crate::provider::Provider;
 use crate::worker::{Worker, post};
 
-fn status_field(pid: u32, name: &str) -> String {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().to_owned()
-}
-
 #[tokio::test]
 async fn sockets_and_files_are_private_and_no_core_is_dumped() {
     let world = World::new().await;
@@ -30,7 +24,7 @@ async fn sockets_and_files_are_private_and_no_core_is_dumped() {
             .mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    assert_eq!(status_field(world.egress.pid(), "Umask:"), "0077");
+    assert_eq!(world.egress.status_field("Umask:"), "0077");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", world.egress.pid())).unwrap();
     let core = limits.lines().find(|l| l.starts_with("Max core file size"));
     assert_eq!(core.unwrap().split_whitespace().nth(4), Some("0"));
@@ -47,27 +41,16 @@ const NOBODY: u32 = 65_534;
 
 /// A home and a program that another user can use; this user's own, where this is not root.
 fn anothers(home: &Home) -> (std::process::Command, u32) {
-    let mut command = home.command();
     if !getuid().is_root() {
-        return (command, getuid().as_raw());
+        return (home.command(), getuid().as_raw());
     }
     let program = home.path().join("aex-egress");
-    std::fs::copy(command.get_program(), &program).unwrap();
-    home.run();
-    for path in [home.path(), &home.run(), &home.path().join("log"), &program] {
+    std::fs::copy(env!("CARGO_BIN_EXE_aex-egress"), &program).unwrap();
+    for path in [home.path(), &home.run(), &program] {
         std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
-    let environment: Vec<_> = command
-        .get_envs()
-        .map(|(name, value)| (name.to_owned(), value.unwrap().to_owned()))
-        .collect();
-    command = std::process::Command::new(program);
-    command
-        .env_clear()
-        .envs(environment)
-        .current_dir(home.path())
-        .uid(NOBODY)
-        .gid(NOBODY);
+    let mut command = home.command_of(&program);
+    command.current_dir(home.path()).uid(NOBODY).gid(NOBODY);
     (command, NOBODY)
 }
 
@@ -103,8 +86,8 @@ async fn it_stays_small() {
         let ticket = ticket("sim", "/echo").1;
         assert_eq!(world.post("/echo", &ticket, "x").await.status, 200);
     }
-    let rss_kb: u64 = status_field(world.egress.pid(), "VmHWM:").parse().unwrap();
-    assert!(rss_kb < 25 * 1024, "{rss_kb} KiB");
+    let rss_kib = world.egress.peak_rss_kib();
+    assert!(rss_kib < 25 * 1024, "{rss_kib} KiB");
 }
 
 #[tokio::test]

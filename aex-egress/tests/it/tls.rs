@@ -148,3 +148,20 @@ async fn a_certificate_of_another_authority_is_sent_nothing() {
     );
     assert_eq!(world.provider.seen().len(), 0);
 }
+
+#[tokio::test]
+async fn without_a_ca_file_the_systems_roots_decide_and_fit_in_memory() {
+    let world = World::new(&[], its_own).await;
+    let url = format!("https://{}/v1", world.provider.address);
+    world.admin.configure(2, vec![provider_config("sim", &url)]);
+    world.admin.acting_on(2).await;
+    for _ in 0..3 {
+        let (id, ticket) = ticket("sim", "/echo");
+        let got = world.post("/echo", &ticket, "x").await;
+        assert_eq!(got.failure(), Some("tls"));
+        assert!(!world.admin.ended(id).await.sent);
+    }
+    assert_eq!(world.provider.seen().len(), 0);
+    let rss_kib = world.egress.peak_rss_kib();
+    assert!(rss_kib < 25 * 1024, "{rss_kib} KiB");
+}
