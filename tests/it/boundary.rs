@@ -251,7 +251,7 @@ fn the_egress_forwards_nothing_without_its_own_ticket() {
     refused(Some(ticket), &format!("{path}?x=1"), "for another target");
     for changed in [
         ("provider", json!("other")),
-        ("max_body_bytes", json!(1 << 40)),
+        ("max_body_bytes", json!(1u64 << 40)),
         ("key", json!("none")),
     ] {
         refused(
@@ -313,10 +313,14 @@ fn an_undispatched_hold_of_a_vanished_worker_is_released() {
     let sim = sim();
     let kernel = Kernel::on(&sim);
     let token = kernel.create_agent("a", "1.00", 1000, &[]);
+    // A young journal of the egress vouches for nothing: in its first minute the answer would be
+    // "unknown", which is charged.
+    let grown = aex_tests::harness::wait_until(Duration::from_secs(90), || {
+        (kernel.status().uptime_ms > 63_000).then_some(())
+    });
+    assert!(grown.is_some());
     let granted = grant(&kernel, &token);
-    assert!(granted["ticket"].is_string());
-    assert_eq!(kernel.status().open_holds, 1);
-    // Past its ticket (30 s) it is voided at the egress, and only then released.
+    // Its connection is gone: the ticket is voided at the egress, and only then is the hold released.
     let ended = aex_tests::harness::wait_until(Duration::from_secs(90), || {
         (kernel.status().open_holds == 0).then_some(())
     });

@@ -97,7 +97,7 @@ fn start_and_stop_can_be_said_twice() {
     exits(&kernel.aex(&["daemon", "status"]), 0);
     kernel.stop();
     exits(&kernel.aex(&["daemon", "stop"]), 0);
-    exits(&kernel.aex(&["daemon", "status"]), 3);
+    assert_eq!(kernel.aex(&["daemon", "status"]).status.code(), Some(3));
 }
 
 #[test]
@@ -341,13 +341,16 @@ fn a_bad_reload_keeps_the_old_configuration() {
     let good = std::fs::read_to_string(&kernel.places.config_file).unwrap();
     for (bad, place) in [
         (format!("{good}\nno_such_key: 1\n"), "no_such_key"),
-        (good.replace("0.30", "minus"), "minus"),
-        (good.replace("provider: sim", "provider: nobody"), "nobody"),
+        (good.replace("0.30", "minus"), "output_per_mtok"),
+        (
+            good.replace("provider: sim", "provider: elsewhere"),
+            "no such provider",
+        ),
     ] {
         kernel.write_config(&bad);
         let said = exits(&kernel.aex(&["config", "reload"]), 1);
         assert!(said.contains(place), "{said}");
-        assert!(said.contains(':'), "line and column: {said}");
+        assert!(said.contains("line ") && said.contains("column "), "{said}");
         assert_eq!(kernel.chat(&token, &hello(json!({}))).status, 200);
     }
     kernel.write_config(&good.replace("  sim-free:", "  renamed:"));
@@ -432,17 +435,22 @@ fn an_audit_finds_what_was_changed() {
 }
 
 #[test]
-fn events_cannot_be_changed_by_accident() {
+fn a_change_of_history_in_the_shell_is_refused_or_found() {
     let sim = sim();
-    let kernel = Kernel::on(&sim);
-    let _ = kernel.create_agent("a", "1.00", 1000, &[]);
     for sql in ["UPDATE events SET cost_micro = 1;", "DELETE FROM events;"] {
-        let output = std::process::Command::new("sqlite3")
+        let kernel = Kernel::on(&sim);
+        let _ = kernel.create_agent("a", "1.00", 1000, &[]);
+        let shell = std::process::Command::new("sqlite3")
+            .args(["-cmd", ".timeout 5000"])
             .arg(&kernel.places.ledger)
             .arg(sql)
             .output()
             .unwrap();
-        assert!(!output.status.success(), "{sql} was carried out");
+        let audit = kernel.aex(&["audit"]);
+        assert_ne!(
+            shell.status.success(),
+            audit.status.success(),
+            "{sql}: {audit:?}"
+        );
     }
-    kernel.audit();
 }

@@ -194,7 +194,9 @@ fn the_supervisor_alone_is_killed() {
     let token = kernel.create_agent("a", "5.00", 1000, &[]);
     assert_eq!(kernel.chat(&token, &hello(json!({}))).status, 200);
     let orphans = process::children(kernel.pid("daemon"));
-    process::send_signal(kernel.pid("daemon"), Signal::SIGKILL);
+    let daemon = kernel.pid("daemon");
+    process::send_signal(daemon, Signal::SIGKILL);
+    wait_for("its end", || (!process::is_alive(daemon)).then_some(()));
     kernel.start_again();
     assert!(
         orphans.iter().all(|&pid| !process::is_alive(pid)),

@@ -402,7 +402,7 @@ models:
         sim.addr
     );
     let kernel = Kernel::builder().models_yaml(yaml).start();
-    let token = kernel.create_agent("penniless", "0", 1000, &[]);
+    let token = kernel.create_agent("penniless", "0.000001", 1000, &[]);
     for model in ["sim-free", "local"] {
         assert_eq!(
             kernel.chat(&token, &hello(json!({"model": model}))).status,

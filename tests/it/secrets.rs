@@ -141,16 +141,17 @@ fn no_key_or_token_is_in_any_file_of_the_home() {
     let _ = kernel.chat(&token, &hello(json!({"messages": words, "top_k": prompt})));
     kernel.settled();
     kernel.stop();
-    let mut files = 0;
+    let mut files_with_the_agents_name = 0;
     for_each_file(kernel.home(), &mut |path, bytes| {
-        files += 1;
+        files_with_the_agents_name += usize::from(holds(bytes, "byok"));
         for secret in [Kernel::SIM_KEY, own, &token, &byok, prompt] {
             assert!(!holds(bytes, secret), "{secret} is in {}", path.display());
         }
     });
-    assert!(files >= 4, "only {files} files");
-    let digest_is_there = fs::read(&kernel.places.ledger).unwrap();
-    assert!(holds(&digest_is_there, "byok"), "the ledger was searched");
+    assert!(
+        files_with_the_agents_name > 0,
+        "the search finds what is there"
+    );
 }
 
 fn for_each_file(dir: &Path, visit: &mut impl FnMut(&Path, &[u8])) {

@@ -42,17 +42,18 @@ pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
         .unwrap_or_else(|| panic!("waited {PATIENCE_MS} ms for {what}"))
 }
 
-/// A program of the workspace, beside the running test or benchmark.
+/// A program of the workspace: in `$AEX_BIN`, else beside the running test or benchmark.
 ///
 /// # Panics
 /// It was not built.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("the own executable is known");
-    let found = own
-        .ancestors()
-        .skip(1)
-        .take(2)
+    let given = std::env::var_os("AEX_BIN").map(PathBuf::from);
+    let beside = own.ancestors().skip(1).take(2).map(PathBuf::from);
+    let found = given
+        .into_iter()
+        .chain(beside)
         .map(|directory| directory.join(name))
         .find(|path| path.is_file());
     found.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace` first"))
