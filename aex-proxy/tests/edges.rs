@@ -249,6 +249,27 @@ async fn a_request_waits_for_an_admin_that_restarts_and_its_hold_is_claimed_agai
 }
 
 #[tokio::test]
+async fn an_answer_is_given_while_the_admin_is_away_and_settled_when_it_is_back() {
+    let mut world = World::start().await;
+    let (chunks, reply) = Reply::open(200, "application/json");
+    world.egress.answers(reply);
+    let mut client = Client::connect(world.address).await;
+    let response = tokio::spawn(async move { client.send(chat(&body(""))).await });
+    world.egress.asked().await;
+    world.admin.go_away();
+    chunks.send(Ok(PLAIN.into())).await.unwrap();
+    drop(chunks);
+    let answer = common::Answer::of(response.await.unwrap()).await;
+    assert_eq!((answer.status.as_u16(), answer.body.as_str()), (200, PLAIN));
+    assert_eq!(answer.header("x-aex-cost-micro"), "");
+    assert_eq!(world.admin.calls("worker.settle").len(), 0);
+    world.admin.come_back();
+    let settle = world.admin.called("worker.settle").await;
+    assert_eq!(settle["id"], answer.header("x-aex-request-id"));
+    assert_eq!(settle["observed"]["complete"], true);
+}
+
+#[tokio::test]
 async fn a_worker_told_to_stop_finishes_what_it_has() {
     let mut world = World::start().await;
     let (chunks, reply) = Reply::open(200, "text/event-stream");
