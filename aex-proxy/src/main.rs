@@ -1,5 +1,6 @@
 //! The `aex-proxy` program: hardens itself, takes the listener over, serves until told to stop.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             EnvFilter::try_from_env("AEX_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
         )
