@@ -1,5 +1,6 @@
 //! What the benchmark found, as a table for people and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -26,6 +27,8 @@ pub struct Cell {
     pub p99_us: u32,
     /// Of the target's own processes.
     pub cpu_ms_per_request: f64,
+    /// The same, by the process's name; those of one name are added.
+    pub cpu_ms_by_process: BTreeMap<String, f64>,
 }
 
 impl Cell {
@@ -35,19 +38,24 @@ impl Cell {
         mode: Mode,
         connections: usize,
         mut tally: Tally,
-        cpu_ms: u64,
+        cpu_ms: &BTreeMap<String, u64>,
     ) -> Self {
         tally.latencies_us.sort_unstable();
+        let requests = tally.requests;
+        let by_process = cpu_ms
+            .iter()
+            .map(|(name, &ms)| (name.clone(), per(ms, requests)));
         Self {
             target,
             mode,
             connections,
-            requests: tally.requests,
+            requests,
             errors: tally.errors,
-            requests_per_s: per(tally.requests, tally.elapsed_us) * 1e6,
+            requests_per_s: per(requests, tally.elapsed_us) * 1e6,
             p50_us: quantile(&tally.latencies_us, 50),
             p99_us: quantile(&tally.latencies_us, 99),
-            cpu_ms_per_request: per(cpu_ms, tally.requests),
+            cpu_ms_per_request: per(cpu_ms.values().sum(), requests),
+            cpu_ms_by_process: by_process.collect(),
         }
     }
 }
@@ -178,6 +186,7 @@ impl Report {
         // Writing to a String cannot fail.
         let _ = self.write_cells(&mut out);
         let _ = self.write_ratios(&mut out);
+        let _ = self.write_cpu(&mut out);
         let _ = self.write_rest(&mut out);
         out
     }
@@ -218,6 +227,18 @@ impl Report {
                 show(self.ratio("nginx", mode, connections)),
                 show(self.ratio("direct", mode, connections)),
             )?;
+        }
+        Ok(())
+    }
+
+    fn write_cpu(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "\nCPU s/1000 of AEX by process")?;
+        for cell in self.cells.iter().filter(|cell| cell.target == "aex") {
+            write!(out, "{:<9} {:>5} ", cell.mode.name(), cell.connections)?;
+            for (process, cpu) in &cell.cpu_ms_by_process {
+                write!(out, "  {process} {cpu:.4}")?;
+            }
+            writeln!(out)?;
         }
         Ok(())
     }
@@ -268,7 +289,13 @@ mod tests {
             elapsed_us: 1_000_000,
             ..Tally::default()
         };
-        Cell::of(target, Mode::Plain, 64, tally, 50)
+        Cell::of(
+            target,
+            Mode::Plain,
+            64,
+            tally,
+            &[("a".to_owned(), 20), ("b".to_owned(), 30)].into(),
+        )
     }
 
     #[test]
@@ -292,5 +319,6 @@ mod tests {
         let found = cell("aex", 100);
         assert_eq!((found.p50_us, found.p99_us), (20, 30));
         assert!((found.cpu_ms_per_request - 0.5).abs() < 1e-9);
+        assert!((found.cpu_ms_by_process["b"] - 0.3).abs() < 1e-9);
     }
 }

@@ -1,5 +1,6 @@
 //! `aex-bench`: what AEX costs, measured side by side with nothing and with nginx in between.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -85,11 +86,15 @@ struct Target {
 }
 
 impl Target {
-    fn cpu_ms(&self) -> u64 {
-        self.pids
-            .iter()
-            .filter_map(|&pid| process::cpu_ms(pid))
-            .sum()
+    /// CPU time so far, by the process's name.
+    fn cpu_ms(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for &pid in &self.pids {
+            if let (Some(name), Some(ms)) = (process::name(pid), process::cpu_ms(pid)) {
+                *sums.entry(name).or_default() += ms;
+            }
+        }
+        sums
     }
 
     fn memory(&self) -> Vec<Memory> {
@@ -173,7 +178,8 @@ fn side_by_side(
     let rounds = args.rounds.max(1);
     let round = std::time::Duration::from_secs_f64(args.seconds.clamp(0.03, 600.0)) / rounds;
     let round_us = u64::try_from(round.as_micros()).unwrap_or(u64::MAX);
-    let mut sums: Vec<(Tally, u64)> = targets.iter().map(|_| Default::default()).collect();
+    let mut sums: Vec<(Tally, BTreeMap<String, u64>)> =
+        targets.iter().map(|_| Default::default()).collect();
     for number in 0..rounds {
         for (target, (tally, cpu_ms)) in targets.iter().zip(&mut sums) {
             let request = load::chat_request(mode, &target.token);
@@ -182,13 +188,16 @@ fn side_by_side(
             }
             let before_ms = target.cpu_ms();
             tally.add(load::run(target.addr, &request, connections, round_us)?);
-            *cpu_ms += target.cpu_ms() - before_ms;
+            for (name, after_ms) in target.cpu_ms() {
+                let taken_ms = after_ms - before_ms.get(&name).copied().unwrap_or(0);
+                *cpu_ms.entry(name).or_default() += taken_ms;
+            }
         }
     }
     let cells = targets
         .iter()
         .zip(sums)
-        .map(|(target, (tally, cpu_ms))| Cell::of(target.name, mode, connections, tally, cpu_ms));
+        .map(|(target, (tally, cpu_ms))| Cell::of(target.name, mode, connections, tally, &cpu_ms));
     Ok(cells.collect())
 }
 

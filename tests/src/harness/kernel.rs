@@ -1,6 +1,5 @@
 //! One running kernel: its home, its commands, its HTTP address, its end.
 
-use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +15,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{process, program, wait_until};
-use crate::http::{Connection, Events, Response, request};
 use crate::sim::Sim;
 
 /// Kernels at once in one test process.
@@ -436,71 +434,6 @@ models:
         });
     }
 
-    #[must_use]
-    pub fn connect(&self) -> Connection {
-        Connection::tcp(self.addr).expect("the kernel takes connections")
-    }
-
-    /// Sends bytes as they are, and reads what comes.
-    ///
-    /// # Panics
-    /// No answer comes.
-    #[must_use]
-    pub fn raw(&self, bytes: &[u8]) -> Response {
-        let mut connection = self.connect();
-        // A refusal may come, and the connection go, before everything is sent.
-        let _ = connection.send(bytes);
-        connection.response().expect("an answer")
-    }
-
-    #[must_use]
-    pub fn get(&self, target: &str, token: &str) -> Response {
-        let authorization = format!("Bearer {token}");
-        self.raw(&request(
-            "GET",
-            target,
-            &[("authorization", &authorization)],
-            b"",
-        ))
-    }
-
-    /// A chat request's bytes.
-    #[must_use]
-    pub fn chat_bytes(token: &str, body: &Value, headers: &[(&str, &str)]) -> Vec<u8> {
-        let authorization = format!("Bearer {token}");
-        let mut all = vec![
-            ("authorization", authorization.as_str()),
-            ("content-type", "application/json"),
-        ];
-        all.extend(headers);
-        let body = body.to_string();
-        request("POST", "/v1/chat/completions", &all, body.as_bytes())
-    }
-
-    /// One chat request on a connection of its own.
-    #[must_use]
-    pub fn chat(&self, token: &str, body: &Value) -> Response {
-        self.chat_with(token, body, &[])
-    }
-
-    #[must_use]
-    pub fn chat_with(&self, token: &str, body: &Value, headers: &[(&str, &str)]) -> Response {
-        self.raw(&Self::chat_bytes(token, body, headers))
-    }
-
-    /// One streamed chat request.
-    ///
-    /// # Panics
-    /// No answer comes.
-    #[must_use]
-    pub fn chat_stream(&self, token: &str, body: &Value) -> Events {
-        let mut connection = self.connect();
-        connection
-            .send(&Self::chat_bytes(token, body, &[]))
-            .expect("the request is taken");
-        connection.events().expect("an answer's head")
-    }
-
     /// All log files together.
     #[must_use]
     pub fn logs(&self) -> String {
@@ -553,10 +486,7 @@ models:
 
 /// The pid may have been given to another process meanwhile.
 fn is_ours(pid: u32) -> bool {
-    let exe: OsString = fs::read_link(format!("/proc/{pid}/exe"))
-        .map(Into::into)
-        .unwrap_or_default();
-    exe.to_string_lossy().contains("/aex")
+    process::name(pid).is_some_and(|name| name.starts_with("aex"))
 }
 
 impl Drop for Kernel {

@@ -3,6 +3,7 @@
 //! The harness asks the kernel only what an operator could: the `aex` command, the sqlite3 shell, the
 //! files of the home, and /proc.
 
+mod client;
 mod kernel;
 pub mod process;
 
