@@ -56,7 +56,7 @@ pub fn program(name: &str) -> PathBuf {
         .into_iter()
         .chain(beside)
         .map(|directory| directory.join(name))
-        .find(|path| path.is_file());
+        .find_map(|path| path.canonicalize().ok());
     found.unwrap_or_else(|| panic!("{name} is not built: run `cargo build --workspace` first"))
 }
 
