@@ -12,9 +12,7 @@ use serde::Deserialize;
 
 use crate::core::money::ceil_micro;
 use crate::core::price::PICO_PER_MICRO;
-use crate::ledger::{
-    self, Event, EventHash, GENESIS, LedgerError, Recorded, link, open_read_only, reader,
-};
+use crate::ledger::{Event, EventHash, GENESIS, LedgerError, Recorded, link, reader};
 
 /// Findings beyond this many of a kind are counted, not listed.
 const MAX_FINDINGS: usize = 200;
@@ -46,14 +44,13 @@ struct Audit {
 /// # Errors
 /// The file cannot be read as a ledger at all.
 pub fn of_file(path: &Path) -> Result<AuditReport, LedgerError> {
-    let conn = open_read_only(path)?;
     // One snapshot for everything, whatever the daemon writes meanwhile.
-    conn.execute_batch("BEGIN")?;
+    let conn = reader::snapshot(path)?;
     let mut audit = Audit {
         previous: GENESIS,
         ..Audit::default()
     };
-    audit.replay(&conn)?;
+    reader::each_event(&conn, |id, event, hash| audit.event(id, event, hash))?;
     audit.compare_agents(&conn)?;
     audit.compare_holds(&conn)?;
     audit.report.head = hex::encode(audit.previous);
@@ -62,33 +59,6 @@ pub fn of_file(path: &Path) -> Result<AuditReport, LedgerError> {
 }
 
 impl Audit {
-    fn replay(&mut self, conn: &Connection) -> Result<(), LedgerError> {
-        let mut statement = conn.prepare(
-            "SELECT id, at_ms, agent, action, cost_micro, cost_pico, held_pico, hold, detail, hash \
-             FROM events ORDER BY id",
-        )?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let text = |at| {
-                row.get_ref(at)
-                    .map(|value| value.as_str_or_null().unwrap_or(None))
-            };
-            let event = Event {
-                at_ms: row.get(1)?,
-                agent: text(2)?,
-                action: text(3)?.unwrap_or(""),
-                cost_micro: row.get(4)?,
-                cost_pico: row.get(5)?,
-                held_pico: row.get(6)?,
-                hold: text(7)?,
-                detail: text(8)?.unwrap_or(""),
-            };
-            let hash: Vec<u8> = row.get(9)?;
-            self.event(row.get(0)?, &event, &hash);
-        }
-        Ok(())
-    }
-
     fn event(&mut self, id: i64, event: &Event<'_>, hash: &[u8]) {
         self.report.events += 1;
         if id != self.report.events {
@@ -276,7 +246,7 @@ impl Audit {
     }
 
     fn compare_holds(&mut self, conn: &Connection) -> Result<(), LedgerError> {
-        for (hold, reserved) in ledger::reader::open_holds(conn)? {
+        for (hold, reserved) in reader::open_holds(conn)? {
             if !self.open.remove(&hold) {
                 self.violation(
                     "hold_has_event",
@@ -295,7 +265,7 @@ impl Audit {
                 format!("hold {hold} is open by its events, and has no row"),
             );
         }
-        for (name, reserved_micro, held_pico) in ledger::reader::reserved(conn)? {
+        for (name, reserved_micro, held_pico) in reader::reserved(conn)? {
             if reserved_micro != ceil_micro(i128::from(held_pico)) {
                 self.violation(
                     "reserved_is_held_rounded_up",

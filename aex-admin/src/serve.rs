@@ -53,7 +53,7 @@ pub fn serve(places: &Places) -> Result<(), ServeError> {
     let shared = Arc::new(Shared::default());
     let writer = Writer::new(
         ledger,
-        boot_id.trim().to_owned(),
+        boot_id.trim(),
         key.clone(),
         Arc::clone(&config),
         Arc::clone(&shared),

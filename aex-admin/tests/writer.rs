@@ -1,5 +1,7 @@
 //! The writer thread over a real SQLite file: what is answered, what is written, what survives.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -51,14 +53,8 @@ impl Kernel {
         let ledger = Ledger::open(&home.join("aex.db"), config.lock_wait_ms).unwrap();
         let shared = Arc::new(Shared::default());
         let key = TicketKey::new(1, [9; 32]);
-        let writer = Writer::new(
-            ledger,
-            "boot".into(),
-            key,
-            Arc::new(config),
-            Arc::clone(&shared),
-        )
-        .unwrap();
+        let writer =
+            Writer::new(ledger, "boot", key, Arc::new(config), Arc::clone(&shared)).unwrap();
         let (queue, commands) = channel();
         let thread = Some(std::thread::spawn(move || writer.run(&commands)));
         Self {

@@ -70,14 +70,14 @@ impl Ledger {
         Ok(id)
     }
 
-    /// Ended requests since `since_ms`, newest first: (at_ms, agent id, detail). Stops at the first
-    /// older event, so it costs what the last minute holds, not what history holds.
+    /// Ended requests since `since_ms`, newest first. Stops at the first older event, so it costs what
+    /// the last minute holds, not what history holds.
     ///
     /// # Errors
     /// SQLite's own.
-    pub fn ended_since(&self, since_ms: i64, mut each: impl FnMut(i64, i64, &str)) -> Result<()> {
+    pub fn ended_since(&self, since_ms: i64, mut each: impl FnMut(&Ended<'_>)) -> Result<()> {
         let mut statement = self.conn.prepare(
-            "SELECT e.at_ms, e.action, e.detail, a.id FROM events e \
+            "SELECT e.at_ms, e.action, e.detail, a.id, e.hold, e.cost_pico FROM events e \
              LEFT JOIN agents a ON a.name = e.agent ORDER BY e.id DESC",
         )?;
         let mut rows = statement.query([])?;
@@ -86,16 +86,37 @@ impl Ledger {
             if at_ms < since_ms {
                 break;
             }
-            let action = row.get_ref(1)?.as_str().unwrap_or("");
-            if !matches!(action, "usage.commit" | "hold.release") {
+            let text = |at| {
+                row.get_ref(at)
+                    .map(|value| value.as_str().unwrap_or_default())
+            };
+            if !matches!(text(1)?, "usage.commit" | "hold.release") {
                 continue;
             }
-            if let (Some(agent), Ok(detail)) = (row.get(3)?, row.get_ref(2)?.as_str()) {
-                each(at_ms, agent, detail);
-            }
+            let Some(agent) = row.get(3)? else { continue };
+            let cost_pico = row.get(5)?;
+            each(&Ended {
+                at_ms,
+                agent,
+                detail: text(2)?,
+                hold: text(4)?,
+                cost_pico,
+            });
         }
         Ok(())
     }
+}
+
+/// How a request ended, as its event tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended<'a> {
+    pub at_ms: i64,
+    /// Agent id.
+    pub agent: i64,
+    pub detail: &'a str,
+    /// Reservation id, hexadecimal.
+    pub hold: &'a str,
+    pub cost_pico: i64,
 }
 
 pub(super) fn head(conn: &Connection) -> Result<Head> {

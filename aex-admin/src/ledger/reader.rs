@@ -1,10 +1,12 @@
 //! What people look at: rows read beside the writer, on a connection that cannot write.
 
+use std::path::Path;
+
 use aex_admin_proto::operator::{EventView, TokenView};
 use rusqlite::Connection;
 
 use super::agents::{self, AgentRow};
-use super::{LedgerError, Result};
+use super::{Event, LedgerError, Result, open_read_only};
 
 /// Every agent, closed ones too, by name.
 ///
@@ -86,13 +88,13 @@ pub fn tail(conn: &Connection, after: Option<i64>, limit: u32) -> Result<Vec<Eve
     Ok(events)
 }
 
-/// Rows of holds that have not ended: id in hexadecimal, picodollars.
+/// Rows of open holds: reservation id in hexadecimal, picodollars.
 ///
 /// # Errors
 /// SQLite's own.
 pub fn open_holds(conn: &Connection) -> Result<Vec<(String, i64)>> {
     let mut statement =
-        conn.prepare("SELECT lower(hex(id)), hold_pico FROM holds WHERE booked IS NULL")?;
+        conn.prepare("SELECT COALESCE(e.hold, ''), COALESCE(e.held_pico, 0) FROM holds h LEFT JOIN events e ON e.id = h.event")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
@@ -105,4 +107,45 @@ pub fn reserved(conn: &Connection) -> Result<Vec<(String, i64, i64)>> {
     let mut statement = conn.prepare("SELECT name, reserved_micro, held_pico FROM agents")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// A connection that sees the ledger as it is now, whatever is written meanwhile.
+///
+/// # Errors
+/// There is no ledger, or it cannot be read.
+pub fn snapshot(path: &Path) -> Result<Connection> {
+    let conn = open_read_only(path)?;
+    conn.execute_batch("BEGIN")?;
+    Ok(conn)
+}
+
+/// Every event in order: its id, its fields, its hash as stored. A text that is none reads as empty.
+///
+/// # Errors
+/// SQLite's own.
+pub fn each_event(conn: &Connection, mut each: impl FnMut(i64, &Event<'_>, &[u8])) -> Result<()> {
+    let mut statement = conn.prepare(
+        "SELECT id, at_ms, agent, action, cost_micro, cost_pico, held_pico, hold, detail, hash \
+         FROM events ORDER BY id",
+    )?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let text = |at| {
+            row.get_ref(at)
+                .map(|value| value.as_str_or_null().unwrap_or(None))
+        };
+        let event = Event {
+            at_ms: row.get(1)?,
+            agent: text(2)?,
+            action: text(3)?.unwrap_or(""),
+            cost_micro: row.get(4)?,
+            cost_pico: row.get(5)?,
+            held_pico: row.get(6)?,
+            hold: text(7)?,
+            detail: text(8)?.unwrap_or(""),
+        };
+        let hash = row.get_ref(9)?.as_blob().unwrap_or_default();
+        each(row.get(0)?, &event, hash);
+    }
+    Ok(())
 }

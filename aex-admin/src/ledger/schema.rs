@@ -7,7 +7,8 @@ use super::{LedgerError, Result};
 /// `PRAGMA user_version` of the newest schema that this program knows.
 pub(super) const VERSION: i64 = 1;
 
-/// The `agents.allowed_*` columns are comma-separated names, empty for none; NULL is no limit.
+/// `holds` are the open ones: small rows under the id of their `hold.open` event, which has the rest,
+/// so that a batch touches few pages. The `agents.allowed_*` columns are comma-separated names, empty for none; NULL is no limit.
 /// `recorded` is what the last event says of budget, limits and state: a row that differs was
 /// changed from outside.
 const VERSION_1: &str = "
@@ -56,18 +57,13 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_by_agent ON tokens (agent_id);
 
 CREATE TABLE holds (
-  id BLOB PRIMARY KEY,
+  event INTEGER PRIMARY KEY REFERENCES events (id),
   agent_id INTEGER NOT NULL REFERENCES agents (id),
   request INTEGER NOT NULL,
-  hold_pico INTEGER NOT NULL,
-  terms TEXT NOT NULL,
-  opened_at_ms INTEGER NOT NULL,
   expires_boot_ms INTEGER NOT NULL,
   deadline_boot_ms INTEGER NOT NULL,
-  boot_id TEXT NOT NULL,
-  receipt TEXT,
-  booked TEXT
-) STRICT, WITHOUT ROWID;
+  receipt TEXT
+) STRICT;
 
 CREATE TABLE events (
   id INTEGER PRIMARY KEY,

@@ -14,7 +14,7 @@ use crate::core::hold::Terms;
 use crate::core::live::Live;
 use crate::core::reserve::Now;
 use crate::core::window::WINDOW_MS;
-use crate::ledger::{Booked, HoldRow, Ledger, Result};
+use crate::ledger::{Ended, HoldRow, Ledger, Result};
 
 /// Answers kept for a settle that is asked again.
 const RECENT: usize = 8192;
@@ -33,6 +33,8 @@ pub(crate) struct Memory {
 }
 
 pub(crate) struct OpenHold {
+    /// Id of its `hold.open` event, and of its row.
+    pub event: i64,
     pub agent: i64,
     pub terms: Terms,
     pub request: i64,
@@ -67,89 +69,99 @@ pub(crate) struct Claim {
     pub since_boot_ms: u64,
 }
 
+/// How an ended hold was booked, for its receipt to be compared with.
 pub(crate) struct BookedHold {
     pub agent: i64,
     pub hold_pico: i64,
-    pub booked: Booked,
+    pub cost_pico: i64,
+    /// As the worker claimed them.
+    pub status: Option<u16>,
+    pub complete: bool,
     pub since_boot_ms: u64,
     pub asked_boot_ms: u64,
 }
 
 impl Memory {
-    /// Rebuilds everything from the ledger. Holds of an earlier boot have no times that count.
-    pub(crate) fn rebuild(&mut self, ledger: &Ledger, boot_id: &str, now: Now) -> Result<()> {
+    /// Rebuilds everything from the ledger.
+    pub(crate) fn rebuild(&mut self, ledger: &Ledger, now: Now) -> Result<()> {
         self.agents.clear();
         self.models.clear();
         self.open.clear();
         self.booked.clear();
         for row in ledger.holds()? {
-            self.take_up(row, boot_id, now);
+            self.take_up(row, now);
         }
         let window_ms = i64::try_from(WINDOW_MS).unwrap_or(i64::MAX);
         let since_ms = now.wall_ms.saturating_sub(window_ms);
-        ledger.ended_since(since_ms, |at_ms, agent, detail| {
+        ledger.ended_since(since_ms, |ended| {
             // The wall clock may have been set back: what is later than now counts as now.
-            let age_ms = u64::try_from(now.wall_ms.saturating_sub(at_ms)).unwrap_or(0);
-            self.remember(agent, detail, now.boot_ms.saturating_sub(age_ms));
+            let age_ms = u64::try_from(now.wall_ms.saturating_sub(ended.at_ms)).unwrap_or(0);
+            self.remember(ended, now.boot_ms.saturating_sub(age_ms));
         })
     }
 
-    fn take_up(&mut self, row: HoldRow, boot_id: &str, now: Now) {
-        let this_boot = row.boot_id == boot_id;
-        if let Some(booked) = row.booked {
-            let hold = BookedHold {
-                agent: row.agent,
-                hold_pico: row.terms.hold_pico,
-                booked,
+    fn take_up(&mut self, found: HoldRow, now: Now) {
+        let hold = OpenHold {
+            event: found.row.event,
+            agent: found.row.agent,
+            request: found.row.request,
+            expires_boot_ms: found.row.expires_boot_ms,
+            deadline_boot_ms: found.row.deadline_boot_ms,
+            dispatched: false,
+            owner: Owner::Nobody {
                 since_boot_ms: now.boot_ms,
-                asked_boot_ms: 0,
-            };
-            self.booked.insert(row.id, hold);
-            return;
-        }
-        self.open_hold(
-            row.id,
-            OpenHold {
-                agent: row.agent,
-                request: row.request,
-                expires_boot_ms: if this_boot { row.expires_boot_ms } else { 0 },
-                deadline_boot_ms: if this_boot { row.deadline_boot_ms } else { 0 },
-                dispatched: false,
-                owner: Owner::Nobody {
-                    since_boot_ms: now.boot_ms,
-                },
-                severed: false,
-                receipt: row.receipt,
-                receipt_boot_ms: now.boot_ms,
-                claim: None,
-                asked_boot_ms: 0,
-                terms: row.terms,
             },
-        );
+            severed: false,
+            receipt: found.receipt,
+            receipt_boot_ms: now.boot_ms,
+            claim: None,
+            asked_boot_ms: 0,
+            terms: found.terms,
+        };
+        self.open_hold(found.id, hold);
     }
 
-    /// Counts an ended request of the last minute again, from its event.
-    fn remember(&mut self, agent: i64, detail: &str, at_boot_ms: u64) {
+    /// Counts an ended request of the last minute again, and keeps it for a receipt that may come.
+    fn remember(&mut self, ended: &Ended<'_>, at_boot_ms: u64) {
         #[derive(serde::Deserialize)]
-        struct Ended {
+        struct Detail {
             model: String,
             #[serde(default)]
             tokens: u64,
             #[serde(default)]
             sent: bool,
+            #[serde(default)]
+            hold_pico: i64,
+            status: Option<u16>,
+            #[serde(default)]
+            complete: bool,
+            #[serde(default)]
+            receipt: bool,
         }
         // Corrections have neither tokens nor a request.
-        let Ok(ended) = serde_json::from_str::<Ended>(detail) else {
+        let Ok(detail) = serde_json::from_str::<Detail>(ended.detail) else {
             return;
         };
         for live in [
-            self.agents.entry(agent).or_default(),
-            self.models.entry(ended.model.clone()).or_default(),
+            self.agents.entry(ended.agent).or_default(),
+            self.models.entry(detail.model).or_default(),
         ] {
-            live.tokens.add(at_boot_ms, ended.tokens);
-            if ended.sent {
+            live.tokens.add(at_boot_ms, detail.tokens);
+            if detail.sent {
                 live.requests.add(at_boot_ms, 1);
             }
+        }
+        if let (false, Ok(id)) = (detail.receipt, ended.hold.parse()) {
+            let hold = BookedHold {
+                agent: ended.agent,
+                hold_pico: detail.hold_pico,
+                cost_pico: ended.cost_pico,
+                status: detail.status,
+                complete: detail.complete,
+                since_boot_ms: at_boot_ms,
+                asked_boot_ms: 0,
+            };
+            self.booked.insert(id, hold);
         }
     }
 

@@ -11,8 +11,9 @@ use super::waiting::Waiter;
 use super::{Reply, SessionId, Writer, grants, now};
 use crate::core::hold::Terms;
 use crate::core::live::Live;
+use crate::core::money::Balance;
 use crate::core::reserve::{self, Around, Now, Stop};
-use crate::ledger::{AgentRow, Event, HoldRow, LedgerError};
+use crate::ledger::{AgentRow, Event, LedgerError, NewHold};
 
 /// What a decision came to.
 enum Decided {
@@ -236,22 +237,18 @@ impl Writer {
             .providers
             .get(&terms.provider)
             .map_or(0, |provider| provider.request_timeout_ms);
-        let row = HoldRow {
-            id: params.id,
+        let mut row = NewHold {
+            event: 0,
             agent: agent.id,
             request: grants::digest(params).cast_signed(),
-            opened_at_ms: now.wall_ms,
             expires_boot_ms: now.boot_ms.saturating_add(grants::TICKET_MS),
             deadline_boot_ms: now.boot_ms.saturating_add(timeout_ms),
-            boot_id: self.boot_id.clone(),
-            receipt: None,
-            booked: None,
-            terms,
         };
-        self.write_hold(&row, agent, &balance, now)?;
+        self.write_hold(&mut row, params.id, &terms, agent, &balance, now)?;
         let hold = OpenHold {
+            event: row.event,
             agent: row.agent,
-            terms: row.terms,
+            terms,
             request: row.request,
             expires_boot_ms: row.expires_boot_ms,
             deadline_boot_ms: row.deadline_boot_ms,
@@ -272,24 +269,25 @@ impl Writer {
 
     fn write_hold(
         &mut self,
-        row: &HoldRow,
+        row: &mut NewHold,
+        id: HoldId,
+        terms: &Terms,
         agent: &AgentRow,
-        balance: &crate::core::money::Balance,
+        balance: &Balance,
         now: Now,
     ) -> Result<(), LedgerError> {
-        let hold = row.id.to_string();
-        let detail = serde_json::to_string(&row.terms)
-            .map_err(|error| LedgerError::Value(error.to_string()))?;
+        let hold = id.to_string();
+        let detail =
+            serde_json::to_string(terms).map_err(|error| LedgerError::Value(error.to_string()))?;
         self.ledger.within(|ledger| {
             ledger.set_balance(agent.id, balance)?;
-            ledger.insert_hold(row)?;
-            ledger.append(&Event {
+            row.event = ledger.append(&Event {
                 agent: Some(&agent.name),
-                held_pico: row.terms.hold_pico,
+                held_pico: terms.hold_pico,
                 hold: Some(&hold),
                 ..Event::note(now.wall_ms, None, "hold.open", &detail)
             })?;
-            Ok(())
+            ledger.insert_hold(row)
         })
     }
 

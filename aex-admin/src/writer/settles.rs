@@ -13,7 +13,7 @@ use super::shared::basis_name;
 use super::{Reply, Writer, grants, now};
 use crate::core::charge::{self, Verdict};
 use crate::core::reserve::Now;
-use crate::ledger::{Booked, Event, LedgerError};
+use crate::ledger::{Event, LedgerError};
 
 /// What the ledger keeps of an ended hold.
 #[derive(Serialize)]
@@ -35,6 +35,11 @@ struct Detail<'a> {
     failure: Option<Failure>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    complete: bool,
+    /// The egress's receipt was here already, and agreed or decided.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    receipt: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     overrun: bool,
 }
@@ -163,7 +168,7 @@ impl Writer {
         if let Some(booked) = booked {
             return self.compare(&id, booked, &receipt.ending, now);
         }
-        let open = {
+        let kept = {
             let mut memory = self.shared.memory();
             if let Ending::Ended(exchange) = &receipt.ending
                 && exchange.sent
@@ -176,14 +181,15 @@ impl Writer {
                     hold.receipt = Some(receipt.ending.clone());
                     hold.receipt_boot_ms = now.boot_ms;
                     // A voided ticket can never be used: its hold ends, whoever held it.
-                    hold.claim.is_some() || receipt.ending == Ending::Voided
+                    let ends = hold.claim.is_some() || receipt.ending == Ending::Voided;
+                    (!ends).then_some(hold.event)
                 }
             }
         };
-        if open {
-            return self.end_by_receipt(&id, answers);
+        match kept {
+            Some(event) => self.ledger.set_receipt(event, &receipt.ending),
+            None => self.end_by_receipt(&id, answers),
         }
-        self.ledger.set_receipt(&id, &receipt.ending)
     }
 
     /// Ends an open hold whose receipt is here: by the worker's claim, or without one.
@@ -227,12 +233,11 @@ impl Writer {
         ending: &Ending,
         now: Now,
     ) -> Result<(), LedgerError> {
-        let booked = &hold.booked;
         let lied = matches!(ending, Ending::Ended(exchange)
-            if charge::contradicts_booked(exchange, booked.status, booked.complete));
-        let missing_pico = hold.hold_pico.saturating_sub(booked.cost_pico);
+            if charge::contradicts_booked(exchange, hold.status, hold.complete));
+        let missing_pico = hold.hold_pico.saturating_sub(hold.cost_pico);
         if !lied || missing_pico <= 0 {
-            return self.ledger.delete_hold(id);
+            return Ok(());
         }
         let Some(agent) = self.ledger.agent_by_id(hold.agent)? else {
             return Ok(());
@@ -245,7 +250,6 @@ impl Writer {
         tracing::warn!(hold, agent = agent.name, "a receipt contradicts a settle");
         self.ledger.within(|ledger| {
             ledger.set_balance(agent.id, &balance)?;
-            ledger.delete_hold(id)?;
             ledger.append(&Event {
                 at_ms: now.wall_ms,
                 agent: Some(&agent.name),
@@ -283,21 +287,23 @@ impl Writer {
             .balance
             .with_commit(hold.terms.hold_pico, entry.cost_pico)
             .ok_or_else(|| LedgerError::Value("a charge beyond 64 bits".to_owned()))?;
-        let booked = hold.receipt.is_none().then(|| Booked {
+        let booked = hold.receipt.is_none().then(|| BookedHold {
+            agent: agent.id,
+            hold_pico: hold.terms.hold_pico,
             cost_pico: entry.cost_pico,
             status: seen.and_then(|seen| seen.status),
             complete: seen.is_some_and(|seen| seen.complete),
+            since_boot_ms: now.boot_ms,
+            asked_boot_ms: now.boot_ms,
         });
         let detail = serde_json::to_string(&entry.detail(hold, seen))
             .map_err(|error| LedgerError::Value(error.to_string()))?;
         let hold_text = id.to_string();
         let held_pico = hold.terms.hold_pico;
+        let event = hold.event;
         self.ledger.within(|ledger| {
             ledger.set_balance(agent.id, &balance)?;
-            match &booked {
-                Some(booked) => ledger.set_booked(id, booked)?,
-                None => ledger.delete_hold(id)?,
-            }
+            ledger.delete_hold(event)?;
             ledger.append(&Event {
                 at_ms: now.wall_ms,
                 agent: Some(&agent.name),
@@ -313,16 +319,7 @@ impl Writer {
         let severed = hold.severed;
         memory.close_hold(id, entry.tokens, entry.sent, now.boot_ms);
         if let Some(booked) = booked {
-            let since_boot_ms = now.boot_ms;
-            let (agent, hold_pico) = (agent.id, held_pico);
-            let hold = BookedHold {
-                agent,
-                hold_pico,
-                booked,
-                since_boot_ms,
-                asked_boot_ms: since_boot_ms,
-            };
-            memory.booked.insert(*id, hold);
+            memory.booked.insert(*id, booked);
         }
         drop(memory);
         self.stirred.insert(agent.id);
@@ -398,6 +395,8 @@ impl<'a> Entry<'a> {
             status: seen.and_then(|seen| seen.status),
             failure: seen.and_then(|seen| seen.failure),
             reason: self.reason,
+            complete: seen.is_some_and(|seen| seen.complete),
+            receipt: hold.receipt.is_some(),
             overrun: self.cost_pico > hold.terms.hold_pico,
         }
     }
