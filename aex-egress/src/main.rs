@@ -19,6 +19,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long a stop waits for `aex-admin` to take the last receipts. They are in the journal anyway.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 

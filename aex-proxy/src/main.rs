@@ -13,6 +13,9 @@ use nix::sys::resource::{Resource, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The worker of AEX that agents talk to: reads their requests, asks aex-admin, forwards to aex-egress.
 ///
 /// Normally started by the supervisor (`aex daemon start`) or by systemd, which hand it the listening

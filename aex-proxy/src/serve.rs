@@ -59,6 +59,8 @@ impl Shared {
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let alive = self.alive.clone();
+        // Pinned here, once: the runtime moves a task several times, and this one is large.
+        let task = Box::pin(task);
         tokio::spawn(async move {
             task.await;
             drop(alive);
