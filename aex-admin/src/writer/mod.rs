@@ -15,6 +15,7 @@ mod outside;
 mod requests;
 mod settles;
 mod shared;
+mod staged;
 mod sweep;
 mod waiting;
 
@@ -39,6 +40,7 @@ use crate::ledger::{Ledger, LedgerError};
 use answers::Answers;
 pub use operator::OperatorCommand;
 pub use shared::{Counters, Shared};
+use staged::Staged;
 use waiting::Waiting;
 
 /// One connection of a worker.
@@ -111,6 +113,7 @@ pub struct Writer {
     operator_keys: HashSet<String>,
     shared: Arc<Shared>,
     waiting: Waiting,
+    staged: Staged,
     /// Agents whose money or rights changed in this batch: their waiters are looked at again.
     stirred: HashSet<i64>,
     swept_boot_ms: u64,
@@ -136,6 +139,7 @@ impl Writer {
             operator_keys: HashSet::new(),
             shared,
             waiting: Waiting::default(),
+            staged: Staged::default(),
             stirred: HashSet::new(),
             swept_boot_ms: 0,
         };
@@ -199,6 +203,7 @@ impl Writer {
             return;
         }
         let mut answers = Answers::default();
+        self.staged.forget();
         if let Err(error) = self.ledger.begin() {
             tracing::warn!(%error, "no transaction");
             refuse_all(commands, &error);
@@ -252,7 +257,7 @@ impl Writer {
             });
             self.reserve(params, session, reply, others, answers)?;
         }
-        Ok(())
+        self.staged.write(&self.ledger)
     }
 
     fn operate(&mut self, command: Command, answers: &mut Answers) -> Result<(), LedgerError> {
@@ -320,6 +325,7 @@ impl Writer {
     fn undone(&mut self, answers: Answers, error: &LedgerError) {
         tracing::error!(%error, "the batch is undone");
         self.ledger.roll_back();
+        self.staged.forget();
         answers.fail(&unavailable(error));
         if let Err(error) = self.rebuild() {
             tracing::error!(%error, "the ledger cannot be read again; ending");

@@ -61,6 +61,8 @@ impl Writer {
         answers: &mut Answers,
     ) -> Result<(), LedgerError> {
         let now = now();
+        // Rows are changed directly here: what is staged goes first, and is read anew after.
+        self.staged.write(&self.ledger)?;
         let changed = match command {
             OperatorCommand::Create(params) => self.create(&params, now),
             OperatorCommand::Set(params) => self.set(&params, now),

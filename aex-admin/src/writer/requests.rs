@@ -84,8 +84,8 @@ impl Writer {
         }
         hold.owner = Owner::Session(session);
         let free_micro = self
-            .ledger
-            .agent_by_id(hold.agent)?
+            .staged
+            .agent(&self.ledger, hold.agent)?
             .map_or(0, |agent| agent.balance.free_micro());
         let grant = grants::grant(&self.config, &self.key, params.id, hold, free_micro.max(0));
         Ok(Some(ReserveReply::Granted(Box::new(grant))))
@@ -144,7 +144,8 @@ impl Writer {
         newcomer: bool,
         now: Now,
     ) -> Result<Decided, LedgerError> {
-        let found = self.ledger.agent_by_token(&params.token)?;
+        let found = self.staged.agent_of_token(&self.ledger, &params.token)?;
+        let found = found.map(|(agent, token)| (agent.clone(), token));
         let model = grants::model(&self.config, &self.operator_keys, &params.model);
         let caller = found
             .as_ref()
@@ -280,7 +281,6 @@ impl Writer {
         let detail =
             serde_json::to_string(terms).map_err(|error| LedgerError::Value(error.to_string()))?;
         self.ledger.within(|ledger| {
-            ledger.set_balance(agent.id, balance)?;
             row.event = ledger.append(&Event {
                 agent: Some(&agent.name),
                 held_pico: terms.hold_pico,
@@ -288,13 +288,14 @@ impl Writer {
                 ..Event::note(now.wall_ms, None, "hold.open", &detail)
             })?;
             ledger.insert_hold(row)
-        })
+        })?;
+        self.staged.set_balance(agent.id, *balance)
     }
 
     /// The models that a token's agent may call.
     pub(super) fn models(&mut self, token: &TokenDigest) -> Result<ModelsReply, LedgerError> {
-        let found = self.ledger.agent_by_token(token)?;
-        let caller = found.map(|(agent, token)| grants::caller(&agent, token, &self.config));
+        let found = self.staged.agent_of_token(&self.ledger, token)?;
+        let caller = found.map(|(agent, token)| grants::caller(agent, token, &self.config));
         let caller = match reserve::authenticate(caller.as_ref(), now()) {
             Ok(caller) => caller,
             Err(refusal) => return Ok(ModelsReply::Refused(refusal)),

@@ -239,7 +239,7 @@ impl Writer {
         if !lied || missing_pico <= 0 {
             return Ok(());
         }
-        let Some(agent) = self.ledger.agent_by_id(hold.agent)? else {
+        let Some(agent) = self.staged.agent(&self.ledger, hold.agent)? else {
             return Ok(());
         };
         let (balance, cost_micro) = agent
@@ -249,7 +249,6 @@ impl Writer {
         let hold = id.to_string();
         tracing::warn!(hold, agent = agent.name, "a receipt contradicts a settle");
         self.ledger.within(|ledger| {
-            ledger.set_balance(agent.id, &balance)?;
             ledger.append(&Event {
                 at_ms: now.wall_ms,
                 agent: Some(&agent.name),
@@ -261,7 +260,9 @@ impl Writer {
                 detail: r#"{"correction":true,"reason":"the receipt contradicts the worker"}"#,
             })?;
             Ok(())
-        })
+        })?;
+        let agent = agent.id;
+        self.staged.set_balance(agent, balance)
     }
 
     /// Writes the end of a hold. From here it must succeed.
@@ -279,8 +280,8 @@ impl Writer {
             .get(id)
             .ok_or_else(|| LedgerError::Value("a hold that is not open".to_owned()))?;
         let agent = self
-            .ledger
-            .agent_by_id(hold.agent)?
+            .staged
+            .agent(&self.ledger, hold.agent)?
             .ok_or_else(|| LedgerError::Value("a hold of no agent".to_owned()))?;
         let entry = Entry::of(hold, verdict);
         let (balance, cost_micro) = agent
@@ -302,7 +303,6 @@ impl Writer {
         let held_pico = hold.terms.hold_pico;
         let event = hold.event;
         self.ledger.within(|ledger| {
-            ledger.set_balance(agent.id, &balance)?;
             ledger.delete_hold(event)?;
             ledger.append(&Event {
                 at_ms: now.wall_ms,
@@ -316,13 +316,15 @@ impl Writer {
             })?;
             Ok(())
         })?;
+        let agent = agent.id;
+        self.staged.set_balance(agent, balance)?;
         let severed = hold.severed;
         memory.close_hold(id, entry.tokens, entry.sent, now.boot_ms);
         if let Some(booked) = booked {
             memory.booked.insert(*id, booked);
         }
         drop(memory);
-        self.stirred.insert(agent.id);
+        self.stirred.insert(agent);
         self.shared.count(|counters| {
             *counters.settled.entry(basis_name(entry.basis)).or_insert(0) += 1;
             counters.overruns += u64::from(entry.cost_pico > held_pico);
