@@ -13,8 +13,8 @@ use aex_admin_proto::{HoldId, clock};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::Full;
+use hyper::body::Frame;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep};
@@ -22,11 +22,15 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::admin::{Admin, Held};
 use crate::answer::{self, Fault};
 use crate::body::Outgoing;
-use crate::egress::{Egress, Lease, SendError};
-use crate::exchange::{self, Asked, Ending, Exchange, Head, Patience, Step, Verdict, Way};
+use crate::egress::{Egress, SendError, Upstream};
+use crate::exchange::{
+    self, Asked, Collected, Ending, Exchange, Head, Patience, Step, Verdict, Way,
+};
 use crate::headers;
 use crate::request::ChatRequest;
 
+/// What is readable at once is put together up to about this.
+const MAX_WRITE_BYTES: usize = 16 * 1024;
 /// The egress ends an exchange at its deadline; this is how much later the worker stops waiting.
 const DEADLINE_GRACE_MS: u64 = 2_000;
 /// Error objects larger than this are passed on without looking into them.
@@ -179,6 +183,15 @@ enum Client {
     Gone,
 }
 
+/// What comes next while a body is read.
+enum Next {
+    Frame(Option<Result<Frame<Bytes>, hyper::Error>>),
+    /// No frame is there now.
+    NothingYet,
+    ClientLeft,
+    OutOfTime,
+}
+
 impl Client {
     /// Ends when the client leaves; never for one that has left.
     async fn left(&mut self) {
@@ -196,7 +209,7 @@ impl Reader {
         let answered = self.await_head(egress, request, &mut client).await;
         self.room = None;
         match answered {
-            Some((head, body, lease)) => self.read(head, body, lease, client).await,
+            Some((head, body)) => self.read(head, body, client).await,
             None => self.settle_and_answer(None, client).await,
         }
     }
@@ -207,18 +220,14 @@ impl Reader {
         egress: &Egress,
         request: Request<Full<Bytes>>,
         client: &mut Client,
-    ) -> Option<(response::Parts, Incoming, Lease)> {
+    ) -> Option<(response::Parts, Upstream)> {
         let sending = egress.send(request);
         tokio::pin!(sending);
         loop {
             tokio::select! {
                 biased;
                 sent = &mut sending => match sent {
-                    Ok(upstream) => {
-                        let (response, lease) = upstream.into_parts();
-                        let (head, body) = response.into_parts();
-                        return Some((head, body, lease));
-                    }
+                    Ok(answer) => return Some(answer),
                     Err(error) => {
                         tracing::warn!(id = %self.id, %error, "no answer from the egress");
                         let (failure, fault) = no_answer(&error);
@@ -266,16 +275,16 @@ impl Reader {
         self.exchange.ended(Ending::GivenUp(failure));
     }
 
-    async fn read(mut self, head: response::Parts, body: Incoming, lease: Lease, client: Client) {
+    async fn read(mut self, head: response::Parts, body: Upstream, client: Client) {
         match self.exchange.head(seen(&head)) {
             Way::Collect => {
                 let mut client = client;
-                self.read_body(body, lease, &mut client).await;
+                self.read_body(body, &mut client).await;
                 self.settle_and_answer(Some(head), client).await;
             }
             Way::Relay => {
                 let client = self.begin_stream(head, client);
-                self.relay(body, lease, client).await;
+                self.relay(body, client).await;
             }
         }
     }
@@ -293,43 +302,63 @@ impl Reader {
         Client::Streaming(sender)
     }
 
-    /// Reads the body to its end, or as far as somebody wants it.
-    async fn read_body(&mut self, mut body: Incoming, lease: Lease, client: &mut Client) {
+    /// Reads the body to its end, or as far as somebody wants it. What is readable at once goes to the
+    /// client at once, as one write; nothing is kept back to wait for more.
+    async fn read_body(&mut self, mut body: Upstream, client: &mut Client) {
+        let mut unsent = Collected::default();
         let ending = loop {
-            tokio::select! {
-                biased;
-                frame = body.frame() => match frame {
-                    None => {
-                        lease.give_back();
-                        break Ending::Whole;
+            match self.next(&mut body, client, !unsent.is_empty()).await {
+                Next::Frame(None) => {
+                    body.give_back();
+                    break Ending::Whole;
+                }
+                Next::Frame(Some(Err(error))) => {
+                    tracing::debug!(id = %self.id, %error, "answer cut");
+                    break Ending::Cut;
+                }
+                Next::Frame(Some(Ok(frame))) => {
+                    let Ok(chunk) = frame.into_data() else {
+                        continue;
+                    };
+                    match self.exchange.chunk(chunk) {
+                        Step::Read => continue,
+                        Step::Stop => break Ending::Cut,
+                        Step::Send(bytes) => unsent.push(bytes),
                     }
-                    Some(Err(error)) => {
-                        tracing::debug!(id = %self.id, %error, "answer cut");
-                        break Ending::Cut;
+                    if unsent.len() < MAX_WRITE_BYTES {
+                        continue;
                     }
-                    Some(Ok(frame)) => {
-                        let Ok(chunk) = frame.into_data() else { continue };
-                        match self.exchange.chunk(chunk) {
-                            Step::Read => {}
-                            Step::Stop => break Ending::Cut,
-                            Step::Send(bytes) => {
-                                if !self.send(bytes, client).await {
-                                    return;
-                                }
-                            }
-                        }
-                    }
-                },
-                () = client.left() => {
+                }
+                Next::NothingYet => {}
+                // Nothing is unsent in these two: it was sent before anything was waited for.
+                Next::ClientLeft => {
                     if !self.lose(client) {
                         return;
                     }
+                    continue;
                 }
-                () = &mut self.limit => return self.out_of_time(),
+                Next::OutOfTime => return self.out_of_time(),
+            }
+            if !self.send(unsent.take(), client).await {
+                return;
             }
         };
         if let Some(last) = self.exchange.ended(ending) {
-            self.send(last, client).await;
+            unsent.push(last);
+        }
+        if !unsent.is_empty() {
+            self.send(unsent.take(), client).await;
+        }
+    }
+
+    /// What happens next. With bytes unsent nothing is waited for.
+    async fn next(&mut self, body: &mut Upstream, client: &mut Client, unsent: bool) -> Next {
+        tokio::select! {
+            biased;
+            frame = body.frame() => Next::Frame(frame),
+            () = std::future::ready(()), if unsent => Next::NothingYet,
+            () = client.left() => Next::ClientLeft,
+            () = &mut self.limit => Next::OutOfTime,
         }
     }
 
@@ -355,8 +384,8 @@ impl Reader {
         self.admin.settle(Arc::clone(&self.held), observed).await
     }
 
-    async fn relay(mut self, body: Incoming, lease: Lease, mut client: Client) {
-        self.read_body(body, lease, &mut client).await;
+    async fn relay(mut self, body: Upstream, mut client: Client) {
+        self.read_body(body, &mut client).await;
         let reply = self.settle().await;
         let severed = reply.is_some_and(|reply| reply.severed);
         if let (Client::Streaming(chunks), Some(fault)) =

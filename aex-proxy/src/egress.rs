@@ -1,19 +1,25 @@
 //! The way to `aex-egress`: kept-alive HTTP/1.1 connections over its Unix socket.
 //!
+//! A connection has no task of its own: whoever waits for its answer drives it. So an answer costs no
+//! hand-over between tasks, and what is already readable of it is there at once.
+//!
 //! A request is sent once. It may be sent on another connection only when hyper gives it back
 //! unsent; whatever may have left is never repeated.
 
+use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aex_admin_proto::clock;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, response};
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::sleep;
@@ -37,8 +43,38 @@ pub enum SendError {
     Lost(hyper::Error),
 }
 
-struct Idle {
+/// One connection. Nothing moves on it but while it is driven.
+struct Wire {
     sender: SendRequest<Full<Bytes>>,
+    /// Nothing when it has ended. What still waits for it then learns so, for its other half is gone.
+    connection: Option<Box<Connection<TokioIo<UnixStream>, Full<Bytes>>>>,
+}
+
+impl Wire {
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        let Some(connection) = &mut self.connection else {
+            return;
+        };
+        if let Poll::Ready(ended) = Pin::new(connection).poll(cx) {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection to the egress ended");
+            }
+            self.connection = None;
+        }
+    }
+
+    /// Whether it takes another request; it does not when the egress has closed it meanwhile.
+    async fn ready(&mut self) -> bool {
+        let ready = poll_fn(|cx| {
+            self.drive(cx);
+            self.sender.poll_ready(cx)
+        });
+        ready.await.is_ok()
+    }
+}
+
+struct Idle {
+    wire: Wire,
     since_boot_ms: u64,
 }
 
@@ -54,36 +90,36 @@ pub struct Egress {
     inner: Arc<Inner>,
 }
 
-/// An answer under way. Dropped before its end, it takes the connection with it, which tells the
-/// egress to stop.
+/// An answer's body under way. Dropped before its end, it takes the connection with it, which tells
+/// the egress to stop.
 pub struct Upstream {
-    pub response: Response<Incoming>,
-    lease: Lease,
-}
-
-/// A connection in use.
-pub struct Lease {
     egress: Egress,
-    sender: SendRequest<Full<Bytes>>,
+    wire: Wire,
+    body: Incoming,
 }
 
 impl Upstream {
-    #[must_use]
-    pub fn into_parts(self) -> (Response<Incoming>, Lease) {
-        (self.response, self.lease)
+    /// The next piece of the body; nothing at its end.
+    pub async fn frame(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        poll_fn(|cx| {
+            if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+                return Poll::Ready(frame);
+            }
+            self.wire.drive(cx);
+            Pin::new(&mut self.body).poll_frame(cx)
+        })
+        .await
     }
-}
 
-impl Lease {
-    /// Gives the connection back, after the answer's body was read to its end.
+    /// Gives the connection back, after the body was read to its end.
     pub fn give_back(self) {
-        if self.sender.is_closed() {
+        if self.wire.connection.is_none() {
             return;
         }
         let mut idle = self.egress.idle();
         if idle.len() < MAX_IDLE {
             idle.push(Idle {
-                sender: self.sender,
+                wire: self.wire,
                 since_boot_ms: clock::boot_ms(),
             });
         }
@@ -112,20 +148,26 @@ impl Egress {
     ///
     /// # Errors
     /// See [`SendError`].
-    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Upstream, SendError> {
+    pub async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(response::Parts, Upstream), SendError> {
         let mut request = request;
         loop {
-            let (mut sender, pooled) = match self.pooled().await {
-                Some(sender) => (sender, true),
+            let (mut wire, pooled) = match self.pooled().await {
+                Some(wire) => (wire, true),
                 None => (self.connect().await.map_err(SendError::Unreachable)?, false),
             };
-            match sender.try_send_request(request).await {
+            let mut sending = pin!(wire.sender.try_send_request(request));
+            let sent = poll_fn(|cx| {
+                wire.drive(cx);
+                sending.as_mut().poll(cx)
+            });
+            match sent.await {
                 Ok(response) => {
-                    let lease = Lease {
-                        egress: self.clone(),
-                        sender,
-                    };
-                    return Ok(Upstream { response, lease });
+                    let (head, body) = response.into_parts();
+                    let egress = self.clone();
+                    return Ok((head, Upstream { egress, wire, body }));
                 }
                 Err(mut error) => match error.take_message() {
                     // A connection that the egress had closed while it was idle.
@@ -140,7 +182,7 @@ impl Egress {
         }
     }
 
-    async fn pooled(&self) -> Option<SendRequest<Full<Bytes>>> {
+    async fn pooled(&self) -> Option<Wire> {
         loop {
             let mut newest = self.idle().pop()?;
             if clock::boot_ms().saturating_sub(newest.since_boot_ms) > MAX_IDLE_MS {
@@ -148,13 +190,13 @@ impl Egress {
                 self.idle().clear();
                 return None;
             }
-            if !newest.sender.is_closed() && newest.sender.ready().await.is_ok() {
-                return Some(newest.sender);
+            if newest.wire.ready().await {
+                return Some(newest.wire);
             }
         }
     }
 
-    async fn connect(&self) -> io::Result<SendRequest<Full<Bytes>>> {
+    async fn connect(&self) -> io::Result<Wire> {
         let mut pauses = CONNECT_PAUSES_MS.into_iter();
         let stream = loop {
             match UnixStream::connect(&self.inner.socket).await {
@@ -171,11 +213,9 @@ impl Egress {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(io::Error::other)?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to the egress ended");
-            }
-        });
-        Ok(sender)
+        Ok(Wire {
+            sender,
+            connection: Some(Box::new(connection)),
+        })
     }
 }

@@ -103,33 +103,50 @@ pub struct Exchange {
     broken: Option<Fault>,
 }
 
-/// A body as it gathers; one chunk alone is not copied.
+/// Bytes as they gather; one chunk alone is not copied.
 #[derive(Debug, Default)]
-struct Collected {
-    first: Option<Bytes>,
+pub struct Collected {
+    first: Bytes,
     all: BytesMut,
 }
 
 impl Collected {
-    fn push(&mut self, chunk: Bytes) {
-        if self.first.is_none() && self.all.is_empty() {
-            self.first = Some(chunk);
+    pub fn push(&mut self, chunk: Bytes) {
+        if self.is_empty() {
+            self.first = chunk;
             return;
         }
-        if let Some(first) = self.first.take() {
-            self.all.extend_from_slice(&first);
-        }
+        let first = std::mem::take(&mut self.first);
+        self.all.reserve(first.len() + chunk.len());
+        self.all.extend_from_slice(&first);
         self.all.extend_from_slice(&chunk);
     }
 
-    fn bytes(&self) -> &[u8] {
-        self.first.as_deref().unwrap_or(&self.all)
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes().len()
     }
 
-    fn take(&mut self) -> Bytes {
-        self.first
-            .take()
-            .unwrap_or_else(|| self.all.split().freeze())
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.all.is_empty() {
+            &self.first
+        } else {
+            &self.all
+        }
+    }
+
+    /// All that has gathered; nothing is left.
+    pub fn take(&mut self) -> Bytes {
+        if self.all.is_empty() {
+            std::mem::take(&mut self.first)
+        } else {
+            self.all.split().freeze()
+        }
     }
 }
 
