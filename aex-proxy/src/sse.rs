@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use bytes::{Bytes, BytesMut};
+use memchr::{memchr2, memchr2_iter};
 
 /// The largest event that is held until it is whole.
 pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
@@ -49,7 +50,7 @@ impl Splitter {
         let mut at = 0;
         while at < chunk.len() {
             let rest = &chunk[at..];
-            let Some(found) = rest.iter().position(|&b| b == b'\n' || b == b'\r') else {
+            let Some(found) = memchr2(b'\n', b'\r', rest) else {
                 self.at_line_start = false;
                 self.after_cr = false;
                 break;
@@ -120,7 +121,10 @@ impl Splitter {
 #[must_use]
 pub fn data(event: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut data: Option<Cow<'_, [u8]>> = None;
-    for line in event.split(|&b| b == b'\n' || b == b'\r') {
+    let mut start = 0;
+    for end in memchr2_iter(b'\n', b'\r', event).chain([event.len()]) {
+        let line = &event[start..end];
+        start = end + 1;
         let value = match line.strip_prefix(b"data:") {
             Some(value) => value.strip_prefix(b" ").unwrap_or(value),
             None if line == b"data" => b"",

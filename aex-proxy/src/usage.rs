@@ -37,10 +37,7 @@ impl Tally {
     pub fn document(&mut self, json: &[u8]) -> Kind {
         // serde would read a list as a struct's fields in order.
         let object = json.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
-        let Some(document) = object
-            .then(|| serde_json::from_slice::<Document>(json).ok())
-            .flatten()
-        else {
+        let Some(document) = object.then(|| parsed(json)).flatten() else {
             self.unreadable = true;
             return Kind::Other;
         };
@@ -91,6 +88,15 @@ impl Tally {
         }
         self.top_level.or(self.groq).unwrap_or_default()
     }
+}
+
+/// Checked as UTF-8 in one go where it is, and else string by string, as far as they are read.
+fn parsed(json: &[u8]) -> Option<Document> {
+    let document = match std::str::from_utf8(json) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(json),
+    };
+    document.ok()
 }
 
 /// The usage as AEX counts it; nothing for an object that names no tokens.

@@ -211,7 +211,12 @@ impl Walk {
         match place.counted() {
             Counted::Nothing => {}
             Counted::Prompt => {
-                let ascii = text.bytes().filter(u8::is_ascii).count();
+                // Most text is, and that is seen many bytes at a time.
+                let ascii = if text.is_ascii() {
+                    text.len()
+                } else {
+                    text.bytes().filter(u8::is_ascii).count()
+                };
                 self.ascii_bytes += ascii as u64;
                 self.other_bytes += (text.len() - ascii) as u64;
             }
