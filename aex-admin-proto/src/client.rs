@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::frame::{self, Decoder, FrameError};
 use crate::rpc::{Outgoing, Reply, RpcError};
@@ -130,19 +130,32 @@ impl Client {
         P: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        let mut sent = false;
-        let exchange = async {
-            self.connected().await;
-            let answer = self.send(method, params)?;
-            sent = true;
-            answer.await.unwrap_or(Err(CallError::Lost))
-        };
-        let answer = match timeout(limit, exchange).await {
-            Ok(answer) => answer?,
-            Err(_) if sent => return Err(CallError::Timeout),
-            Err(_) => return Err(CallError::NotConnected(self.inner.path.clone())),
-        };
-        serde_json::from_str(answer.get()).map_err(CallError::Answer)
+        self.call_by(method, params, Instant::now() + limit).await
+    }
+
+    /// As [`Client::call`], within a point in time.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn call_by<P, R>(
+        &self,
+        method: &str,
+        params: &P,
+        end: Instant,
+    ) -> Result<R, CallError>
+    where
+        P: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        if !self.is_connected() && timeout_at(end, self.connected()).await.is_err() {
+            return Err(CallError::NotConnected(self.inner.path.clone()));
+        }
+        let answer = self.send(method, params)?;
+        match timeout_at(end, answer).await {
+            Ok(answer) => serde_json::from_str(answer.unwrap_or(Err(CallError::Lost))?.get())
+                .map_err(CallError::Answer),
+            Err(_) => Err(CallError::Timeout),
+        }
     }
 
     /// As [`Client::call`], but sent again when the connection breaks before the answer. For methods
@@ -160,17 +173,14 @@ impl Client {
         P: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        let again = async {
-            loop {
-                match self.call(method, params, limit).await {
-                    Err(CallError::Lost) => {}
-                    done => return done,
-                }
+        let end = Instant::now() + limit;
+        loop {
+            match self.call_by(method, params, end).await {
+                Err(CallError::Lost) if Instant::now() < end => {}
+                Err(CallError::Lost) => return Err(CallError::Timeout),
+                done => return done,
             }
-        };
-        timeout(limit, again)
-            .await
-            .unwrap_or(Err(CallError::Timeout))
+        }
     }
 
     /// A call that wants no answer. Lost in silence when there is no connection.
@@ -182,7 +192,7 @@ impl Client {
         method: &str,
         params: &P,
     ) -> Result<(), FrameError> {
-        if *self.inner.connection.borrow() == 0 {
+        if !self.is_connected() {
             return Ok(());
         }
         frame::encode(
@@ -193,10 +203,12 @@ impl Client {
         Ok(())
     }
 
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        *self.inner.connection.borrow() != 0
+    }
+
     async fn connected(&self) {
-        if *self.inner.connection.borrow() != 0 {
-            return;
-        }
         let mut connection = self.connections();
         // The sender lives in `inner`, which this handle holds.
         let _ = connection.wait_for(|&number| number != 0).await;

@@ -16,7 +16,7 @@ use aex_admin_proto::worker::{
     SETTINGS, SETTLE, SettingsParams, SettleParams, SettleReply, WorkerSettings,
 };
 use aex_admin_proto::{HoldId, TokenDigest, clock};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long a request waits for an admin that is away, as while it restarts.
 const AWAY: Duration = Duration::from_secs(5);
@@ -121,19 +121,16 @@ impl Admin {
     /// # Errors
     /// No answer; then the wait, if there is one, is cancelled.
     pub async fn reserve(&self, params: &ReserveParams) -> Result<ReserveReply, Unavailable> {
-        let asking = async {
-            loop {
-                self.connected().await?;
-                match self.inner.client.call(RESERVE, params, RESERVE_LIMIT).await {
-                    Err(CallError::Lost) => {}
-                    Ok(reply) => return Ok(reply),
-                    Err(error) => return Err(unavailable(&error, "reserve")),
-                }
+        let end = Instant::now() + RESERVE_LIMIT;
+        let reply = loop {
+            if let Err(away) = self.connected(end).await {
+                break Err(away);
             }
-        };
-        let reply = match timeout(RESERVE_LIMIT, asking).await {
-            Ok(reply) => reply,
-            Err(_) => Err(Unavailable::Away),
+            match self.inner.client.call_by(RESERVE, params, end).await {
+                Err(CallError::Lost) if Instant::now() < end => {}
+                Ok(reply) => break Ok(reply),
+                Err(error) => break Err(unavailable(&error, "reserve")),
+            }
         };
         if reply.is_err() {
             self.cancel(params.id);
@@ -141,12 +138,13 @@ impl Admin {
         reply
     }
 
-    async fn connected(&self) -> Result<(), Unavailable> {
-        let mut connection = self.inner.client.connections();
-        if *connection.borrow() != 0 {
+    async fn connected(&self, end: Instant) -> Result<(), Unavailable> {
+        if self.inner.client.is_connected() {
             return Ok(());
         }
-        match timeout(AWAY, connection.wait_for(|&number| number != 0)).await {
+        let mut connection = self.inner.client.connections();
+        let end = end.min(Instant::now() + AWAY);
+        match timeout_at(end, connection.wait_for(|&number| number != 0)).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(Unavailable::Away),
         }

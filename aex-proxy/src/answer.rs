@@ -154,7 +154,13 @@ impl Row {
 /// A request's id as a header.
 #[must_use]
 pub fn id_value(id: HoldId) -> HeaderValue {
-    HeaderValue::from_str(&id.to_string()).expect("an id is hexadecimal digits")
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(id.as_bytes()) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
+    HeaderValue::from_bytes(&text).expect("an id is hexadecimal digits")
 }
 
 /// Gives a provider's error object the `detail` that the seed's scripts read. Nothing where it has

@@ -11,8 +11,8 @@ use aex_admin_proto::egress::{FAILURE_HEADER, Failure, TICKET_HEADER};
 use aex_admin_proto::worker::{Grant, ReserveParams, ReserveReply, SettleReply};
 use aex_admin_proto::{HoldId, clock};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{HeaderMap, Request, Response, response};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, Uri, response};
 use http_body_util::Full;
 use hyper::body::Frame;
 use secrecy::{ExposeSecret, SecretString};
@@ -31,6 +31,8 @@ use crate::request::ChatRequest;
 
 /// What is readable at once is put together up to about this.
 const MAX_WRITE_BYTES: usize = 16 * 1024;
+const TICKET: HeaderName = HeaderName::from_static(TICKET_HEADER);
+const FAILURE: HeaderName = HeaderName::from_static(FAILURE_HEADER);
 /// The egress ends an exchange at its deadline; this is how much later the worker stops waiting.
 const DEADLINE_GRACE_MS: u64 = 2_000;
 /// Error objects larger than this are passed on without looking into them.
@@ -50,7 +52,7 @@ pub struct Job {
 type Answer = oneshot::Sender<Response<Outgoing>>;
 
 /// Carries `job` to its end. The answer goes to `client`; when that is dropped, the client has left.
-pub async fn carry(admin: Admin, egress: Egress, mut job: Job, mut client: Answer) {
+pub async fn carry(admin: Admin, egress: Egress, mut job: Box<Job>, mut client: Answer) {
     let id = job.id;
     let room = job.room.take();
     let grant = match reserve(&admin, &job.params, &mut client).await {
@@ -67,7 +69,7 @@ pub async fn carry(admin: Admin, egress: Egress, mut job: Job, mut client: Answe
     if client.is_closed() {
         return never_sent(&admin, held, exchange).await;
     }
-    let request = match dispatch(job, &grant) {
+    let request = match dispatch(&job, &grant) {
         Ok(request) => request,
         Err(error) => {
             tracing::error!(%id, %error, "request cannot be written for the egress");
@@ -76,8 +78,9 @@ pub async fn carry(admin: Admin, egress: Egress, mut job: Job, mut client: Answe
             return never_sent(&admin, held, exchange).await;
         }
     };
+    drop(job);
     let limit = until(grant.deadline_boot_ms.saturating_add(DEADLINE_GRACE_MS));
-    let reader = Reader {
+    let mut reader = Reader {
         admin,
         id,
         grant,
@@ -120,28 +123,29 @@ async fn never_sent(admin: &Admin, held: Arc<Held>, mut exchange: Exchange) {
     admin.settle(held, exchange.observed()).await;
 }
 
-/// The request as the egress gets it. What it needs of `job` is taken; the rest is freed here.
-fn dispatch(job: Job, grant: &Grant) -> Result<Request<Full<Bytes>>, http::Error> {
+/// The request as the egress gets it.
+fn dispatch(job: &Job, grant: &Grant) -> Result<Request<Full<Bytes>>, http::Error> {
     let body = job.request.forwarded(&job.body, grant);
     let accept = if job.request.stream {
         "text/event-stream, application/json"
     } else {
         "application/json"
     };
-    let mut request = Request::post(&grant.path)
-        .header(http::header::HOST, "aex-egress")
-        .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-        .header(ACCEPT, HeaderValue::from_static(accept))
-        .header(
-            HeaderName::from_static(TICKET_HEADER),
-            HeaderValue::from_str(&grant.ticket)?,
-        );
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::try_from(&grant.path)?;
+    let head = request.headers_mut();
+    head.reserve(5);
+    head.insert(HOST, HeaderValue::from_static("aex-egress"));
+    head.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    head.insert(ACCEPT, HeaderValue::from_static(accept));
+    head.insert(TICKET, HeaderValue::from_str(&grant.ticket)?);
     if let Some(key) = &job.own_key {
         let mut value = HeaderValue::from_str(key.expose_secret())?;
         value.set_sensitive(true);
-        request = request.header(headers::PROVIDER_KEY, value);
+        head.insert(headers::PROVIDER_KEY, value);
     }
-    request.body(Full::new(Bytes::from(body)))
+    Ok(request)
 }
 
 /// What it means that the egress gave no answer.
@@ -204,7 +208,7 @@ impl Client {
 }
 
 impl Reader {
-    async fn run(mut self, egress: &Egress, request: Request<Full<Bytes>>, client: Answer) {
+    async fn run(&mut self, egress: &Egress, request: Request<Full<Bytes>>, client: Answer) {
         let mut client = Client::Waiting(client);
         let answered = self.await_head(egress, request, &mut client).await;
         self.room = None;
@@ -275,7 +279,7 @@ impl Reader {
         self.exchange.ended(Ending::GivenUp(failure));
     }
 
-    async fn read(mut self, head: response::Parts, body: Upstream, client: Client) {
+    async fn read(&mut self, head: response::Parts, body: Upstream, client: Client) {
         match self.exchange.head(seen(&head)) {
             Way::Collect => {
                 let mut client = client;
@@ -384,7 +388,7 @@ impl Reader {
         self.admin.settle(Arc::clone(&self.held), observed).await
     }
 
-    async fn relay(mut self, body: Upstream, mut client: Client) {
+    async fn relay(&mut self, body: Upstream, mut client: Client) {
         self.read_body(body, &mut client).await;
         let reply = self.settle().await;
         let severed = reply.is_some_and(|reply| reply.severed);
@@ -400,7 +404,7 @@ impl Reader {
         }
     }
 
-    async fn settle_and_answer(mut self, head: Option<response::Parts>, client: Client) {
+    async fn settle_and_answer(&mut self, head: Option<response::Parts>, client: Client) {
         let settled = self.settle().await;
         let Client::Waiting(answer) = client else {
             return;
@@ -466,7 +470,7 @@ fn encoded(headers: &HeaderMap) -> bool {
 }
 
 fn seen(head: &response::Parts) -> Head {
-    let failure = head.headers.get(FAILURE_HEADER).map(|value| {
+    let failure = head.headers.get(FAILURE).map(|value| {
         let name = value.to_str().unwrap_or_default();
         // The egress said that it failed; a name that this worker does not know changes nothing.
         Failure::parse(name).unwrap_or(Failure::Reset)

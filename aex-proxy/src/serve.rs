@@ -130,7 +130,7 @@ async fn read_chat(
     id: HoldId,
     headers: HeaderMap,
     body: Incoming,
-) -> Result<Job, Fault> {
+) -> Result<Box<Job>, Fault> {
     let limit_bytes = shared.admin.max_body_bytes();
     let judged = headers::bearer(&headers).and_then(|token| {
         let own_key = headers::provider_key(&headers)?;
@@ -152,7 +152,7 @@ async fn read_chat(
     let mut facts = std::mem::take(&mut request.facts);
     facts.own_key = own_key.is_some();
     facts.session = session;
-    Ok(Job {
+    Ok(Box::new(Job {
         id,
         params: ReserveParams {
             id,
@@ -165,7 +165,7 @@ async fn read_chat(
         body,
         own_key,
         room,
-    })
+    }))
 }
 
 /// Reads a body of at most `limit_bytes`. `length` is what its head said.
