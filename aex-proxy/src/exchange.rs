@@ -377,7 +377,7 @@ fn read_event(tally: &mut Tally, event: &[u8]) -> Kind {
             Kind::Other
         }
         Some(data) if data.trim_ascii().is_empty() => Kind::Other,
-        Some(data) => tally.document(&data),
+        Some(data) => tally.chunk(&data),
     }
 }
 

@@ -5,10 +5,12 @@
 //! figure; a negative, fractional, absurd or doubled one is not believed.
 
 mod document;
+mod template;
 
 use aex_admin_proto::worker::{Usage, UsageSeen};
 
 use document::{Document, Reported};
+use template::Template;
 
 /// No request uses more tokens than this; a figure above it is an error or a lie.
 pub const MAX_BELIEVED_TOKENS: u64 = 100_000_000;
@@ -22,6 +24,7 @@ pub struct Tally {
     unreadable: bool,
     finished: bool,
     output_bytes: u64,
+    template: Template,
 }
 
 /// What one document is, to whoever relays it.
@@ -33,14 +36,35 @@ pub enum Kind {
 }
 
 impl Tally {
-    /// Takes in one document.
-    pub fn document(&mut self, json: &[u8]) -> Kind {
-        // serde would read a list as a struct's fields in order.
-        let object = json.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
-        let Some(document) = object.then(|| parsed(json)).flatten() else {
+    /// Takes in a document that is one of many.
+    pub fn chunk(&mut self, json: &[u8]) -> Kind {
+        if let Some(bytes) = self.template.output_bytes(json) {
+            self.output_bytes = self.output_bytes.saturating_add(bytes);
+            return Kind::Other;
+        }
+        let Some(document) = read(json) else {
             self.unreadable = true;
             return Kind::Other;
         };
+        if let Some(bytes) = text_alone(&document) {
+            let read_text = |json: &[u8]| read(json).as_ref().and_then(text_alone);
+            self.template.keep(json, bytes, read_text);
+        }
+        self.take_in(document)
+    }
+
+    /// Takes in one document.
+    pub fn document(&mut self, json: &[u8]) -> Kind {
+        match read(json) {
+            Some(document) => self.take_in(document),
+            None => {
+                self.unreadable = true;
+                Kind::Other
+            }
+        }
+    }
+
+    fn take_in(&mut self, document: Document) -> Kind {
         let choices = document.choices.unwrap_or_default();
         self.finished |= choices.finished;
         self.output_bytes = self.output_bytes.saturating_add(choices.output_bytes);
@@ -90,13 +114,28 @@ impl Tally {
     }
 }
 
-/// Checked as UTF-8 in one go where it is, and else string by string, as far as they are read.
-fn parsed(json: &[u8]) -> Option<Document> {
+fn read(json: &[u8]) -> Option<Document> {
+    // serde would read a list as a struct's fields in order.
+    if json.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        return None;
+    }
+    // Checked as UTF-8 in one go where it is, and else string by string, as far as they are read.
     let document = match std::str::from_utf8(json) {
         Ok(text) => serde_json::from_str(text),
         Err(_) => serde_json::from_slice(json),
     };
     document.ok()
+}
+
+/// The output bytes of a document that tells of nothing else.
+fn text_alone(document: &Document) -> Option<u64> {
+    let choices = document.choices.as_ref()?;
+    let groq = document
+        .x_groq
+        .as_ref()
+        .and_then(|groq| groq.usage.as_ref());
+    (document.usage.is_none() && groq.is_none() && !choices.finished)
+        .then_some(choices.output_bytes)
 }
 
 /// The usage as AEX counts it; nothing for an object that names no tokens.

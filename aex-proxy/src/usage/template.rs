@@ -4,6 +4,8 @@
 //! its `content`. The next one that has the same around a plain text has the same meaning, so that
 //! only the text's length is new. Anything else is read in full.
 
+use memchr::memmem;
+
 /// Longest chunk that is kept.
 const MAX_KEPT_BYTES: usize = 4096;
 /// Chunks tried in one stream; those of some providers never repeat.
@@ -43,8 +45,7 @@ impl Template {
         }
         // In valid JSON these bytes are a key and the beginning of its value, never within a string:
         // there the quotes would have backslashes.
-        let found = json.windows(CONTENT.len()).position(|at| at == CONTENT);
-        let Some(start) = found.map(|at| at + CONTENT.len()) else {
+        let Some(start) = memmem::find(json, CONTENT).map(|at| at + CONTENT.len()) else {
             return;
         };
         let rest = &json[start..];

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn reported(prompt: u64, cached: u64, cache_write: u64, output: u64, reasoning: u64) -> UsageSeen {
@@ -147,4 +149,63 @@ fn only_usage_with_an_empty_list_is_a_usage_chunk() {
         kind(r#"{"choices":[],"usage":null,"prompt_filter_results":[]}"#),
         Kind::Other
     );
+}
+
+fn read_both_ways(documents: &[String]) -> (Tally, Tally) {
+    let (mut chunks, mut each) = (Tally::default(), Tally::default());
+    for document in documents {
+        assert_eq!(
+            chunks.chunk(document.as_bytes()),
+            each.document(document.as_bytes())
+        );
+    }
+    (chunks, each)
+}
+
+#[test]
+fn a_chunk_like_the_one_before_is_not_read_again_and_counts() {
+    let chunk = |text: &str| {
+        format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}},"finish_reason":null}}]}}"#)
+    };
+    let mut tally = Tally::default();
+    tally.chunk(chunk("four").as_bytes());
+    let like = chunk("fives");
+    assert_eq!(tally.template.output_bytes(like.as_bytes()), Some(5));
+    for other in [
+        chunk("a\\n"),
+        chunk("\u{fc}"),
+        chunk("a\",\"b\":\""),
+        chunk("\n"),
+    ] {
+        assert_eq!(tally.template.output_bytes(other.as_bytes()), None);
+    }
+    tally.chunk(like.as_bytes());
+    assert_eq!(tally.output_bytes(), 9);
+}
+
+proptest! {
+    #[test]
+    fn chunks_count_as_documents_do(
+        pieces in prop::collection::vec(
+            (
+                prop::sample::select(vec!["content", "id", "role", "reasoning", "content\\u0022"]),
+                prop::sample::select(vec!["", "a", "word ", "\\n", "\\\"content\\\":\\\"", "\u{e9}", "\u{1}", "\"", "x\",\"content\":\"y"]),
+                prop::sample::select(vec!["", r#","usage":null"#, r#","usage":{"prompt_tokens":1,"completion_tokens":2}"#, r#","content":"top""#, "]", r#","x_groq":{"usage":{"prompt_tokens":7,"completion_tokens":2}}"#]),
+                prop::sample::select(vec!["null", "\"stop\"", "null", "null"]),
+                prop::sample::select(vec!["", r#""content":"top","#, r#""id":"a","#]),
+            ),
+            0..12,
+        ),
+    ) {
+        let documents: Vec<String> = pieces
+            .iter()
+            .map(|(key, text, more, finish, first)| {
+                format!(r#"{{{first}"choices":[{{"delta":{{"{key}":"{text}"}},"finish_reason":{finish}}}]{more}}}"#)
+            })
+            .collect();
+        let (chunks, each) = read_both_ways(&documents);
+        prop_assert_eq!(chunks.usage(), each.usage());
+        prop_assert_eq!(chunks.finished(), each.finished());
+        prop_assert_eq!(chunks.output_bytes(), each.output_bytes());
+    }
 }
