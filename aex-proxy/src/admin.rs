@@ -13,9 +13,12 @@ use aex_admin_proto::rpc::code;
 use aex_admin_proto::worker::{
     CANCEL, CancelParams, Grant, MODELS, ModelsParams, ModelsReply, Observed, POLL_MS, READY,
     RECLAIM, RESERVE, ReadyReply, ReclaimParams, ReclaimReply, ReserveParams, ReserveReply,
-    SETTINGS, SETTLE, SettingsParams, SettleParams, SettleReply, WorkerSettings,
+    SETTINGS, SETTLE, SettingsParams, SettleReply, WorkerSettings,
 };
 use aex_admin_proto::{HoldId, TokenDigest, clock};
+use memchr::memchr2;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, sleep, timeout_at};
 
 /// How long a request waits for an admin that is away, as while it restarts.
@@ -54,7 +57,7 @@ struct Inner {
     max_body_bytes: AtomicU64,
     drain_timeout_ms: AtomicU64,
     /// Tickets of the exchanges in hand.
-    in_hand: Mutex<HashMap<HoldId, Arc<str>>>,
+    in_hand: Mutex<HashMap<HoldId, Arc<RawValue>>>,
 }
 
 /// A handle; clones are the same.
@@ -67,7 +70,7 @@ pub struct Admin {
 pub struct Held {
     admin: Admin,
     id: HoldId,
-    ticket: Arc<str>,
+    ticket: Arc<RawValue>,
     deadline_boot_ms: u64,
 }
 
@@ -78,10 +81,34 @@ impl Drop for Held {
 }
 
 impl Held {
-    #[must_use]
-    pub fn ticket(&self) -> &str {
-        &self.ticket
+    fn settle_params<'a>(&'a self, observed: &'a Observed) -> Settle<'a> {
+        Settle {
+            id: self.id,
+            ticket: &self.ticket,
+            observed,
+        }
     }
+}
+
+/// [`SettleParams`], with the ticket as it is written: it is long, and known to need no escapes.
+///
+/// [`SettleParams`]: aex_admin_proto::worker::SettleParams
+#[derive(Serialize)]
+struct Settle<'a> {
+    id: HoldId,
+    ticket: &'a RawValue,
+    observed: &'a Observed,
+}
+
+/// A ticket as JSON.
+fn as_json(ticket: &str) -> Arc<RawValue> {
+    // A ticket is base64 and points; whatever else it is, is written the long way.
+    let plain = memchr2(b'"', b'\\', ticket.as_bytes()).is_none();
+    let quoted = plain.then(|| RawValue::from_string(["\"", ticket, "\""].concat()).ok());
+    quoted
+        .flatten()
+        .unwrap_or_else(|| to_raw_value(ticket).expect("a text always serialises"))
+        .into()
 }
 
 impl Admin {
@@ -109,7 +136,7 @@ impl Admin {
         Duration::from_millis(self.inner.drain_timeout_ms.load(Ordering::Relaxed))
     }
 
-    fn in_hand(&self) -> MutexGuard<'_, HashMap<HoldId, Arc<str>>> {
+    fn in_hand(&self) -> MutexGuard<'_, HashMap<HoldId, Arc<RawValue>>> {
         self.inner
             .in_hand
             .lock()
@@ -159,7 +186,7 @@ impl Admin {
     /// Takes a granted hold in hand.
     #[must_use]
     pub fn hold(&self, id: HoldId, grant: &Grant) -> Held {
-        let ticket: Arc<str> = grant.ticket.as_str().into();
+        let ticket = as_json(&grant.ticket);
         self.in_hand().insert(id, Arc::clone(&ticket));
         Held {
             admin: self.clone(),
@@ -172,22 +199,17 @@ impl Admin {
     /// Settles a hold. Nothing when the admin does not answer in time: it is then told in the
     /// background, until long after the deadline.
     pub async fn settle(&self, held: Arc<Held>, observed: Observed) -> Option<SettleReply> {
-        let params = SettleParams {
-            id: held.id,
-            ticket: held.ticket.to_string(),
-            observed,
-        };
-        match self.try_settle(&params).await {
+        match self.try_settle(&held.settle_params(&observed)).await {
             Settled::Reply(reply) => Some(reply),
             Settled::Refused => None,
             Settled::Again => {
-                tokio::spawn(self.clone().settle_later(held, params));
+                tokio::spawn(self.clone().settle_later(held, observed));
                 None
             }
         }
     }
 
-    async fn try_settle(&self, params: &SettleParams) -> Settled {
+    async fn try_settle(&self, params: &Settle<'_>) -> Settled {
         let call = self.inner.client.call_until(SETTLE, params, SETTLE_LIMIT);
         match call.await {
             Ok(reply) => Settled::Reply(reply),
@@ -202,7 +224,8 @@ impl Admin {
         }
     }
 
-    async fn settle_later(self, held: Arc<Held>, params: SettleParams) {
+    async fn settle_later(self, held: Arc<Held>, observed: Observed) {
+        let params = held.settle_params(&observed);
         let give_up = held.deadline_boot_ms.saturating_add(SETTLE_GRACE_MS);
         let mut pause = FIRST_PAUSE;
         while clock::boot_ms() < give_up {
@@ -284,7 +307,9 @@ impl Admin {
     }
 
     async fn reclaim(&self) {
-        let tickets: Vec<String> = self.in_hand().values().map(|t| t.to_string()).collect();
+        let tickets: Vec<String> = (self.in_hand().values())
+            .filter_map(|ticket| serde_json::from_str(ticket.get()).ok())
+            .collect();
         for lot in tickets.chunks(TICKETS_PER_CALL) {
             let params = ReclaimParams {
                 tickets: lot.to_vec(),
@@ -327,6 +352,32 @@ fn unavailable(error: &CallError, method: &str) -> Unavailable {
         error => {
             tracing::warn!(%error, method, "the admin refused a call");
             Unavailable::Said("the kernel cannot decide; try again shortly".into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aex_admin_proto::worker::SettleParams;
+
+    use super::*;
+
+    #[test]
+    fn a_settle_is_written_as_its_wire_type_is() {
+        let id = HoldId::from([7; 16]);
+        let observed = Observed::default();
+        for ticket in ["v1.1.abc-_.def", "", "a\"b", "a\\nb", "a\nb", "\u{e9}"] {
+            let written = serde_json::to_string(&Settle {
+                id,
+                ticket: &as_json(ticket),
+                observed: &observed,
+            });
+            let params = SettleParams {
+                id,
+                ticket: ticket.to_owned(),
+                observed: observed.clone(),
+            };
+            assert_eq!(written.unwrap(), serde_json::to_string(&params).unwrap());
         }
     }
 }

@@ -93,3 +93,25 @@ async fn a_server_that_speaks_nonsense_is_hung_up_on() {
     assert!(matches!(answer, Err(CallError::Lost)), "{answer:?}");
     server.await.unwrap();
 }
+
+#[test]
+fn the_short_way_to_a_result_gives_what_reading_it_all_does() {
+    let mut frame = Vec::new();
+    let answer = crate::rpc::Answer::result(7, &["}", "a\"b"]);
+    frame::encode(&answer, &mut frame).unwrap();
+    frame.pop();
+    assert_eq!(plain_result(&frame), Some((7, r#"["}","a\"b"]"#)));
+    for other in [
+        r#"{"id":7,"jsonrpc":"2.0","result":1}"#,
+        r#"{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":"no"}}"#,
+        r#"{"jsonrpc":"2.0","id":null,"result":1}"#,
+        r#"{"jsonrpc":"2.0","id":99999999999999999999,"result":1}"#,
+        r#"{"jsonrpc":"2.0","id":7,"result":1"#,
+    ] {
+        assert_eq!(plain_result(other.as_bytes()), None, "{other}");
+    }
+    // What is more than a result is no value, so its caller refuses it.
+    let both = br#"{"jsonrpc":"2.0","id":7,"result":1,"error":null}"#;
+    let (_, text) = plain_result(both).unwrap();
+    assert!(serde_json::from_str::<u64>(text).is_err());
+}
