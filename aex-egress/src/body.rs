@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use aex_admin_proto::egress::Failure;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::flight::{Flight, Running};
@@ -97,7 +97,20 @@ pub struct Answer {
     lease: Option<Lease>,
     body_bytes: u64,
     max_bytes: u64,
+    /// What follows the data that was handed on last, if it is known already.
+    next: Option<End>,
+    /// Before a failure, hyper got the time to write what came before.
+    has_yielded: bool,
 }
+
+/// What comes after the last data of an answer.
+enum End {
+    Complete,
+    Failed(Failure),
+}
+
+/// Data that is there already goes on in one piece, up to about this size.
+const GATHER_BYTES: usize = 16 * 1024;
 
 impl Answer {
     pub(crate) fn new(
@@ -107,27 +120,33 @@ impl Answer {
         body_bytes: u64,
         max_bytes: u64,
     ) -> Self {
-        let mut answer = Self {
+        Self {
             inner,
             running,
             lease: Some(lease),
             body_bytes,
             max_bytes,
-        };
-        if answer.inner.is_end_stream() {
-            answer.complete();
+            next: None,
+            has_yielded: false,
         }
-        answer
     }
 
-    fn complete(&mut self) {
+    /// Ends an exchange whose answer has no body: hyper does not ask for it.
+    pub(crate) fn end_if_empty(&mut self, cx: &mut Context<'_>) {
+        if self.inner.is_end_stream() {
+            self.complete(cx);
+        }
+    }
+
+    fn complete(&mut self, cx: &mut Context<'_>) {
+        self.next = Some(End::Complete);
         self.running.completed();
         let Some(lease) = self.lease.take() else {
             return;
         };
         // A provider that answered before it had the whole request keeps a broken connection.
         if self.running.flight.bytes_up.load(Ordering::Relaxed) == self.body_bytes {
-            lease.give_back();
+            lease.give_back(cx);
         }
     }
 
@@ -137,31 +156,86 @@ impl Answer {
         Poll::Ready(Some(Err(Cut(why))))
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        if let Some(why) = self.running.flight.cut_by() {
-            return self.fail(why);
-        }
+    /// The next data that is there now; its end, once known, is in `next`.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
+            if self.next.is_some() {
+                return Poll::Ready(None);
+            }
+            if let Some(lease) = &mut self.lease {
+                lease.drive(cx);
+            }
             let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
-                Some(Err(_)) => return self.fail(Failure::Reset),
+                Some(Err(_)) => {
+                    self.next = Some(End::Failed(Failure::Reset));
+                    continue;
+                }
                 None => {
-                    self.complete();
-                    return Poll::Ready(None);
+                    self.complete(cx);
+                    continue;
                 }
             };
-            let Some(data) = frame.data_ref() else {
+            let Ok(data) = frame.into_data() else {
                 continue;
             };
             self.running.bytes_down += data.len() as u64;
             if self.running.bytes_down > self.max_bytes {
-                return self.fail(Failure::ResponseTooLarge);
+                self.next = Some(End::Failed(Failure::ResponseTooLarge));
+                continue;
             }
             // hyper does not ask again once a known length is reached.
             if self.inner.is_end_stream() {
-                self.complete();
+                self.complete(cx);
             }
-            return Poll::Ready(Some(Ok(frame)));
+            return Poll::Ready(Some(data));
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some(why) = self.running.flight.cut_by() {
+            return self.fail(why);
+        }
+        let Some(first) = ready!(self.poll_piece(cx)) else {
+            return match self.next {
+                // hyper drops what it has not written when a body fails: first it writes.
+                Some(End::Failed(_)) if !self.has_yielded => {
+                    self.has_yielded = true;
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                Some(End::Failed(why)) => self.fail(why),
+                _ => Poll::Ready(None),
+            };
+        };
+        let data = self.gather(first, cx);
+        Poll::Ready(Some(Ok(Frame::data(data))))
+    }
+
+    /// Adds what has come already: small pieces go on in one write. Waits for nothing.
+    fn gather(&mut self, first: Bytes, cx: &mut Context<'_>) -> Bytes {
+        if self.next.is_some() || first.len() >= GATHER_BYTES {
+            return first;
+        }
+        let Poll::Ready(Some(second)) = self.poll_piece(cx) else {
+            return first;
+        };
+        let mut all = BytesMut::with_capacity((4 * (first.len() + second.len())).min(GATHER_BYTES));
+        all.extend_from_slice(&first);
+        all.extend_from_slice(&second);
+        while all.len() < GATHER_BYTES
+            && let Poll::Ready(Some(more)) = self.poll_piece(cx)
+        {
+            all.extend_from_slice(&more);
+        }
+        all.freeze()
+    }
+
+    fn is_end(&self) -> bool {
+        match self.next {
+            Some(End::Complete) => true,
+            Some(End::Failed(_)) => false,
+            None => self.inner.is_end_stream(),
         }
     }
 }
@@ -183,7 +257,7 @@ impl Body for DownBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(text) => text.is_none(),
-            Self::Provider(answer) => answer.inner.is_end_stream(),
+            Self::Provider(answer) => answer.is_end(),
         }
     }
 

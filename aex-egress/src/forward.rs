@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use aex_admin_proto::clock::boot_ms;
@@ -309,13 +310,14 @@ impl<'a> Outgoing<'a> {
             egress.register.opened(claims.id, now);
         }
         running.answering();
-        let answer = Answer::new(
+        let mut answer = Answer::new(
             body,
             running,
             lease,
             self.body_bytes,
             claims.max_response_bytes,
         );
+        answer.end_if_empty(&mut Context::from_waker(Waker::noop()));
         let mut response = Response::new(DownBody::Provider(Box::new(answer)));
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;

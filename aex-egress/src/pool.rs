@@ -1,13 +1,17 @@
 //! Kept connections to one provider, and the making of new ones.
 //!
 //! HTTP/1.1 connections carry one exchange at a time and wait in a short stack; an HTTP/2 connection
-//! is shared. At most [`MAX_EXCHANGES`] exchanges are under way with one provider; one more waits for
+//! is shared. An HTTP/1.1 connection has no task of its own: the exchange that leases it drives it, so
+//! that no other task has to be woken for each piece of an answer. At most [`MAX_EXCHANGES`] exchanges are under way with one provider; one more waits for
 //! its turn as long as a connection may take.
 //!
 //! Absent on purpose: sending again. A request is offered to another connection only when hyper hands
 //! it back unsent.
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Context;
 use std::time::Duration;
 
 use aex_admin_proto::clock::boot_ms;
@@ -61,8 +65,12 @@ struct Idle {
 
 struct Single {
     sender: http1::SendRequest<UpBody>,
+    driver: Driver,
     watch: Watch,
 }
+
+/// What reads and writes an HTTP/1.1 connection, whenever it is polled.
+struct Driver(Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>);
 
 #[derive(Clone)]
 struct Shared {
@@ -127,7 +135,9 @@ impl Pool {
     /// Closes what was idle for too long.
     pub fn sweep(&self, now_boot_ms: u64) {
         let mut kept = self.lock();
-        kept.single.retain(|idle| idle.is_young(now_boot_ms));
+        // Nobody polls them, so only a look at the socket tells which were closed.
+        kept.single
+            .retain(|idle| idle.is_young(now_boot_ms) && idle.link.watch.is_quiet());
         kept.shared.retain(|shared| {
             let is_used = Arc::strong_count(&shared.users) > 1;
             !shared.sender.is_closed()
@@ -144,6 +154,17 @@ impl Idle {
 
     fn is_usable(&self, now_boot_ms: u64) -> bool {
         self.is_young(now_boot_ms) && self.link.sender.is_ready() && self.link.watch.is_quiet()
+    }
+}
+
+impl Driver {
+    /// Goes as far as it can now. Its errors are told to the exchange, not here.
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.0
+            && connection.as_mut().poll(cx).is_ready()
+        {
+            self.0 = None;
+        }
     }
 }
 
@@ -190,14 +211,31 @@ impl Lease {
             .as_mut()
             .expect("a lease has its link until it is given back")
         {
-            Link::Single(single) => single.sender.try_send_request(request).await,
+            Link::Single(single) => {
+                let mut answer = pin!(single.sender.try_send_request(request));
+                poll_fn(|cx| {
+                    single.driver.poll(cx);
+                    answer.as_mut().poll(cx)
+                })
+                .await
+            }
             Link::Shared(shared) => shared.sender.try_send_request(request).await,
         }
     }
 
+    /// Reads what the provider sent, and writes what is left of the request, without waiting.
+    pub fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(Link::Single(single)) = &mut self.link {
+            single.driver.poll(cx);
+        }
+    }
+
     /// The exchange came to its proper end, both ways: the connection can be used again.
-    pub fn give_back(mut self) {
-        if let Some(Link::Single(single)) = self.link.take() {
+    pub fn give_back(mut self, cx: &mut Context<'_>) {
+        if let Some(Link::Single(mut single)) = self.link.take() {
+            if !single.sender.is_ready() {
+                single.driver.poll(cx);
+            }
             self.provider.pool.keep(single);
         }
     }
@@ -288,9 +326,18 @@ where
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|_| Failure::Connect)?;
-    tokio::spawn(connection);
-    sender.ready().await.map_err(|_| Failure::Connect)?;
-    Ok(Link::Single(Single { sender, watch }))
+    let mut driver = Driver(Some(Box::pin(connection)));
+    poll_fn(|cx| {
+        driver.poll(cx);
+        sender.poll_ready(cx)
+    })
+    .await
+    .map_err(|_| Failure::Connect)?;
+    Ok(Link::Single(Single {
+        sender,
+        driver,
+        watch,
+    }))
 }
 
 async fn shared<S>(provider: &Provider, stream: S) -> Result<Link, Failure>
