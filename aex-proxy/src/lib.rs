@@ -16,6 +16,7 @@ pub mod carry;
 pub mod egress;
 pub mod exchange;
 pub mod headers;
+pub mod ids;
 pub mod listener;
 pub mod request;
 pub mod route;

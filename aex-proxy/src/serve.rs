@@ -21,6 +21,7 @@ use crate::body::Outgoing;
 use crate::carry::{self, Job};
 use crate::egress::Egress;
 use crate::headers;
+use crate::ids::Ids;
 use crate::request;
 use crate::route::{self, Route};
 
@@ -41,6 +42,7 @@ const ROOM_LIMIT: Duration = Duration::from_secs(10);
 pub struct Shared {
     pub admin: Admin,
     pub egress: Egress,
+    ids: Ids,
     room: Arc<Semaphore>,
     /// Cloned into every task that must end before the worker may: see [`crate::server`].
     alive: mpsc::Sender<Infallible>,
@@ -52,6 +54,7 @@ impl Shared {
         Self {
             admin,
             egress,
+            ids: Ids::default(),
             room: Arc::new(Semaphore::new(LARGE_BODIES_KIB as usize)),
             alive,
         }
@@ -102,7 +105,7 @@ async fn ready(shared: &Shared) -> Response<Outgoing> {
 }
 
 async fn chat(shared: &Shared, headers: HeaderMap, body: Incoming) -> Response<Outgoing> {
-    let id = match HoldId::random() {
+    let id = match shared.ids.next() {
         Ok(id) => id,
         Err(error) => {
             tracing::error!(%error, "no randomness for a request's id");
