@@ -3,8 +3,6 @@
 //! A line is a letter, the hold's id, and figures, separated by single spaces. What does not read
 //! back exactly is damage, never guessed at.
 
-use std::io::Write as _;
-
 use aex_admin_proto::HoldId;
 use aex_admin_proto::egress::{Exchange, Failure};
 
@@ -66,36 +64,39 @@ impl Header {
 }
 
 impl Record {
-    /// Appends the record with its newline.
+    /// Appends the record with its newline. Once or twice a request, so without `core::fmt`.
     pub fn write(&self, out: &mut Vec<u8>) {
-        // Writing into a Vec cannot fail.
-        let _ = match self {
+        match self {
             Self::Redeemed {
                 id,
                 expires_boot_ms,
-            } => writeln!(out, "R {id} {expires_boot_ms}"),
+            } => write_start(out, b"R ", *id, *expires_boot_ms),
             Self::Used {
                 id,
                 expires_boot_ms,
-            } => writeln!(out, "U {id} {expires_boot_ms}"),
+            } => write_start(out, b"U ", *id, *expires_boot_ms),
             Self::Dead {
                 id,
                 until_boot_ms,
                 as_what,
             } => {
-                let as_what = match as_what {
-                    DeadAs::Voided => "voided",
-                    DeadAs::Unknown => "unknown",
-                };
-                writeln!(out, "V {id} {until_boot_ms} {as_what}")
+                write_start(out, b"V ", *id, *until_boot_ms);
+                out.extend_from_slice(match as_what {
+                    DeadAs::Voided => b" voided".as_slice(),
+                    DeadAs::Unknown => b" unknown",
+                });
             }
-            Self::Covered => writeln!(out, "C"),
+            Self::Covered => out.push(b'C'),
             Self::Ended {
                 id,
                 expires_boot_ms,
                 exchange,
-            } => write_ended(out, *id, *expires_boot_ms, exchange),
-        };
+            } => {
+                write_start(out, b"E ", *id, *expires_boot_ms);
+                write_exchange(out, exchange);
+            }
+        }
+        out.push(b'\n');
     }
 
     /// `None`: the line is damaged.
@@ -132,30 +133,51 @@ impl Record {
     }
 }
 
-fn write_ended(
-    out: &mut Vec<u8>,
-    id: HoldId,
-    expires_boot_ms: u64,
-    exchange: &Exchange,
-) -> std::io::Result<()> {
-    write!(
-        out,
-        "E {id} {expires_boot_ms} {} ",
-        if exchange.sent { "sent" } else { "unsent" }
-    )?;
-    match exchange.status {
-        Some(status) => write!(out, "{status} ")?,
-        None => write!(out, "- ")?,
+/// The letter, the id and the time, with which most records begin.
+fn write_start(out: &mut Vec<u8>, letter: &[u8; 2], id: HoldId, at_boot_ms: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.extend_from_slice(letter);
+    for byte in id.as_bytes() {
+        out.extend_from_slice(&[
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]);
     }
-    writeln!(
-        out,
-        "{} {} {} {} {}",
-        exchange.failure.map_or("-", Failure::as_str),
-        exchange.bytes_up,
-        exchange.bytes_down,
-        if exchange.complete { "complete" } else { "cut" },
-        exchange.head_boot_ms
-    )
+    write_figure(out, at_boot_ms);
+}
+
+/// A space and the words of an exchange.
+fn write_exchange(out: &mut Vec<u8>, exchange: &Exchange) {
+    write_word(out, if exchange.sent { "sent" } else { "unsent" });
+    match exchange.status {
+        Some(status) => write_figure(out, status.into()),
+        None => write_word(out, "-"),
+    }
+    write_word(out, exchange.failure.map_or("-", Failure::as_str));
+    write_figure(out, exchange.bytes_up);
+    write_figure(out, exchange.bytes_down);
+    write_word(out, if exchange.complete { "complete" } else { "cut" });
+    write_figure(out, exchange.head_boot_ms);
+}
+
+fn write_word(out: &mut Vec<u8>, word: &str) {
+    out.push(b' ');
+    out.extend_from_slice(word.as_bytes());
+}
+
+fn write_figure(out: &mut Vec<u8>, mut figure: u64) {
+    // u64::MAX has 20 digits.
+    let mut digits = [b' '; 21];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(figure % 10).unwrap_or(0);
+        figure /= 10;
+        if figure == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at - 1..]);
 }
 
 fn read_exchange<'a>(words: &mut impl Iterator<Item = &'a str>) -> Option<Exchange> {
