@@ -17,6 +17,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::clock;
 use crate::frame::{self, Decoder, FrameError};
 use crate::rpc::{Outgoing, Reply, RpcError};
 
@@ -25,6 +26,8 @@ pub const MAX_IN_FLIGHT: usize = 4096;
 
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_millis(250);
+/// A connection that lasted this long was a good one.
+const STEADY_MS: u64 = 1_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -262,7 +265,7 @@ async fn keep_connected(inner: &Inner, mut next: Option<UnixStream>) {
         };
         if let Ok(stream) = stream {
             number += 1;
-            pause = FIRST_RETRY;
+            let since_boot_ms = clock::boot_ms();
             inner.connection.send_replace(number);
             let (reader, writer) = stream.into_split();
             tokio::select! {
@@ -270,6 +273,10 @@ async fn keep_connected(inner: &Inner, mut next: Option<UnixStream>) {
                 () = write_calls(inner, writer) => {}
             }
             inner.lose_all();
+            // One that is hung up on at once is no reason to hurry.
+            if clock::boot_ms().saturating_sub(since_boot_ms) >= STEADY_MS {
+                pause = FIRST_RETRY;
+            }
         }
         sleep(pause).await;
         pause = (pause * 2).min(LAST_RETRY);

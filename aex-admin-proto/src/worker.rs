@@ -41,6 +41,8 @@ pub struct WorkerSettings {
     pub max_body_bytes: u64,
     /// How long a worker that is told to stop lets its requests finish.
     pub drain_timeout_ms: u64,
+    /// A reserve that is not answered in this time never will be: `hold_wait`, `lock_wait`, and some.
+    pub reserve_limit_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

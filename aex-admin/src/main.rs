@@ -51,13 +51,27 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A full disk must not end the program: the log's own errors are dropped, not printed.
+        .log_internal_errors(false)
         .with_ansi(false)
         .init();
     match args.command {
-        Command::Serve => run_server(),
+        Command::Serve => {
+            end_on_panic();
+            run_server()
+        }
         Command::ConfigCheck { file, json } => check_config(&file, json),
         Command::Audit { db, strict, json } => run_audit(&db, strict, json),
     }
+}
+
+/// A thread that panics takes the process along: half of it could neither decide nor recover.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// Files are private; no core dump carries the ticket key.

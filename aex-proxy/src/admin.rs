@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// How long a request waits for an admin that is away, as while it restarts.
 const AWAY: Duration = Duration::from_secs(5);
 /// A reserve may wait for held money; how long is the admin's to say, within this.
-const RESERVE_LIMIT: Duration = Duration::from_secs(60);
+const DEFAULT_RESERVE_MS: u64 = 10_000;
 /// How long an answer is kept back for its settle.
 const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 const SHORT_CALL: Duration = Duration::from_secs(5);
@@ -56,6 +56,7 @@ struct Inner {
     worker: u32,
     max_body_bytes: AtomicU64,
     drain_timeout_ms: AtomicU64,
+    reserve_limit_ms: AtomicU64,
     /// Tickets of the exchanges in hand.
     in_hand: Mutex<HashMap<HoldId, Arc<RawValue>>>,
 }
@@ -121,6 +122,7 @@ impl Admin {
                 worker,
                 max_body_bytes: AtomicU64::new(DEFAULT_MAX_BODY_BYTES),
                 drain_timeout_ms: AtomicU64::new(DEFAULT_DRAIN_MS),
+                reserve_limit_ms: AtomicU64::new(DEFAULT_RESERVE_MS),
                 in_hand: Mutex::default(),
             }),
         }
@@ -148,7 +150,8 @@ impl Admin {
     /// # Errors
     /// No answer; then the wait, if there is one, is cancelled.
     pub async fn reserve(&self, params: &ReserveParams) -> Result<ReserveReply, Unavailable> {
-        let end = Instant::now() + RESERVE_LIMIT;
+        let limit_ms = self.inner.reserve_limit_ms.load(Ordering::Relaxed);
+        let end = Instant::now() + Duration::from_millis(limit_ms);
         let reply = loop {
             if let Err(away) = self.connected(end).await {
                 break Err(away);
@@ -304,6 +307,9 @@ impl Admin {
         inner
             .drain_timeout_ms
             .store(settings.drain_timeout_ms, Ordering::Relaxed);
+        self.inner
+            .reserve_limit_ms
+            .store(settings.reserve_limit_ms, Ordering::Relaxed);
     }
 
     async fn reclaim(&self) {

@@ -287,6 +287,8 @@ impl Exchange {
             self.broken = Some(Fault::Upstream(
                 "the provider's stream ended before it was finished".into(),
             ));
+            // Half an event would run into the error that follows.
+            return None;
         }
         (!(hidden && self.hide_usage)).then_some(rest)
     }

@@ -62,6 +62,8 @@ fn main() -> ExitCode {
     let args = Args::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // A full disk must not end the program: the log's own errors are dropped, not printed.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
             EnvFilter::try_from_env("AEX_LOG").unwrap_or_else(|_| EnvFilter::new("info")),

@@ -141,6 +141,7 @@ impl Catalogue {
                 service_tier: raw.service_tier,
                 knows_store: raw.store.unwrap_or(defaults.knows_store),
                 stream_usage: raw.stream_usage.unwrap_or(defaults.stream_usage),
+                counts_choices: true,
             },
             upstream: BTreeMap::new(),
             aliases: BTreeMap::new(),

@@ -70,6 +70,8 @@ fn read_one<'a>(
     let entry = catalogue.provider(&name.value, &url.host);
     let mut facts = entry.map_or_else(ProviderFacts::default, |entry| entry.facts.clone());
     facts.stream_usage = raw.stream_usage.unwrap_or(facts.stream_usage);
+    // Whatever its name, a local server is not the provider itself.
+    facts.counts_choices &= !url.loopback;
     let connect_ms = 1..=10 * MINUTE_MS;
     let request_ms = 1..=24 * HOUR_MS;
     let provider = Provider {

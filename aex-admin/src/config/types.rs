@@ -79,6 +79,8 @@ pub struct ProviderFacts {
     pub knows_store: bool,
     /// It takes `stream_options.include_usage`.
     pub stream_usage: bool,
+    /// Its usage is of all choices (`n`); false where only one may be counted, as llama.cpp does.
+    pub counts_choices: bool,
 }
 
 impl Default for ProviderFacts {
@@ -89,6 +91,7 @@ impl Default for ProviderFacts {
             service_tier: None,
             knows_store: false,
             stream_usage: true,
+            counts_choices: false,
         }
     }
 }

@@ -106,21 +106,36 @@ fn charge(terms: &Terms, seen: &Observed) -> Charge {
         };
     }
     match seen.usage {
-        UsageSeen::Reported(usage) => match terms.price.cost_pico(&usage) {
-            Some(cost_pico) => Charge {
-                cost_pico,
-                basis: Basis::Exact,
-                usage: Some(usage),
-                tokens: usage.prompt.saturating_add(usage.output),
-                reason: None,
-            },
-            None => whole(terms, "the usage cannot be believed"),
-        },
+        UsageSeen::Reported(usage) => reported(terms, usage),
         UsageSeen::Unreadable => whole(terms, "the usage is unreadable"),
         UsageSeen::Missing if terms.hidden_output => {
             whole(terms, "no usage, and the model may hide output")
         }
         UsageSeen::Missing => estimate(terms, seen, "no usage"),
+    }
+}
+
+/// The provider's usage. Some servers count one choice of several (llama.cpp): where that is possible,
+/// each of them is taken for as long as the one.
+fn reported(terms: &Terms, usage: Usage) -> Charge {
+    let of_one = terms.choices > 1 && !terms.counts_choices && usage.output <= terms.output_cap;
+    let output = usage
+        .output
+        .saturating_mul(if of_one { terms.choices } else { 1 });
+    let counted = Usage { output, ..usage };
+    let Some(cost_pico) = terms.price.cost_pico(&counted) else {
+        return whole(terms, "the usage cannot be believed");
+    };
+    Charge {
+        cost_pico,
+        basis: if of_one {
+            Basis::Estimated
+        } else {
+            Basis::Exact
+        },
+        usage: Some(usage),
+        tokens: usage.prompt.saturating_add(output),
+        reason: of_one.then_some("the usage may be of one choice"),
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Terms {
     pub choices: u64,
     pub cap_is_ours: bool,
     pub hidden_output: bool,
+    /// The provider's usage is of all choices, not of one.
+    pub counts_choices: bool,
     pub on_disconnect: OnDisconnect,
 }
 

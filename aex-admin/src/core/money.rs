@@ -63,7 +63,8 @@ impl Balance {
             budget_micro: self.budget_micro,
             spent_micro: self.spent_micro.checked_add(cost_micro)?,
             carry_pico: fraction.rem_euclid(PICO_PER_MICRO),
-            held_pico: self.held_pico.checked_sub(hold_pico)?,
+            // Less is there only when somebody wrote it so from outside; the audit tells.
+            held_pico: self.held_pico.saturating_sub(hold_pico).max(0),
         };
         Some((after, cost_micro))
     }

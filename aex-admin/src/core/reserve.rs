@@ -19,14 +19,30 @@ use super::price::Price;
 
 /// Parameters that raise output past its cap on one server or another: refused everywhere, free
 /// models included (docs/API.md).
-const RAISES_OUTPUT: [&str; 6] = [
+const RAISES_OUTPUT: [&str; 13] = [
     "n_predict",
     "num_predict",
     "min_tokens",
     "ignore_eos",
     "best_of",
     "options",
+    "extra_body",
+    "max_output_tokens",
+    "max_new_tokens",
+    "max_length",
+    "min_length",
+    "min_new_tokens",
+    "min_completion_tokens",
 ];
+
+/// Parameters that let a server answer with another model than the one that was judged.
+const CHOOSES_MODEL: [&str; 4] = ["models", "route", "fallbacks", "engine"];
+
+/// Parameters that are tools by another name.
+const TOOL_PARAMS: [&str; 2] = ["web_search_options", "plugins"];
+
+/// How a worker names a hosted tool among the costly parameters.
+const HOSTED_TOOL: &str = "tools[].type ";
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -53,6 +69,8 @@ pub struct ModelFacts<'a> {
     pub max_output_tokens: Option<u64>,
     pub context_window: Option<u64>,
     pub hidden_output: bool,
+    /// Its usage is of all choices; some servers report one choice's.
+    pub counts_choices: bool,
     pub tokenizer: Option<&'a str>,
     pub extra_params: &'a [String],
     pub keys: KeyPolicy,
@@ -146,6 +164,7 @@ pub fn decide(
         choices: facts.choices.max(1),
         cap_is_ours: facts.output_cap.is_none(),
         hidden_output: model.hidden_output,
+        counts_choices: model.counts_choices,
         on_disconnect: defaults.on_disconnect,
     })
 }
@@ -208,15 +227,23 @@ fn check_capabilities(facts: &Facts, settings: &Settings) -> Result<(), Refusal>
     if facts.stream && settings.streaming == Some(false) {
         return denied("streaming");
     }
-    if !facts.tools.is_empty() && settings.tools == Some(false) {
+    let hosted = facts.costly_params.iter().find_map(|param| {
+        let tool = TOOL_PARAMS
+            .contains(&param.as_str())
+            .then_some(param.as_str());
+        tool.or_else(|| param.strip_prefix(HOSTED_TOOL))
+    });
+    if settings.tools == Some(false) && (!facts.tools.is_empty() || hosted.is_some()) {
         return denied("tools");
     }
-    if let Some(allowed) = &settings.allowed_tools
-        && let Some(tool) = facts.tools.iter().find(|tool| !allowed.contains(tool))
-    {
-        return denied(&format!("tool {tool}"));
+    if let Some(allowed) = &settings.allowed_tools {
+        let offered = facts.tools.iter().map(String::as_str).chain(hosted);
+        let mut outside = offered.filter(|tool| !allowed.iter().any(|name| name == tool));
+        if let Some(tool) = outside.next() {
+            return denied(&format!("tool {tool}"));
+        }
     }
-    if facts.vision && settings.vision == Some(false) {
+    if settings.vision == Some(false) && (facts.vision || facts.media) {
         return denied("vision");
     }
     Ok(())
@@ -250,14 +277,21 @@ fn check_params(facts: &Facts, model: &ModelFacts<'_>, price: Price) -> Result<(
         })
     };
     for param in facts.unknown_params.iter().chain(&facts.costly_params) {
-        if RAISES_OUTPUT.contains(&param.as_str()) {
+        let lower = param.to_ascii_lowercase();
+        if RAISES_OUTPUT.contains(&lower.as_str()) {
             return refuse(
                 param,
                 format!("parameter {param} can raise output past its cap and is not taken"),
             );
         }
+        if CHOOSES_MODEL.contains(&lower.as_str()) {
+            return refuse(
+                param,
+                format!("parameter {param} can choose another model and is not taken; use model"),
+            );
+        }
     }
-    if price.is_free() {
+    if price.is_free() && model.loopback {
         return Ok(());
     }
     if let Some(param) = facts.costly_params.first() {
@@ -267,6 +301,9 @@ fn check_params(facts: &Facts, model: &ModelFacts<'_>, price: Price) -> Result<(
                 "parameter {param} has a cost that this kernel does not price yet; leave it out"
             ),
         );
+    }
+    if price.is_free() {
+        return Ok(());
     }
     for param in &facts.unknown_params {
         if !model.extra_params.contains(param) {

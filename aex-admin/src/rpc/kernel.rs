@@ -131,6 +131,9 @@ impl Kernel {
 
     /// Nothing, or what is missing before a request can be answered.
     pub(super) fn not_ready(&self) -> Option<String> {
+        if let Some(trouble) = self.shared.trouble() {
+            return Some(trouble);
+        }
         let egress = self.egress.borrow();
         if egress.session.is_none() {
             return Some("aex-egress is not connected".to_owned());

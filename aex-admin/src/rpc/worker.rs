@@ -14,6 +14,9 @@ use serde_json::value::RawValue;
 use super::{Call, InForce, Kernel, params};
 use crate::writer::{Command, Reply};
 
+/// What an answer may take beyond its waits.
+const ANSWER_MS: u64 = 3_000;
+
 pub(super) fn dispatch(
     kernel: &Arc<Kernel>,
     call: Call,
@@ -93,5 +96,9 @@ async fn settings(kernel: &Kernel, call: Call, known: Option<u64>) {
         generation,
         max_body_bytes: config.max_body_bytes,
         drain_timeout_ms: config.drain_timeout_ms,
+        reserve_limit_ms: config
+            .hold_wait_ms
+            .saturating_add(config.lock_wait_ms)
+            .saturating_add(ANSWER_MS),
     }));
 }

@@ -64,6 +64,7 @@ pub(crate) fn model<'a>(
         max_output_tokens: model.max_output_tokens,
         context_window: model.context_window,
         hidden_output: model.hidden_output,
+        counts_choices: provider.facts.counts_choices,
         tokenizer: model.tokenizer.as_deref(),
         extra_params: &provider.extra_params,
         keys: provider.keys,

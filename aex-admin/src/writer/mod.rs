@@ -206,6 +206,7 @@ impl Writer {
         self.staged.forget();
         if let Err(error) = self.ledger.begin() {
             tracing::warn!(%error, "no transaction");
+            self.shared.set_trouble(Some(error.to_string()));
             refuse_all(commands, &error);
             self.expire_waiters(&mut answers, now());
             answers.send();
@@ -314,6 +315,7 @@ impl Writer {
     }
 
     fn committed(&mut self, answers: Answers) {
+        self.shared.set_trouble(None);
         self.shared.count(|counters| {
             counters.commits += 1;
             counters.operations += answers.len() as u64;
@@ -324,6 +326,7 @@ impl Writer {
 
     fn undone(&mut self, answers: Answers, error: &LedgerError) {
         tracing::error!(%error, "the batch is undone");
+        self.shared.set_trouble(Some(error.to_string()));
         self.ledger.roll_back();
         self.staged.forget();
         answers.fail(&unavailable(error));

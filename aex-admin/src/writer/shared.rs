@@ -21,6 +21,8 @@ pub struct Shared {
     pub orders_wait: Notify,
     last_event: watch::Sender<i64>,
     waiting: Mutex<u64>,
+    /// Why the last batch was not written; gone with the next that is.
+    trouble: Mutex<Option<String>>,
 }
 
 /// Counted since the start.
@@ -52,6 +54,7 @@ impl Default for Shared {
             orders_wait: Notify::new(),
             last_event: watch::Sender::new(0),
             waiting: Mutex::default(),
+            trouble: Mutex::default(),
         }
     }
 }
@@ -111,6 +114,16 @@ impl Shared {
     #[must_use]
     pub fn waiting(&self) -> u64 {
         *lock(&self.waiting)
+    }
+
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
+        *lock(&self.trouble) = trouble;
+    }
+
+    /// Why the ledger cannot be written now.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
     }
 
     #[must_use]

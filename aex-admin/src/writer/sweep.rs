@@ -37,6 +37,7 @@ impl Writer {
     pub(super) fn has_upkeep(&self) -> bool {
         let memory = self.shared.memory();
         self.waiting.len() > 0
+            || self.shared.trouble().is_some()
             || !memory.open.is_empty()
             || !memory.booked.is_empty()
             || !memory.agents.is_empty()

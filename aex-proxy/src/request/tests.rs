@@ -315,6 +315,49 @@ fn every_name_of_a_tool_is_found() {
 }
 
 #[test]
+fn a_tool_without_a_name_is_refused() {
+    for more in [
+        r#","tools":[{"type":"function","function":{}}]"#,
+        r#","tools":[{"type":"function","function":{"Name":"evil"}}]"#,
+        r#","tools":[{"type":"function"}]"#,
+        r#","tools":[{}]"#,
+        r#","tools":[{"type":"web_search"},{}]"#,
+        r#","functions":[{}]"#,
+    ] {
+        assert!(
+            refused(with(more).as_bytes()).contains("must have a name"),
+            "{more}"
+        );
+    }
+    good(&with(
+        r#","tools":[{"type":"web_search"},{"type":"web_search"}]"#,
+    ));
+}
+
+#[test]
+fn empty_lists_and_objects_are_measured_where_a_provider_may_write_them() {
+    let empties = |one: &str| vec![one; 1000].join(",");
+    let bytes = |more: &str| {
+        let facts = good(&with(more)).facts;
+        facts.ascii_bytes + facts.tool_bytes
+    };
+    for one in ["[]", "{}"] {
+        let list = empties(one);
+        for more in [
+            format!(r#","functions":[{{"name":"f","parameters":{{"enum":[{list}]}}}}]"#),
+            format!(r#","response_format":{{"json_schema":{{"enum":[{list}]}}}}"#),
+        ] {
+            assert!(bytes(&more) >= 3000, "{one}: {}", bytes(&more));
+        }
+    }
+    let calls = format!(
+        r#"{{"model":"m","messages":[{{"role":"user","tool_calls":[{}]}}]}}"#,
+        empties("{}")
+    );
+    assert!(good(&calls).facts.ascii_bytes >= 3000);
+}
+
+#[test]
 fn parts_that_cost_by_item_are_found() {
     for (part, vision, media) in [
         (r#"{"type":"text","text":"a"}"#, false, false),

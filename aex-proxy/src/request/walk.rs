@@ -148,6 +148,8 @@ pub(super) struct Walk {
     pub(super) tools: Vec<String>,
     /// Types of tools that are neither a function nor custom, shortened.
     pub(super) hosted_tools: Vec<String>,
+    /// The tool that is being walked is a hosted one.
+    hosted: bool,
     fault: Option<Fault>,
 }
 
@@ -232,6 +234,20 @@ impl Walk {
         }
     }
 
+    /// Brackets, and what stands around `members` keys or `elements`, of JSON that a provider may
+    /// write into the prompt. Messages and their parts go through a template instead.
+    fn count_structure(&mut self, place: Place, members: u64, elements: u64) {
+        let bytes = 2 + members * PUNCTUATION_BYTES + elements;
+        match place {
+            Place::Messages | Place::Message | Place::Content | Place::Part => {}
+            _ => match place.counted() {
+                Counted::Nothing => {}
+                Counted::Prompt => self.ascii_bytes += bytes,
+                Counted::Tool => self.tool_bytes += bytes,
+            },
+        }
+    }
+
     fn part_type(&mut self, kind: &str) {
         match kind {
             "text" | "refusal" => {}
@@ -245,6 +261,7 @@ impl Walk {
             return Ok(());
         }
         let kind: String = shortened(kind).chars().take(32).collect();
+        self.hosted = true;
         if !self.hosted_tools.contains(&kind) {
             if self.hosted_tools.len() == super::MAX_NAMED_PARAMS {
                 return Err(E::custom("too many types of tools"));
@@ -305,6 +322,10 @@ impl Node<'_> {
         match (self.place, key) {
             (Place::Message, "content") => Place::Content,
             (Place::Message, "audio") => Place::Media,
+            (Place::Message, "images") => {
+                self.walk.vision = true;
+                Place::Text
+            }
             (Place::Part, "type") => Place::PartType,
             (Place::Part, "image_url" | "input_image" | "image") => {
                 self.walk.vision = true;
@@ -402,6 +423,7 @@ impl<'de> Visitor<'de> for Node<'_> {
                 }
             }
         }
+        self.walk.count_structure(self.place, 0, index);
         if self.place == Place::Messages {
             if index == 0 {
                 return Err(A::Error::custom("must have at least one message"));
@@ -420,13 +442,17 @@ impl<'de> Visitor<'de> for Node<'_> {
             self.walk.media = true;
         }
         let mut keys = Keys::default();
-        let mut typed = false;
+        let mut members = 0;
+        let (mut typed, mut named, mut callable) = (false, false, false);
         while let Some(key) = map.next_key_seed(Key)? {
             if !keys.insert(key.clone()) {
                 return Err(A::Error::custom(duplicate(&key)));
             }
             self.walk.count(self.place, &key);
+            members += 1;
             typed |= key == "type";
+            named |= key == "name";
+            callable |= key == "function" || key == "custom";
             let place = self.member(&key);
             let node = Node {
                 walk: &mut *self.walk,
@@ -438,9 +464,18 @@ impl<'de> Visitor<'de> for Node<'_> {
                 return Err(error);
             }
         }
-        if self.place == Place::Part && !typed {
+        self.walk.count_structure(self.place, members, 0);
+        match self.place {
             // What it is, only the provider knows.
-            self.walk.media = true;
+            Place::Part if !typed => self.walk.media = true,
+            Place::Function if !named => return Err(A::Error::custom("must have a name")),
+            Place::Tool if !(callable || named || self.walk.hosted) => {
+                return Err(A::Error::custom("must have a name"));
+            }
+            _ => {}
+        }
+        if self.place == Place::Tool {
+            self.walk.hosted = false;
         }
         Ok(())
     }

@@ -214,6 +214,7 @@ fn reply(
             "generation": 1,
             "max_body_bytes": state.max_body_bytes,
             "drain_timeout_ms": 10_000,
+            "reserve_limit_ms": 10_000,
         }),
         // A long poll in which nothing happens.
         worker::SETTINGS => return None,

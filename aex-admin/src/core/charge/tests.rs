@@ -24,6 +24,7 @@ fn terms() -> Terms {
         choices: 1,
         cap_is_ours: false,
         hidden_output: false,
+        counts_choices: false,
         on_disconnect: OnDisconnect::Drain,
     }
 }
@@ -241,4 +242,32 @@ proptest! {
 #[test]
 fn the_test_terms_hold_what_their_price_says() {
     assert_eq!(terms().price.ceiling_pico(50, 20), Some(HOLD));
+}
+
+#[test]
+fn a_usage_that_may_be_of_one_choice_counts_for_each() {
+    let seen = Observed {
+        usage: usage(30, 0, 7),
+        ..seen(200)
+    };
+    let two = Terms {
+        choices: 2,
+        ..terms()
+    };
+    check(&two, &seen, None, "Estimated 1700");
+    check(
+        &Terms {
+            counts_choices: true,
+            ..two.clone()
+        },
+        &seen,
+        None,
+        "Exact 1000",
+    );
+    // More than one choice can be: it is of all.
+    let all = Observed {
+        usage: usage(30, 0, 21),
+        ..seen.clone()
+    };
+    check(&two, &all, None, "Exact 2400");
 }

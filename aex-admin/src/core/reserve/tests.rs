@@ -61,6 +61,7 @@ fn case() -> Case {
             max_output_tokens: Some(8_192),
             context_window: None,
             hidden_output: false,
+            counts_choices: true,
             tokenizer: None,
             extra_params: &[],
             keys: KeyPolicy::Either,
@@ -248,10 +249,15 @@ fn keys_follow_agent_and_provider() {
 fn output_raising_parameters_are_refused_on_free_models_too() {
     let mut c = case();
     c.model.as_mut().unwrap().price = Some(Price::FREE);
+    c.model.as_mut().unwrap().loopback = true;
     c.facts.unknown_params = vec!["top_k".into()];
     c.facts.vision = true;
     drop(c.granted());
-    for param in RAISES_OUTPUT {
+    for param in RAISES_OUTPUT
+        .into_iter()
+        .chain(CHOOSES_MODEL)
+        .chain(["N_Predict"])
+    {
         c.facts.unknown_params = vec![param.into()];
         assert!(
             matches!(
@@ -261,6 +267,47 @@ fn output_raising_parameters_are_refused_on_free_models_too() {
             "{param}"
         );
     }
+}
+
+#[test]
+fn tools_and_vision_have_no_other_names() {
+    let refused = |costly: &str, settings: Settings, capability: &str| {
+        let mut c = case();
+        c.caller.as_mut().unwrap().settings = settings;
+        c.model.as_mut().unwrap().price = Some(Price::FREE);
+        c.facts.costly_params = vec![costly.into()];
+        c.refused(&format!("Capability not allowed: {capability}"));
+    };
+    let none = || Settings {
+        tools: Some(false),
+        ..Settings::default()
+    };
+    let some = || Settings {
+        allowed_tools: Some(vec!["good".into()]),
+        ..Settings::default()
+    };
+    for param in ["tools[].type web_search", "web_search_options", "plugins"] {
+        refused(param, none(), "tools");
+    }
+    refused("tools[].type mcp", some(), "tool mcp");
+    refused("plugins", some(), "tool plugins");
+    let mut c = case();
+    c.caller.as_mut().unwrap().settings.vision = Some(false);
+    c.facts.media = true;
+    c.refused("Capability not allowed: vision");
+}
+
+#[test]
+fn a_remote_model_without_a_price_takes_no_costly_parameter() {
+    let mut c = case();
+    c.model.as_mut().unwrap().price = Some(Price::FREE);
+    c.facts.costly_params = vec!["web_search_options".into()];
+    assert!(matches!(
+        c.decide(),
+        Err(Stop::Refuse(Refusal::InvalidRequest { .. }))
+    ));
+    c.model.as_mut().unwrap().loopback = true;
+    drop(c.granted());
 }
 
 #[test]
