@@ -9,6 +9,7 @@
 
 mod args;
 mod commands;
+mod credentials;
 mod fault;
 mod home;
 mod link;

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub(crate) use agent::AgentCommand;
 
+use crate::credentials;
 use crate::fault::RUN_FAILED;
 
 #[derive(Debug, Parser)]
@@ -48,11 +49,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: AgentCommand,
     },
-    /// Run a command as an agent: with a token of its own, without provider keys
-    #[command(
-        after_help = "Exit code: that of CMD (128 + N when signal N ended it); 125 to 127 are aex's own.\n\n\
-                      Example:\n  aex run -a my-agent -- python3 agent.py"
-    )]
+    /// Run a command as an agent: with a token of its own, without provider credentials
+    #[command(after_help = run_help())]
     Run(RunArgs),
     /// Tokens of an agent
     #[command(after_help = "Example:\n  aex token list my-agent")]
@@ -102,6 +100,14 @@ pub(crate) enum Command {
         #[arg(default_value = "{}")]
         params: String,
     },
+}
+
+fn run_help() -> String {
+    format!(
+        "{}\n\nExit code: that of CMD (128 + N when signal N ended it); 125 to 127 are aex's own.\n\n\
+         Example:\n  aex run -a my-agent -- python3 agent.py",
+        credentials::help()
+    )
 }
 
 impl Command {

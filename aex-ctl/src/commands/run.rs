@@ -1,4 +1,5 @@
-//! `aex run`: a command with a token of its own and without provider keys. The token ends with it.
+//! `aex run`: a command with a token of its own and without provider credentials. The token
+//! ends with it.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -13,6 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::RunArgs;
+use crate::credentials::is_provider_credential;
 use crate::fault::{Fault, RUN_FAILED};
 use crate::link::{Kernel, Link};
 use crate::output::Out;
@@ -47,7 +49,7 @@ fn start(command: &[OsString], token: &TokenReply, base_url: &str) -> Result<Chi
     let mut child = Command::new(program);
     child.args(arguments);
     for (name, _) in std::env::vars_os() {
-        if is_provider_key(&name) {
+        if is_provider_credential(&name) {
             child.env_remove(name);
         }
     }
@@ -63,10 +65,6 @@ fn start(command: &[OsString], token: &TokenReply, base_url: &str) -> Result<Chi
         };
         Fault::Command { exit, message }
     })
-}
-
-fn is_provider_key(name: &OsString) -> bool {
-    name.as_encoded_bytes().ends_with(b"_API_KEY")
 }
 
 /// Waits for the end; signals meant to end this program go to the command.
@@ -149,12 +147,5 @@ mod tests {
     fn the_end_of_the_command_becomes_the_exit_code() {
         assert_eq!(exit_code(ExitStatus::from_raw(7 << 8)), 7);
         assert_eq!(exit_code(ExitStatus::from_raw(15)), 143);
-    }
-
-    #[test]
-    fn provider_keys_are_known_by_their_ending() {
-        assert!(is_provider_key(&"GROQ_API_KEY".into()));
-        assert!(is_provider_key(&"OPENAI_API_KEY".into()));
-        assert!(!is_provider_key(&"API_KEY_FILE".into()));
     }
 }

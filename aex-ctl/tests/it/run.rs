@@ -33,17 +33,22 @@ fn the_command_gets_a_token_and_no_provider_key() {
         .command(&["run", "-a", "a", "--ttl", "10m", "--", "env"])
         .env("GROQ_API_KEY", "sk-fake")
         .env("OPENAI_API_KEY", "sk-fake")
+        .env("ANTHROPIC_AUTH_TOKEN", "sk-fake")
+        .env("AWS_SECRET_ACCESS_KEY", "sk-fake")
+        .env("OPENAI_ORG_ID", "sk-fake")
         .env("KEPT", "yes")
         .output()
         .unwrap();
     expect_exit(&output, 0);
     let env = stdout(&output);
     assert!(!env.contains("sk-fake"), "{env}");
+    let home = format!("AEX_HOME={}", admin.home().display());
     for line in [
         "OPENAI_API_KEY=aex_fake-token",
         "OPENAI_BASE_URL=http://127.0.0.1:4321/v1",
         "OPENAI_API_BASE=http://127.0.0.1:4321/v1",
         "KEPT=yes",
+        &home,
     ] {
         assert!(
             env.lines().any(|found| found == line),
