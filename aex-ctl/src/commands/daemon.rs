@@ -19,6 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
+use super::advice::{KeysOf, about_keys};
 use crate::args::{PlaceArgs, StartArgs};
 use crate::fault::Fault;
 use crate::home;
@@ -92,8 +93,11 @@ async fn foreground(
 ) -> Result<u8, Fault> {
     log_to_stderr();
     let mut other = None;
-    supervisor::supervise(listen, workers, places, |started| match started {
-        supervisor::Started::Ready(daemon) => show_ready(&daemon, false, out),
+    supervisor::supervise(listen, workers, places, async |started| match started {
+        supervisor::Started::Ready(daemon) => {
+            let advice = about_keys(KeysOf::ThisCommand, places).await;
+            show_ready(&daemon, false, &advice, out)
+        }
         supervisor::Started::AlreadyRunning(pid) => {
             other = Some(pid);
             Ok(())
@@ -112,7 +116,7 @@ async fn detached(listen: SocketAddr, workers: u32, places: &Places) -> Result<u
     // Fails only for the leader of a group, which has no terminal to lose.
     let _ = nix::unistd::setsid();
     log_to_stderr();
-    let done = supervisor::supervise(listen, workers, places, |started| {
+    let done = supervisor::supervise(listen, workers, places, async |started| {
         report.document(&match started {
             supervisor::Started::Ready(daemon) => Report::Ready(daemon),
             supervisor::Started::AlreadyRunning(pid) => Report::AlreadyRunning { pid },
@@ -137,6 +141,8 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A full disk must not end the program: the log's own errors are dropped, not printed.
+        .log_internal_errors(false)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
@@ -167,7 +173,8 @@ async fn background(
     };
     match report {
         Report::Ready(daemon) => {
-            show_ready(&daemon, false, out)?;
+            let advice = about_keys(KeysOf::ThisCommand, places).await;
+            show_ready(&daemon, false, &advice, out)?;
             Ok(0)
         }
         Report::AlreadyRunning { pid } => already_running(pid, asked, places, out).await,
@@ -234,7 +241,12 @@ async fn end(child: &mut Child) {
     }
 }
 
-fn show_ready(daemon: &DaemonState, already: bool, out: Out) -> Result<(), Fault> {
+fn show_ready(
+    daemon: &DaemonState,
+    already: bool,
+    advice: &[String],
+    out: Out,
+) -> Result<(), Fault> {
     let answer = json!({
         "running": true,
         "already_running": already,
@@ -242,6 +254,7 @@ fn show_ready(daemon: &DaemonState, already: bool, out: Out) -> Result<(), Fault
         "listen": daemon.listen,
         "workers": daemon.workers,
         "base_url": base_url(&daemon.listen),
+        "warnings": advice,
     });
     out.answer(&answer, || {
         let is = if already {
@@ -255,7 +268,13 @@ fn show_ready(daemon: &DaemonState, already: bool, out: Out) -> Result<(), Fault
             daemon.pid,
             daemon.workers
         )
-    })
+    })?;
+    if !out.json {
+        for warning in advice {
+            Out::complain(&format!("aex: {warning}"));
+        }
+    }
+    Ok(())
 }
 
 /// Done already, once it would answer a request; another start may still be under way.
@@ -277,7 +296,8 @@ async fn already_running(
                      `aex daemon restart`.",
                 );
             }
-            show_ready(&state.daemon, true, out)?;
+            let advice = about_keys(KeysOf::AnEarlierStart, places).await;
+            show_ready(&state.daemon, true, &advice, out)?;
             return Ok(0);
         }
         if supervisor::running(places)?.is_none() {
@@ -309,23 +329,49 @@ fn differs(asked: PlaceArgs, daemon: &DaemonState) -> bool {
 
 pub(super) async fn stop(out: Out) -> Result<u8, Fault> {
     let places = link::user_places()?;
-    let was_running = stop_running(&places).await?;
-    let answer = json!({"running": false, "was_running": was_running});
+    let stopped = stop_running(&places).await?;
+    let was_running = matches!(stopped, Stopped::Daemon);
+    let orphans = match stopped {
+        Stopped::Orphans(names) => names,
+        Stopped::Daemon | Stopped::Nothing => Vec::new(),
+    };
+    let answer = json!({
+        "running": false,
+        "was_running": was_running,
+        "ended_orphans": orphans,
+    });
     out.answer(&answer, || {
         if was_running {
             "AEX is stopped.".into()
-        } else {
+        } else if orphans.is_empty() {
             "AEX is not running: nothing to stop.".into()
+        } else {
+            format!(
+                "AEX is stopped. Its daemon had been killed; ended what it had left: {}.",
+                orphans.join(", ")
+            )
         }
     })?;
     Ok(0)
 }
 
-/// Whether there was something to stop. Requests in flight are finished first.
-async fn stop_running(places: &Places) -> Result<bool, Fault> {
+/// What a stop found.
+enum Stopped {
+    Daemon,
+    /// Programs of a daemon that was killed, by name.
+    Orphans(Vec<String>),
+    Nothing,
+}
+
+/// Requests in flight are finished first.
+async fn stop_running(places: &Places) -> Result<Stopped, Fault> {
     if supervisor::running(places)?.is_none() {
-        supervisor::clean_up(places).await?;
-        return Ok(false);
+        let ended = supervisor::clean_up(places).await?;
+        return Ok(if ended.is_empty() {
+            Stopped::Nothing
+        } else {
+            Stopped::Orphans(ended)
+        });
     }
     let limit_ms = supervisor::stop_limit_ms(places);
     let deadline_ms = clock::boot_ms() + limit_ms;
@@ -347,7 +393,7 @@ async fn stop_running(places: &Places) -> Result<bool, Fault> {
         }
         tokio::time::sleep(POLL).await;
     }
-    Ok(true)
+    Ok(Stopped::Daemon)
 }
 
 pub(super) async fn restart(asked: PlaceArgs, out: Out) -> Result<u8, Fault> {
@@ -377,6 +423,7 @@ pub(super) async fn restart(asked: PlaceArgs, out: Out) -> Result<u8, Fault> {
         stop_running(&places).await?;
         return start(start_args(place), out).await;
     }
+    // A key that replaces one which the daemon has cannot be told from the same key once more.
     if !supervisor::key_names().is_empty() {
         Out::complain(
             "aex: the provider keys of the running daemon are kept; for those of this environment: \
@@ -386,7 +433,8 @@ pub(super) async fn restart(asked: PlaceArgs, out: Out) -> Result<u8, Fault> {
     kill(Pid::from_raw(pid), Signal::SIGUSR2)
         .map_err(|errno| Fault::Refused(format!("cannot restart pid {pid}: {errno}")))?;
     let daemon = restarted(&places, state.restarts).await?;
-    show_ready(&daemon, false, out)?;
+    let advice = about_keys(KeysOf::AnEarlierStart, &places).await;
+    show_ready(&daemon, false, &advice, out)?;
     Ok(0)
 }
 

@@ -1,5 +1,6 @@
 //! One module a command: ask, show, exit code. Nothing is decided here.
 
+mod advice;
 mod agent;
 mod config;
 mod daemon;

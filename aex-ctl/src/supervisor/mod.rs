@@ -57,14 +57,14 @@ pub(crate) async fn supervise(
     listen: SocketAddr,
     workers: u32,
     places: &Places,
-    tell: impl FnOnce(Started) -> Result<(), Fault>,
+    tell: impl AsyncFnOnce(Started) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     harden()?;
     let signals = Signals::take()?;
     home::make_directories(places)?;
     let mut lock = match take_lock(places).await? {
         Attempt::Taken(lock) => lock,
-        Attempt::Held(pid) => return tell(Started::AlreadyRunning(pid)),
+        Attempt::Held(pid) => return tell(Started::AlreadyRunning(pid)).await,
     };
     lock.write_pid()
         .map_err(|error| Fault::file("write", &places.daemon_pid(), &error))?;
@@ -79,7 +79,7 @@ async fn under_lock(
     workers: u32,
     places: &Places,
     mut signals: Signals,
-    tell: impl FnOnce(Started) -> Result<(), Fault>,
+    tell: impl AsyncFnOnce(Started) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
     end_orphans(places).await;
     let programs = find_programs()?;
@@ -114,9 +114,10 @@ async fn under_lock(
     let begun = match family.wait_ready(&state.daemon.listen, &mut signals).await {
         Waited::Ready => {
             state.phase = Phase::Ready;
-            state
-                .write(places)
-                .and_then(|()| tell(Started::Ready(state.daemon.clone())))
+            match state.write(places) {
+                Ok(()) => tell(Started::Ready(state.daemon.clone())).await,
+                Err(fault) => Err(fault),
+            }
         }
         Waited::ToldToStop => Err(Fault::failed("told to stop before the kernel was ready")),
         Waited::Failed(why) => Err(Fault::Failed(why)),
@@ -281,28 +282,33 @@ fn bind(listen: SocketAddr) -> Result<std::net::TcpListener, Fault> {
     })
 }
 
-/// Ends the programs that a supervisor which was killed has left. Needs the lock.
-async fn end_orphans(places: &Places) {
+/// Ends the programs that a supervisor which was killed has left, and names them. Needs the lock.
+async fn end_orphans(places: &Places) -> Vec<String> {
+    let mut ended = Vec::new();
     for (program, path) in state::pid_files(places) {
         if process::named_by(&path, program.binary()).is_some() {
             tracing::warn!("ending {}, left by an earlier daemon", program.instance());
+            ended.push(program.instance());
         }
         process::end(&path, program.binary(), ORPHAN_LIMIT_MS).await;
         let _ = std::fs::remove_file(&path);
     }
+    ended
 }
 
-/// `aex daemon stop` when no supervisor runs: what one that was killed has left ends too.
-pub(crate) async fn clean_up(places: &Places) -> Result<(), Fault> {
+/// `aex daemon stop` when no supervisor runs: what one that was killed has left ends too. The names
+/// of the programs that it ended.
+pub(crate) async fn clean_up(places: &Places) -> Result<Vec<String>, Fault> {
     if !places.run.exists() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    if let Attempt::Taken(lock) = take_lock(places).await? {
-        end_orphans(places).await;
-        remove_traces(places);
-        lock.release();
-    }
-    Ok(())
+    let Attempt::Taken(lock) = take_lock(places).await? else {
+        return Ok(Vec::new());
+    };
+    let ended = end_orphans(places).await;
+    remove_traces(places);
+    lock.release();
+    Ok(ended)
 }
 
 /// Sockets and state; the egress's journal stays, it is evidence.

@@ -35,19 +35,24 @@ with open(os.path.join(home, "seen"), "a") as f: f.write(json.dumps(seen) + "\n"
 if has("die-" + me):
     print("cannot open the ledger: made up", flush=True)
     sys.exit(7)
-if name == "aex-admin" and has("never-ready"):
+if name == "aex-admin" and (has("never-ready") or has("speaks")):
     status = {"version": "0", "boundary": "advisory", "ready": False, "why": "GROQ_API_KEY is there",
-              "pid": 1, "uptime_ms": 1, "egress_pid": 2, "operator_keys": [], "agents": 0,
+              "pid": 1, "uptime_ms": 1, "egress_pid": 2, "operator_keys": ["groq"], "agents": 0,
               "workers": [{"worker": 1, "pid": 3, "in_flight": 0}], "open_holds": 0, "waiting": 0,
               "events": 0, "ledger": "x", "config_generation": 1}
     admin = socket.socket(socket.AF_UNIX)
     admin.bind(os.path.join(home, "run/admin.sock"))
     admin.listen()
+    model = lambda provider, price: {
+        "name": provider, "provider": provider, "upstream_model": "m", "price_source": price}
+    models = {"models": [model("groq", "catalogue"), model("openai", "catalogue"), model("ollama", "free")]}
     while True:
         connection, _ = admin.accept()
-        call = json.loads(connection.makefile().readline())
-        answer = {"jsonrpc": "2.0", "id": call["id"], "result": status}
-        connection.sendall(json.dumps(answer).encode() + b"\n")
+        for line in connection.makefile():
+            call = json.loads(line)
+            result = models if call["method"] == "models.list" else status
+            answer = {"jsonrpc": "2.0", "id": call["id"], "result": result}
+            connection.sendall(json.dumps(answer).encode() + b"\n")
 if name != "aex-proxy":
     while True: signal.pause()
 ready = not has("die-aex-admin") and not has("never-ready")

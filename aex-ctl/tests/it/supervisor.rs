@@ -263,13 +263,59 @@ fn what_a_killed_supervisor_left_is_ended_by_the_next_start_and_by_a_stop() {
         orphan
     };
     let orphan = killed(&programs);
-    expect_exit(&programs.aex(&["daemon", "start", "--listen", &address]), 0);
+    let next = ["daemon", "start", "--workers", "1", "--listen", &address];
+    expect_exit(&programs.aex(&next), 0);
     assert!(!alive(&orphan.to_string()));
     assert!(answers(&address));
 
     killed(&programs);
-    expect_exit(&programs.aex(&["daemon", "stop"]), 0);
+    let stop = programs.aex(&["daemon", "stop"]);
+    expect_exit(&stop, 0);
+    let told = "ended what it had left: aex-proxy-1, aex-egress, aex-admin";
+    assert!(stdout(&stop).contains(told), "{}", stdout(&stop));
     assert!(programs.nothing_runs());
+    let again = programs.aex(&["daemon", "stop", "--json"]);
+    let again: Value = serde_json::from_str(&stdout(&again)).unwrap();
+    assert_eq!(again["ended_orphans"], json!([]));
+}
+
+#[test]
+fn a_start_names_providers_without_a_key_and_keys_that_came_too_late() {
+    let programs = Programs::new();
+    programs.touch("speaks");
+    let start = |late: bool, options: &[&str]| {
+        let mut command = programs.command(&["daemon", "start", "--listen", "127.0.0.1:0"]);
+        command.args(["--workers", "1"]).args(options);
+        if late {
+            command.env("OPENAI_API_KEY", "sk-fake-openai");
+        }
+        let output = command.output().unwrap();
+        expect_exit(&output, 0);
+        output
+    };
+    let first = stderr(&start(false, &[]));
+    let file = programs.home.join("keys/openai");
+    for part in ["no key for provider openai", file.to_str().unwrap()] {
+        assert!(first.contains(part), "{first}");
+    }
+    assert!(!first.contains("provider groq") && !first.contains("ollama"));
+
+    let late = stderr(&start(true, &[]));
+    assert!(
+        late.contains("OPENAI_API_KEY of this environment was not taken"),
+        "{late}"
+    );
+    assert!(
+        !late.contains("sk-fake") && !late.contains("GROQ"),
+        "{late}"
+    );
+
+    let json = start(true, &["--json"]);
+    assert!(!stderr(&json).contains("OPENAI"), "{}", stderr(&json));
+    let json: Value = serde_json::from_str(&stdout(&json)).unwrap();
+    let warnings = json["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{json}");
+    assert!(warnings[0].as_str().unwrap().starts_with("OPENAI_API_KEY"));
 }
 
 #[test]
