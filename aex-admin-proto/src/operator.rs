@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::egress::KeyPolicy;
+
 /// Methods, with their parameters and answers.
 pub mod method {
     /// [`super::CreateParams`] → [`super::TokenReply`].
@@ -331,6 +333,12 @@ pub struct ModelView {
     pub output_pico: Option<u64>,
     pub max_output_tokens: Option<u64>,
     pub context_window: Option<u64>,
+    /// Whose keys its provider is used with.
+    #[serde(default)]
+    pub keys: KeyPolicy,
+    /// Its provider is on this machine, and needs no key.
+    #[serde(default)]
+    pub loopback: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,6 +36,7 @@ pub(crate) fn models(config: &Config) -> Vec<ModelView> {
         .values()
         .map(|model| {
             let price = model.pricing.price();
+            let provider = config.providers.get(&model.provider);
             ModelView {
                 name: model.name.clone(),
                 provider: model.provider.clone(),
@@ -46,6 +47,8 @@ pub(crate) fn models(config: &Config) -> Vec<ModelView> {
                 output_pico: price.map(|price| price.output_pico),
                 max_output_tokens: model.max_output_tokens,
                 context_window: model.context_window,
+                keys: provider.map(|provider| provider.keys).unwrap_or_default(),
+                loopback: provider.is_some_and(|provider| provider.loopback),
             }
         })
         .collect()

@@ -3,12 +3,13 @@
 //! Asked of `aex-admin` in one go; what to say is decided purely. A kernel that does not answer
 //! costs the advice, never the start.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use aex_admin_proto::client::Client;
-use aex_admin_proto::operator::{ModelList, Status, method};
+use aex_admin_proto::egress::KeyPolicy;
+use aex_admin_proto::operator::{ModelList, ModelView, Status, method};
 use aex_admin_proto::places::Places;
 use serde_json::json;
 
@@ -31,7 +32,6 @@ pub(super) async fn about_keys(keys_of: KeysOf, places: &Places) -> Vec<String> 
     let Some((status, list)) = ask(places).await else {
         return Vec::new();
     };
-    let config = std::fs::read_to_string(&places.config_file).unwrap_or_default();
     let here = match keys_of {
         KeysOf::ThisCommand => Vec::new(),
         KeysOf::AnEarlierStart => supervisor::key_names(),
@@ -39,7 +39,6 @@ pub(super) async fn about_keys(keys_of: KeysOf, places: &Places) -> Vec<String> 
     let missing = Missing {
         status: &status,
         list: &list,
-        config: &config,
         here: &here,
     };
     missing.advice(&places.keys)
@@ -56,33 +55,30 @@ async fn ask(places: &Places) -> Option<(Status, ModelList)> {
 struct Missing<'a> {
     status: &'a Status,
     list: &'a ModelList,
-    config: &'a str,
     /// Key variables of an environment that the daemon did not take.
     here: &'a [String],
 }
 
 impl Missing<'_> {
     fn advice(&self, keys: &Path) -> Vec<String> {
-        let policies = key_policies(self.config);
-        // Whether any of its models costs money: a free one is, as a rule, served on this machine.
-        let mut providers: BTreeMap<&str, bool> = BTreeMap::new();
-        for model in &self.list.models {
-            *providers.entry(&model.provider).or_default() |= model.price_source != "free";
-        }
+        let providers: BTreeMap<&str, &ModelView> = self
+            .list
+            .models
+            .iter()
+            .map(|model| (model.provider.as_str(), model))
+            .collect();
         providers
             .into_iter()
             .filter(|(provider, _)| !self.status.operator_keys.iter().any(|has| has == provider))
-            .filter_map(|(provider, costs)| {
-                let policy = policies.get(provider).copied().unwrap_or("either");
+            .filter(|(_, model)| model.keys != KeyPolicy::Passthrough)
+            .filter_map(|(provider, model)| {
                 let variable = key_variable(provider);
-                if policy == "passthrough" {
-                    None
-                } else if self.here.contains(&variable) {
+                if self.here.contains(&variable) {
                     Some(not_taken(&variable))
-                } else if costs {
-                    Some(no_key(provider, &variable, policy, keys))
-                } else {
+                } else if model.loopback {
                     None
+                } else {
+                    Some(no_key(provider, &variable, model.keys, keys))
                 }
             })
             .collect()
@@ -97,8 +93,8 @@ fn not_taken(variable: &str) -> String {
     )
 }
 
-fn no_key(provider: &str, variable: &str, policy: &str, keys: &Path) -> String {
-    let until_then = if policy == "operator" {
+fn no_key(provider: &str, variable: &str, policy: KeyPolicy, keys: &Path) -> String {
+    let until_then = if policy == KeyPolicy::Operator {
         "its models are refused"
     } else {
         "agents need a key of their own"
@@ -123,69 +119,15 @@ fn key_variable(provider: &str) -> String {
         .collect()
 }
 
-/// `keys:` of the providers in a models.yaml that `aex-admin` has accepted. The kernel does not tell
-/// it; here it only keeps a needless warning away, so one that is written in an unusual way may cost
-/// that warning.
-fn key_policies(config: &str) -> HashMap<&str, &str> {
-    let mut policies = HashMap::new();
-    let mut inside = false;
-    let mut provider_indent = None;
-    let mut provider = "";
-    for line in config.lines() {
-        let line = line.split(" #").next().unwrap_or(line).trim_end();
-        let text = line.trim_start();
-        if text.is_empty() || text.starts_with('#') {
-            continue;
-        }
-        let indent = line.len() - text.len();
-        if indent == 0 {
-            inside = text == "providers:";
-            continue;
-        }
-        let Some((name, value)) = text.split_once(':').filter(|_| inside) else {
-            continue;
-        };
-        if indent <= *provider_indent.get_or_insert(indent) {
-            provider = unquoted(name);
-        } else if unquoted(name) == "keys" {
-            policies.insert(provider, unquoted(value));
-        }
-    }
-    policies
-}
-
-fn unquoted(text: &str) -> &str {
-    text.trim().trim_matches(['"', '\''])
-}
-
 #[cfg(test)]
 mod tests {
-    use aex_admin_proto::operator::ModelView;
-
     use super::*;
 
-    const CONFIG: &str = "\
-# providers:
-providers:
-  groq:
-    base_url: https://a/v1
-  own.keys:                # theirs
-    keys: \"passthrough\"  # strict
-    base_url: https://b/v1
-  mine: # ours
-
-    # keys: passthrough
-    keys: operator
-models:
-  x:
-    keys: passthrough
-";
-
-    fn model(provider: &str, price_source: &str) -> ModelView {
+    fn model(provider: &str, keys: KeyPolicy, loopback: bool) -> ModelView {
         serde_json::from_value(json!({
-            "name": "m", "provider": provider, "upstream_model": "m", "price_source": price_source,
+            "name": "m", "provider": provider, "upstream_model": "m", "price_source": "catalogue",
             "input_pico": null, "cached_input_pico": null, "output_pico": null,
-            "max_output_tokens": null, "context_window": null,
+            "max_output_tokens": null, "context_window": null, "keys": keys, "loopback": loopback,
         }))
         .unwrap()
     }
@@ -199,19 +141,18 @@ models:
         .unwrap();
         let list = ModelList {
             models: vec![
-                model("own.keys", "catalogue"),
-                model("groq", "catalogue"),
-                model("groq", "free"),
-                model("has", "models.yaml"),
-                model("mine", "none"),
-                model("local-1", "free"),
+                model("own.keys", KeyPolicy::Passthrough, false),
+                model("groq", KeyPolicy::Either, false),
+                model("groq", KeyPolicy::Either, false),
+                model("has", KeyPolicy::Either, false),
+                model("mine", KeyPolicy::Operator, false),
+                model("local-1", KeyPolicy::Either, true),
             ],
         };
         let here: Vec<String> = here.iter().map(|&name| name.to_owned()).collect();
         let missing = Missing {
             status: &status,
             list: &list,
-            config: CONFIG,
             here: &here,
         };
         missing.advice(Path::new("/h/keys"))
@@ -240,14 +181,5 @@ models:
         assert!(said[0].starts_with("GROQ_API_KEY of this environment was not taken"));
         assert!(said[1].starts_with("LOCAL_1_API_KEY of this environment"));
         assert!(said[2].starts_with("no key for provider mine"));
-    }
-
-    #[test]
-    fn key_policies_are_found() {
-        let found = key_policies(CONFIG);
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert_eq!(found["own.keys"], "passthrough");
-        assert_eq!(found["mine"], "operator");
-        assert!(key_policies(include_str!("../../../config/models.yaml")).is_empty());
     }
 }

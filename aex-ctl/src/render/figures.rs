@@ -180,6 +180,8 @@ pub(crate) fn programs(programs: &[ProgramState]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aex_admin_proto::egress::KeyPolicy;
+
     use super::*;
 
     #[test]
@@ -195,6 +197,8 @@ mod tests {
                 output_pico: None,
                 max_output_tokens: Some(7),
                 context_window: None,
+                keys: KeyPolicy::Either,
+                loopback: false,
             }],
         });
         assert!(text.contains("refused until it is priced"));

@@ -43,9 +43,10 @@ if name == "aex-admin" and (has("never-ready") or has("speaks")):
     admin = socket.socket(socket.AF_UNIX)
     admin.bind(os.path.join(home, "run/admin.sock"))
     admin.listen()
-    model = lambda provider, price: {
-        "name": provider, "provider": provider, "upstream_model": "m", "price_source": price}
-    models = {"models": [model("groq", "catalogue"), model("openai", "catalogue"), model("ollama", "free")]}
+    model = lambda provider, loopback: {
+        "name": provider, "provider": provider, "upstream_model": "m", "price_source": "catalogue",
+        "loopback": loopback}
+    models = {"models": [model("groq", False), model("openai", False), model("ollama", True)]}
     while True:
         connection, _ = admin.accept()
         for line in connection.makefile():
@@ -57,13 +58,19 @@ if name != "aex-proxy":
     while True: signal.pause()
 ready = not has("die-aex-admin") and not has("never-ready")
 listener = socket.socket(fileno=3)
+def admin_listens():
+    if not has("speaks"): return True
+    try:
+        with socket.socket(socket.AF_UNIX) as admin: admin.connect(os.path.join(home, "run/admin.sock"))
+        return True
+    except OSError: return False
 while True:
     select.select([listener], [], [])
     try: connection, _ = listener.accept()
     except BlockingIOError: continue
     connection.setblocking(True)
     connection.recv(65536)
-    status = b"200 OK" if ready else b"503 Service Unavailable"
+    status = b"200 OK" if ready and admin_listens() else b"503 Service Unavailable"
     connection.sendall(b"HTTP/1.1 " + status + b"\r\ncontent-length: 2\r\n\r\nok")
     connection.close()
 "#;
