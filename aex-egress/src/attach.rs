@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 /// Header by which a caller may name the provider it means; it must then be the ticket's.
 pub const PROVIDER_HEADER: &str = "x-aex-provider";
 
-/// What stands in for the body of a 401 or 403 under an operator's key: providers echo keys.
+/// What stands in for the body of an answer that [`refuses_key`].
 pub const KEY_REFUSED_BODY: &[u8] = br#"{"error":{"message":"The provider refused the operator's key","type":"upstream_error","code":"upstream_error","param":null}}"#;
 
 /// Longest own key that is looked at.
@@ -95,6 +95,12 @@ pub fn bearer(key: &[u8]) -> Option<HeaderValue> {
     Some(value)
 }
 
+/// The key in what [`bearer`] made.
+#[must_use]
+pub fn key_of(authorization: &HeaderValue) -> Option<&[u8]> {
+    authorization.as_bytes().strip_prefix(b"Bearer ")
+}
+
 /// The headers of the request to the provider. `host` is absent for HTTP/2, where the URI says it.
 #[must_use]
 pub fn request_headers(
@@ -126,7 +132,7 @@ pub fn request_headers(
 /// `Authorization` value that was sent: a header that repeats its key goes too.
 pub fn clean_answer(headers: &mut HeaderMap, secret: Option<&HeaderValue>) {
     drop_named_by_connection(headers);
-    let key = secret.and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let key = secret.and_then(key_of);
     // Few or none, so one pass over what is there costs less than looking for each.
     let found: Vec<HeaderName> = headers
         .iter()
@@ -165,10 +171,14 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
             .any(|window| window[0] == needle[0] && window == needle)
 }
 
-/// The provider's refusal must be hidden: it may repeat the key it was given.
+/// The provider's words on the operator's key or account (402: unpaid) are the operator's alone: of
+/// such an answer under the operator's key only the status goes on.
 #[must_use]
 pub fn refuses_key(status: StatusCode) -> bool {
-    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED | StatusCode::FORBIDDEN
+    )
 }
 
 /// Status of an answer that the egress makes because no provider's answer came.

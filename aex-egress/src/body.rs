@@ -1,4 +1,5 @@
-//! Bodies as they pass through: counted, bounded, and never looked at.
+//! Bodies as they pass through: counted and bounded. They are looked at for one thing alone: an
+//! operator's key in a provider's answer, which a [`Mask`] covers before anything else sees it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use crate::flight::{Flight, Running};
+use crate::mask::Mask;
 use crate::pool::Lease;
 
 /// Why a body ends before its end. Told to hyper, which then breaks the connection.
@@ -95,6 +97,8 @@ pub struct Answer {
     inner: Incoming,
     running: Running,
     lease: Option<Lease>,
+    /// When it is under an operator's key.
+    mask: Option<Mask>,
     body_bytes: u64,
     max_bytes: u64,
     /// What follows the data that was handed on last, if it is known already.
@@ -117,6 +121,7 @@ impl Answer {
         inner: Incoming,
         running: Running,
         lease: Lease,
+        mask: Option<Mask>,
         body_bytes: u64,
         max_bytes: u64,
     ) -> Self {
@@ -124,6 +129,7 @@ impl Answer {
             inner,
             running,
             lease: Some(lease),
+            mask,
             body_bytes,
             max_bytes,
             next: None,
@@ -165,30 +171,33 @@ impl Answer {
             if let Some(lease) = &mut self.lease {
                 lease.drive(cx);
             }
-            let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-                Some(Ok(frame)) => frame,
-                Some(Err(_)) => {
-                    self.next = Some(End::Failed(Failure::Reset));
-                    continue;
-                }
-                None => {
-                    self.complete(cx);
-                    continue;
-                }
+            let (data, end) = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    // hyper does not ask again once a known length is reached.
+                    Ok(data) => (data, self.inner.is_end_stream().then_some(End::Complete)),
+                    Err(_) => continue,
+                },
+                Some(Err(_)) => (Bytes::new(), Some(End::Failed(Failure::Reset))),
+                None => (Bytes::new(), Some(End::Complete)),
             };
-            let Ok(data) = frame.into_data() else {
-                continue;
+            let data = match &mut self.mask {
+                Some(mask) if end.is_some() => mask.finish(data),
+                Some(mask) => mask.push(data),
+                None => data,
             };
             self.running.bytes_down += data.len() as u64;
             if self.running.bytes_down > self.max_bytes {
                 self.next = Some(End::Failed(Failure::ResponseTooLarge));
                 continue;
             }
-            // hyper does not ask again once a known length is reached.
-            if self.inner.is_end_stream() {
-                self.complete(cx);
+            match end {
+                Some(End::Complete) => self.complete(cx),
+                Some(End::Failed(_)) | None => self.next = end,
             }
-            return Poll::Ready(Some(data));
+            // All of it may be held back.
+            if !data.is_empty() {
+                return Poll::Ready(Some(data));
+            }
         }
     }
 
@@ -231,12 +240,20 @@ impl Answer {
         all.freeze()
     }
 
+    /// Not what the connection says: bytes of an ended answer may be held back.
     fn is_end(&self) -> bool {
-        match self.next {
-            Some(End::Complete) => true,
-            Some(End::Failed(_)) => false,
-            None => self.inner.is_end_stream(),
+        matches!(self.next, Some(End::Complete))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let inner = self.inner.size_hint();
+        let held_bytes = self.mask.as_ref().map_or(0, Mask::held_bytes) as u64;
+        let mut hint = SizeHint::new();
+        if let Some(upper) = inner.upper() {
+            hint.set_upper(upper + held_bytes);
         }
+        hint.set_lower(inner.lower() + held_bytes);
+        hint
     }
 }
 
@@ -264,7 +281,7 @@ impl Body for DownBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |t| t.len() as u64)),
-            Self::Provider(answer) => answer.inner.size_hint(),
+            Self::Provider(answer) => answer.size_hint(),
         }
     }
 }

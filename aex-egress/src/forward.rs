@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use crate::attach;
 use crate::body::{Answer, DownBody, UpBody};
 use crate::flight::{Control, Flight, Running};
+use crate::mask::Mask;
 use crate::pool::Lease;
 use crate::provider::{Active, Provider};
 use crate::register::{Redeem, Register};
@@ -310,10 +311,16 @@ impl<'a> Outgoing<'a> {
             egress.register.opened(claims.id, now);
         }
         running.answering();
+        let masked = match claims.key {
+            KeyMode::Operator => self.provider.masked.clone(),
+            // An own key is the agent's to see.
+            KeyMode::Own | KeyMode::None => None,
+        };
         let mut answer = Answer::new(
             body,
             running,
             lease,
+            masked.map(Mask::new),
             self.body_bytes,
             claims.max_response_bytes,
         );

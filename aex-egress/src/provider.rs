@@ -15,6 +15,7 @@ use secrecy::ExposeSecret;
 use crate::EgressError;
 use crate::attach;
 use crate::keys::{FoundKey, KeyRing};
+use crate::mask::MaskedKey;
 use crate::pool::Pool;
 use crate::tls::{SystemTrust, Trust, own_trust};
 
@@ -31,6 +32,8 @@ pub struct Provider {
     pub trust: Trust,
     /// `Bearer` with the operator's key. Marked sensitive.
     pub authorization: Option<HeaderValue>,
+    /// The same key, as it is looked for in answers under it.
+    pub masked: Option<Arc<MaskedKey>>,
     pub pool: Pool,
 }
 
@@ -126,11 +129,17 @@ impl Provider {
             (Some(path), true) => own_trust(&config.name, path)?,
             (None, true) => Trust::System(Arc::clone(system)),
         };
+        let masked = authorization
+            .as_ref()
+            .and_then(attach::key_of)
+            .and_then(MaskedKey::new)
+            .map(Arc::new);
         Ok(Self {
             config,
             place,
             trust,
             authorization,
+            masked,
             pool: Pool::default(),
         })
     }

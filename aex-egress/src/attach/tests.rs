@@ -178,3 +178,16 @@ fn event_streams_are_known_by_their_type() {
     }
     assert!(!is_event_stream(&HeaderMap::new()));
 }
+
+#[test]
+fn what_a_provider_says_of_the_operators_account_is_hidden() {
+    let hidden: Vec<u16> = (100..600)
+        .filter(|&code| refuses_key(StatusCode::from_u16(code).unwrap()))
+        .collect();
+    assert_eq!(hidden, [401, 402, 403]);
+}
+
+#[test]
+fn a_key_is_found_again_in_its_header() {
+    assert_eq!(key_of(&bearer(b"sk-fake").unwrap()), Some(&b"sk-fake"[..]));
+}

@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod echoes;
 mod egress;
 mod forwarding;
 mod hardening;

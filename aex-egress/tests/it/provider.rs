@@ -30,6 +30,8 @@ struct Book {
     connections: watch::Sender<usize>,
     /// Answers that were given up because nobody takes them any more.
     abandoned: watch::Sender<usize>,
+    /// Whether an answer in two writes may go on with the second.
+    goes_on: watch::Sender<bool>,
 }
 
 #[derive(Clone)]
@@ -82,6 +84,10 @@ impl Provider {
 
     pub(crate) fn connections(&self) -> usize {
         *self.book.connections.borrow()
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.book.goes_on.send_replace(true);
     }
 
     pub(crate) async fn abandoned(&self) {
@@ -156,6 +162,16 @@ async fn answer(request: Request<Incoming>, book: Arc<Book>) -> Result<Answer, I
             answer.headers_mut().insert("x-debug", echoed);
             answer
         }
+        "/key/stream" => key_in_two(book, key, false),
+        "/key/cut" => key_in_two(book, key, true),
+        path if path.starts_with("/key/") => {
+            let code = path.trim_start_matches("/key/").parse().unwrap();
+            // It ends like a key that goes on.
+            status(
+                code,
+                &format!("{{\"saw\":\"{key}\"}} {key}, {}", &key[..16]),
+            )
+        }
         "/moved" => {
             let mut answer = status(307, "");
             answer
@@ -192,6 +208,30 @@ impl Drop for Gone {
     fn drop(&mut self) {
         self.0.abandoned.send_modify(|count| *count += 1);
     }
+}
+
+/// An event stream that breaks off in the middle of the key, for good or until it may go on.
+fn key_in_two(book: Arc<Book>, key: &str, breaks: bool) -> Answer {
+    let event = format!("data: {{\"saw\":\"{key}\"}}\n\n");
+    let (first, second) = event.split_at(event.len() - 12);
+    let pieces = [first, second].map(|piece| Bytes::copy_from_slice(piece.as_bytes()));
+    let (sender, mut receiver) = mpsc::channel::<Result<Frame<Bytes>, std::io::Error>>(1);
+    tokio::spawn(async move {
+        let [first, second] = pieces;
+        sender.send(Ok(Frame::data(first))).await.unwrap();
+        let mut goes_on = book.goes_on.subscribe();
+        goes_on.wait_for(|&goes_on| goes_on).await.unwrap();
+        let last = match breaks {
+            true => Err(std::io::Error::other("cut")),
+            false => Ok(Frame::data(second)),
+        };
+        sender.send(last).await.unwrap();
+    });
+    let frames = futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+    let mut answer = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+    let kind = "text/event-stream".parse().unwrap();
+    answer.headers_mut().insert("content-type", kind);
+    answer
 }
 
 /// An event stream of so many events, then its end or a broken connection; without a number it goes

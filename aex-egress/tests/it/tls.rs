@@ -14,7 +14,7 @@ use crate::egress::{Egress, Home};
 use crate::provider::Provider;
 use crate::worker::{Got, post};
 
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
@@ -45,15 +45,15 @@ impl Authority {
     }
 }
 
-struct World {
-    provider: Provider,
-    admin: Admin,
-    egress: Egress,
+pub(crate) struct World {
+    pub(crate) provider: Provider,
+    pub(crate) admin: Admin,
+    pub(crate) egress: Egress,
     _home: Home,
 }
 
 impl World {
-    async fn new(protocols: &[&str], trusts: impl FnOnce(&Authority) -> String) -> Self {
+    pub(crate) async fn new(protocols: &[&str], trusts: impl FnOnce(&Authority) -> String) -> Self {
         let home = Home::new();
         let authority = Authority::new();
         let provider = Provider::start_with(Some(authority.acceptor(protocols))).await;
@@ -79,7 +79,7 @@ impl World {
     }
 }
 
-fn its_own(authority: &Authority) -> String {
+pub(crate) fn its_own(authority: &Authority) -> String {
     authority.issuer.pem()
 }
 
