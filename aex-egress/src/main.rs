@@ -63,6 +63,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A full disk must not end the program: the log's own errors are dropped, not printed.
+        .log_internal_errors(false)
         .with_ansi(false)
         .init();
     if let Err(errno) = hardened {
