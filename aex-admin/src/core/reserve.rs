@@ -18,7 +18,7 @@ use super::money::{Balance, ceil_micro, floor_micro};
 use super::price::Price;
 
 /// Parameters that raise output past its cap on one server or another: refused everywhere, free
-/// models included (docs/API.md).
+/// models included.
 const RAISES_OUTPUT: [&str; 13] = [
     "n_predict",
     "num_predict",
