@@ -296,6 +296,29 @@ fn the_trigger_refuses_what_the_program_would_not_ask() {
 }
 
 #[test]
+fn the_schema_refuses_limits_that_nobody_could_read() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    let _ = kernel.agent("atlas", 10, 60);
+    let conn = rusqlite::Connection::open(home.path().join("aex.db")).unwrap();
+    for change in [
+        "rpm = -1",
+        "rpm = 0",
+        "max_concurrency = -3",
+        "max_tokens_per_minute = 0",
+        "held_pico = -1",
+        "spent_micro = -1",
+        "carry_pico = 1000000",
+        "budget_micro = -1",
+        "state = 'mighty'",
+    ] {
+        let changed = conn.execute(&format!("UPDATE agents SET {change}"), []);
+        assert!(changed.is_err(), "{change}");
+    }
+    kernel.audit();
+}
+
+#[test]
 fn a_closed_name_stays_taken_and_its_tokens_end() {
     let home = tempfile::tempdir().unwrap();
     let kernel = Kernel::start(home.path());

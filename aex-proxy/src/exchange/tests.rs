@@ -203,6 +203,16 @@ fn a_cut_in_mid_event_sends_no_half_of_it() {
 }
 
 #[test]
+fn half_an_event_before_a_clean_close_is_not_sent() {
+    // The error event that follows would run into it.
+    for half in ["data: {\"choices\":[]}", "data: {\"choices\":[]}\n"] {
+        let mut exchange = exchange(true);
+        assert_eq!(relayed(&mut exchange, &format!("{TEXT}{half}"), 7), TEXT);
+        assert!(exchange.stream_fault(false).is_some());
+    }
+}
+
+#[test]
 fn too_large_an_answer_is_stopped() {
     for stream in [false, true] {
         let mut exchange = exchange(stream);
