@@ -25,8 +25,7 @@
 //! # Bounds
 //!
 //! Exchanges that are open or not acknowledged, used ids, dead ids and waiting receipts each have a
-//! limit. At a limit the book refuses new redemptions, or answers `Unknown`, or leaves a question to
-//! be asked again; it never forgets something that it owes.
+//! limit. At a limit the book refuses new redemptions, or leaves a question to be asked again; it never forgets something that it owes.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -253,8 +252,8 @@ impl<H> Book<H> {
         } else if self.used.contains_key(&id) {
             return None;
         } else if self.dead.len() >= self.limits.dead {
-            // It cannot be remembered as dead, so it is not promised to be.
-            Ending::Unknown
+            // It cannot be remembered as dead, so nothing is said: the question comes again.
+            return None;
         } else {
             return Some(Record::Dead {
                 id,

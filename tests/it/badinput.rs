@@ -328,3 +328,27 @@ fn without_the_admin_nothing_is_forwarded() {
     kernel.settled();
     kernel.audit();
 }
+
+/// An admin that hangs is as good as none: 503 within the waits that the configuration allows, and
+/// what it granted too late is given back.
+#[test]
+fn a_hung_admin_is_a_503_in_time_and_holds_nothing_after() {
+    let sim = sim();
+    let kernel = Kernel::builder()
+        .default_models_and(&sim, "hold_wait: 200ms\nlock_wait: 300ms\n")
+        .start();
+    let token = kernel.create_agent("a", "1.00", 1000, &[]);
+    let admin = kernel.pid("aex-admin");
+    process::send_signal(admin, Signal::SIGSTOP);
+    let start_boot_ms = clock::boot_ms();
+    let answer = kernel.chat(&token, &hello(json!({})));
+    let waited_ms = clock::boot_ms() - start_boot_ms;
+    process::send_signal(admin, Signal::SIGCONT);
+    assert_error(&answer, 503, "kernel_unavailable");
+    // 200 ms, 300 ms and 3 s, with four times their slack.
+    assert!(waited_ms < 14_000, "{waited_ms} ms");
+    kernel.settled();
+    assert_eq!(sim.bill().requests, 0);
+    assert_eq!(spent_pico(&kernel, "a"), 0);
+    kernel.audit();
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aex_admin_proto::clock;
 use aex_admin_proto::egress::{
     self, EgressConfig, Orders, OrdersParams, ReceiptsParams, SharedTicketKey,
 };
@@ -22,19 +23,32 @@ pub(super) fn dispatch(
 ) -> Option<()> {
     if method == egress::RECEIPTS {
         let (call, ReceiptsParams { receipts }) = params(call, raw)?;
+        let call_session = call.session;
         let reply = Box::new(move |done: Result<(), RpcError>| {
             call.answer(done.map(|()| serde_json::Map::new()));
         });
-        kernel.send(Command::Receipts { receipts, reply });
+        let since_boot_ms = kernel.egress.borrow().since_boot_ms(call_session);
+        kernel.send(Command::Receipts {
+            receipts,
+            since_boot_ms,
+            reply,
+        });
         return Some(());
     }
     let (call, said): (_, OrdersParams) = params(call, raw)?;
     kernel.set_operator_keys(&said.operator_keys);
     let session = call.session;
     kernel.egress.send_modify(|state| {
-        let offered = state.offered.filter(|_| state.session == Some(session));
+        let same = state.session == Some(session);
+        let offered = state.offered.filter(|_| same);
+        let since_boot_ms = if same {
+            state.since_boot_ms
+        } else {
+            clock::boot_ms()
+        };
         *state = EgressState {
             session: Some(session),
+            since_boot_ms,
             said,
             offered,
         };

@@ -38,6 +38,8 @@ pub(crate) struct OpenHold {
     pub agent: i64,
     pub terms: Terms,
     pub request: i64,
+    /// 0 when it was granted by an earlier process.
+    pub opened_boot_ms: u64,
     pub expires_boot_ms: u64,
     pub deadline_boot_ms: u64,
     /// Counted in the RPM window by the time its answer began.
@@ -105,6 +107,7 @@ impl Memory {
             event: found.row.event,
             agent: found.row.agent,
             request: found.row.request,
+            opened_boot_ms: 0,
             expires_boot_ms: found.row.expires_boot_ms,
             deadline_boot_ms: found.row.deadline_boot_ms,
             dispatched: false,

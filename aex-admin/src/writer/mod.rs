@@ -66,8 +66,10 @@ pub enum Command {
         params: Box<SettleParams>,
         reply: Reply<SettleReply>,
     },
+    /// `since_boot_ms`: when the connection of the egress that says so began.
     Receipts {
         receipts: Vec<Receipt>,
+        since_boot_ms: u64,
         reply: Reply<()>,
     },
     Models {
@@ -264,7 +266,11 @@ impl Writer {
     fn operate(&mut self, command: Command, answers: &mut Answers) -> Result<(), LedgerError> {
         match command {
             Command::Settle { params, reply } => self.settle(*params, reply, answers)?,
-            Command::Receipts { receipts, reply } => self.receipts(receipts, reply, answers)?,
+            Command::Receipts {
+                receipts,
+                since_boot_ms,
+                reply,
+            } => self.receipts(receipts, since_boot_ms, reply, answers)?,
             Command::Models { token, reply } => {
                 let models = self.models(&token)?;
                 answers.push(reply, Ok(models));

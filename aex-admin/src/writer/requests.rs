@@ -251,6 +251,7 @@ impl Writer {
             agent: row.agent,
             terms,
             request: row.request,
+            opened_boot_ms: now.boot_ms,
             expires_boot_ms: row.expires_boot_ms,
             deadline_boot_ms: row.deadline_boot_ms,
             dispatched: false,
@@ -318,6 +319,9 @@ impl Writer {
         if let Some(waiter) = self.waiting.remove(id) {
             (waiter.reply)(Ok(ReserveReply::Refused(Refusal::Cancelled)));
             self.shared.set_waiting(self.waiting.len());
+        } else if self.shared.memory().open.contains_key(id) {
+            // It was granted meanwhile, and nobody will use it.
+            self.shared.order_void(*id);
         }
     }
 

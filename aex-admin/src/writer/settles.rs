@@ -143,16 +143,31 @@ impl Writer {
     pub(super) fn receipts(
         &mut self,
         receipts: Vec<Receipt>,
+        since_boot_ms: u64,
         reply: Reply<()>,
         answers: &mut Answers,
     ) -> Result<(), LedgerError> {
-        for receipt in receipts {
+        for mut receipt in receipts {
+            self.know_better(&mut receipt, since_boot_ms);
             if let Err(error) = self.receipt(&receipt, answers) {
                 of_one_operation(error)?;
             }
         }
         answers.push(reply, Ok(()));
         Ok(())
+    }
+
+    /// An egress that does not know a hold granted while it was connected never redeemed it, and will
+    /// not: what it does not know it never forwards. Its journal says nothing of older ones.
+    fn know_better(&self, receipt: &mut Receipt, since_boot_ms: u64) {
+        let memory = self.shared.memory();
+        let younger = memory
+            .open
+            .get(&receipt.id)
+            .is_some_and(|hold| hold.opened_boot_ms > since_boot_ms);
+        if receipt.ending == Ending::Unknown && younger {
+            receipt.ending = Ending::Voided;
+        }
     }
 
     fn receipt(&mut self, receipt: &Receipt, answers: &mut Answers) -> Result<(), LedgerError> {

@@ -143,10 +143,14 @@ impl Kernel {
 
     pub(crate) fn receipt(&self, id: HoldId, ending: Ending) {
         let receipts = vec![Receipt { id, ending }];
-        self.ask(|reply| Command::Receipts { receipts, reply })
-            .recv_timeout(LIMIT)
-            .unwrap()
-            .unwrap();
+        self.ask(|reply| Command::Receipts {
+            receipts,
+            since_boot_ms: u64::MAX,
+            reply,
+        })
+        .recv_timeout(LIMIT)
+        .unwrap()
+        .unwrap();
     }
 
     pub(crate) fn sql<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
