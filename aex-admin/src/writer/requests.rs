@@ -53,10 +53,11 @@ impl Writer {
                     params,
                     session,
                     reply,
+                    refusal,
                     deadline_boot_ms,
                 };
                 if let Err(waiter) = self.waiting.push(agent, waiter) {
-                    answers.push(waiter.reply, Ok(self.refuse(refusal)));
+                    answers.push(waiter.reply, Ok(self.refuse(waiter.refusal)));
                 }
                 self.shared.set_waiting(self.waiting.len());
             }
@@ -94,12 +95,13 @@ impl Writer {
     /// Looks again at those that wait where money or rights have changed.
     pub(super) fn wake_waiters(&mut self, answers: &mut Answers) -> Result<(), LedgerError> {
         for agent in std::mem::take(&mut self.stirred) {
-            while let Some(waiter) = self.waiting.pop_front(agent) {
+            while let Some(mut waiter) = self.waiting.pop_front(agent) {
                 let now = now();
                 let decided = self.decide(&waiter.params, 0, false, now);
                 match self.carry_out(decided, &waiter.params, waiter.session, now)? {
                     Ok(answer) => answers.push(waiter.reply, answer),
-                    Err(_) => {
+                    Err((_, refusal)) => {
+                        waiter.refusal = refusal;
                         self.waiting.push_front(agent, waiter);
                         break;
                     }
@@ -115,23 +117,9 @@ impl Writer {
         if self.waiting.len() == 0 {
             return;
         }
-        let config = std::sync::Arc::clone(&self.config);
-        for waiter in self
-            .waiting
-            .take_if(|waiter| waiter.deadline_boot_ms <= now.boot_ms)
-        {
-            let refusal = match self.decide(&waiter.params, 0, false, now) {
-                Ok(Decided::Wait { refusal, .. } | Decided::Refuse(refusal)) => refusal,
-                // It could go now, but its time is up all the same.
-                _ => Refusal::BudgetHeld {
-                    scope: String::new(),
-                    needed_micro: 0,
-                    free_micro: 0,
-                    held_micro: 0,
-                },
-            };
-            tracing::debug!(hold_wait_ms = config.hold_wait_ms, "waited in vain");
-            let answer = self.refuse(refusal);
+        let late = |waiter: &Waiter| waiter.deadline_boot_ms <= now.boot_ms;
+        for waiter in self.waiting.take_if(late) {
+            let answer = self.refuse(waiter.refusal);
             answers.push(waiter.reply, Ok(answer));
         }
         self.shared.set_waiting(self.waiting.len());

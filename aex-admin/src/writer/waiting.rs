@@ -3,8 +3,8 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use aex_admin_proto::HoldId;
 use aex_admin_proto::worker::{ReserveParams, ReserveReply};
+use aex_admin_proto::{HoldId, Refusal};
 
 use super::{Reply, SessionId};
 
@@ -15,6 +15,8 @@ pub(crate) struct Waiter {
     pub params: Box<ReserveParams>,
     pub session: SessionId,
     pub reply: Reply<ReserveReply>,
+    /// Why it waits: its answer when nothing comes free in time.
+    pub refusal: Refusal,
     pub deadline_boot_ms: u64,
 }
 
