@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::clock;
 use crate::frame::{self, Decoder, FrameError};
+use crate::quiet::QuietStream;
 use crate::rpc::{Outgoing, Reply, RpcError};
 
 /// Most calls under way at once; one more is refused as [`CallError::Busy`].
@@ -263,14 +262,13 @@ async fn keep_connected(inner: &Inner, mut next: Option<UnixStream>) {
             Some(stream) => Ok(stream),
             None => UnixStream::connect(&inner.path).await,
         };
-        if let Ok(stream) = stream {
+        if let Ok(stream) = stream.and_then(QuietStream::new) {
             number += 1;
             let since_boot_ms = clock::boot_ms();
             inner.connection.send_replace(number);
-            let (reader, writer) = stream.into_split();
             tokio::select! {
-                () = read_answers(inner, reader) => {}
-                () = write_calls(inner, writer) => {}
+                () = read_answers(inner, &stream) => {}
+                () = write_calls(inner, &stream) => {}
             }
             inner.lose_all();
             // One that is hung up on at once is no reason to hurry.
@@ -283,7 +281,7 @@ async fn keep_connected(inner: &Inner, mut next: Option<UnixStream>) {
     }
 }
 
-async fn write_calls(inner: &Inner, mut writer: OwnedWriteHalf) {
+async fn write_calls(inner: &Inner, stream: &QuietStream) {
     let mut batch = Vec::new();
     loop {
         std::mem::swap(&mut batch, &mut inner.lock().out);
@@ -293,19 +291,17 @@ async fn write_calls(inner: &Inner, mut writer: OwnedWriteHalf) {
             tokio::task::yield_now().await;
             continue;
         }
-        if writer.write_all(&batch).await.is_err() {
+        if stream.write_all(&batch).await.is_err() {
             return;
         }
         batch.clear();
     }
 }
 
-async fn read_answers(inner: &Inner, mut reader: OwnedReadHalf) {
+async fn read_answers(inner: &Inner, stream: &QuietStream) {
     let mut decoder = Decoder::default();
     loop {
-        let buffer = decoder.buffer();
-        buffer.reserve(16 * 1024);
-        match reader.read_buf(buffer).await {
+        match stream.read(decoder.buffer()).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }

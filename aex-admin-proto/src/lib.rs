@@ -2,7 +2,8 @@
 //!
 //! Owns: the JSON-RPC 2.0 envelope ([`rpc`]), its size-capped framing ([`frame`]), the methods and
 //! their parameters ([`worker`], [`egress`], [`operator`]), refusals as data ([`refusal`]), tickets
-//! ([`ticket`]), the async client ([`client`]), where files lie ([`places`]), and the one reader of
+//! ([`ticket`]), the async client ([`client`]), the Unix sockets that carry it
+//! all ([`quiet`]), where files lie ([`places`]), and the one reader of
 //! the clock ([`clock`]).
 //!
 //! Absent on purpose: any decision. No policy, price or ledger rule is made here.
@@ -14,6 +15,7 @@ pub mod frame;
 pub mod id;
 pub mod operator;
 pub mod places;
+pub mod quiet;
 pub mod refusal;
 pub mod rpc;
 pub mod ticket;

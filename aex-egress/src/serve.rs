@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use aex_admin_proto::clock::boot_ms;
 use aex_admin_proto::egress::Failure;
+use aex_admin_proto::quiet::QuietStream;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
@@ -145,6 +146,13 @@ async fn accept(listener: &Listener, egress: &Arc<Egress>, connections: &Arc<Con
             }
             continue;
         }
+        let stream = match QuietStream::new(stream) {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::error!(%error, "cannot listen to a connection");
+                continue;
+            }
+        };
         let (egress, connections) = (Arc::clone(egress), Arc::clone(connections));
         tokio::spawn(async move {
             connection(stream, egress, &connections).await;
@@ -163,7 +171,7 @@ fn is_peers_own(error: &io::Error) -> bool {
     )
 }
 
-async fn connection(stream: UnixStream, egress: Arc<Egress>, connections: &Connections) {
+async fn connection(stream: QuietStream, egress: Arc<Egress>, connections: &Connections) {
     let control = Arc::new(Control::default());
     let number = connections.next.fetch_add(1, Ordering::Relaxed);
     connections.lock().insert(number, Arc::clone(&control));

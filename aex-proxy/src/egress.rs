@@ -15,6 +15,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aex_admin_proto::clock;
+use aex_admin_proto::quiet::QuietStream;
 use bytes::Bytes;
 use http::{Request, response};
 use http_body_util::Full;
@@ -47,7 +48,7 @@ pub enum SendError {
 struct Wire {
     sender: SendRequest<Full<Bytes>>,
     /// Nothing when it has ended. What still waits for it then learns so, for its other half is gone.
-    connection: Option<Box<Connection<TokioIo<UnixStream>, Full<Bytes>>>>,
+    connection: Option<Box<Connection<TokioIo<QuietStream>, Full<Bytes>>>>,
 }
 
 impl Wire {
@@ -210,7 +211,7 @@ impl Egress {
         };
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_BUFFER_BYTES)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(QuietStream::new(stream)?))
             .await
             .map_err(io::Error::other)?;
         Ok(Wire {

@@ -5,65 +5,138 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aex_admin_proto::frame::{self, Decoder};
+use aex_admin_proto::quiet::QuietStream;
 use aex_admin_proto::rpc::{Answer, Incoming, RpcError, code};
 use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
 use super::{Call, Kernel, Role, dispatch};
+use crate::writer::Outlet;
 
 /// Calls of one connection that are read but not answered; then reading pauses.
 const MAX_IN_FLIGHT: usize = 4096;
 /// Answers that the other side does not take; then reading pauses.
 const MAX_OUT_BYTES: usize = 4 * 1024 * 1024;
 
-/// Where answers go, from whichever thread.
-#[derive(Default)]
+/// Where answers go, from whichever thread. Whoever has put some in writes them itself; what the
+/// socket does not take is left to the connection's task.
 pub(super) struct Outbox {
-    out: Mutex<Vec<u8>>,
-    to_write: Notify,
+    out: Mutex<Out>,
+    /// Something is left to write, or the socket has failed.
+    left_over: Notify,
     in_flight: AtomicUsize,
     room: Notify,
 }
 
+struct Out {
+    bytes: Vec<u8>,
+    /// None once the connection has ended: an answer may come after that.
+    stream: Option<Arc<QuietStream>>,
+}
+
 impl Outbox {
-    fn lock(&self) -> MutexGuard<'_, Vec<u8>> {
+    fn new(stream: Arc<QuietStream>) -> Self {
+        Self {
+            out: Mutex::new(Out {
+                bytes: Vec::new(),
+                stream: Some(stream),
+            }),
+            left_over: Notify::new(),
+            in_flight: AtomicUsize::new(0),
+            room: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Out> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Puts an answer in, and sends it.
     pub(super) fn answer<T: Serialize>(&self, id: Option<u64>, answer: Result<T, RpcError>) {
+        self.put(id, answer);
+        self.flush();
+    }
+
+    /// Puts an answer in, to be sent by [`Outlet::flush`].
+    pub(super) fn put<T: Serialize>(&self, id: Option<u64>, answer: Result<T, RpcError>) {
         let Some(number) = id else { return };
-        let mut out = self.lock();
+        let out = &mut self.lock().bytes;
         let written = match &answer {
-            Ok(result) => frame::encode(&Answer::result(number, result), &mut out),
-            Err(error) => frame::encode(&Answer::error(id, error), &mut out),
+            Ok(result) => frame::encode(&Answer::result(number, result), out),
+            Err(error) => frame::encode(&Answer::error(id, error), out),
         };
         if written.is_err() {
             let error = RpcError::new(code::INTERNAL, "the answer is too large; ask for less");
             // A short fixed text always fits a frame.
-            let _ = frame::encode(&Answer::error(id, &error), &mut out);
+            let _ = frame::encode(&Answer::error(id, &error), out);
         }
-        drop(out);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.to_write.notify_one();
     }
 
     fn is_full(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) >= MAX_IN_FLIGHT || self.lock().len() > MAX_OUT_BYTES
+        self.in_flight.load(Ordering::Relaxed) >= MAX_IN_FLIGHT
+            || self.lock().bytes.len() > MAX_OUT_BYTES
+    }
+
+    /// Writes what is left, whenever the socket takes some. Ends with the socket's failure.
+    async fn write_left_over(&self, stream: &QuietStream) -> io::Result<()> {
+        loop {
+            let is_left = self.lock().write()?;
+            self.room.notify_one();
+            if is_left {
+                stream.writable().await?;
+            } else {
+                self.left_over.notified().await;
+            }
+        }
+    }
+}
+
+impl Outlet for Outbox {
+    fn flush(&self) {
+        let written = self.lock().write();
+        if !matches!(written, Ok(false)) {
+            // Its task meets a failure again, and ends the connection.
+            self.left_over.notify_one();
+        } else {
+            self.room.notify_one();
+        }
+    }
+}
+
+impl Out {
+    /// Writes what the socket takes now. Whether something is left.
+    fn write(&mut self) -> io::Result<bool> {
+        let Some(stream) = &self.stream else {
+            self.bytes.clear();
+            return Ok(false);
+        };
+        let mut written = 0;
+        let is_left = loop {
+            if written == self.bytes.len() {
+                break false;
+            }
+            match stream.try_write(&self.bytes[written..]) {
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break true,
+                Err(error) => return Err(error),
+            }
+        };
+        self.bytes.drain(..written);
+        Ok(is_left)
     }
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn serve(stream: UnixStream, role: Role, kernel: Arc<Kernel>) {
+pub(super) async fn serve(stream: QuietStream, role: Role, kernel: Arc<Kernel>) {
     let session = kernel.next_session();
-    let outbox = Arc::new(Outbox::default());
-    let (reader, writer) = stream.into_split();
+    let stream = Arc::new(stream);
+    let outbox = Arc::new(Outbox::new(Arc::clone(&stream)));
     let ended = tokio::select! {
-        ended = read_calls(reader, role, &kernel, &outbox, session) => ended,
-        ended = write_answers(writer, &outbox) => ended,
+        ended = read_calls(&stream, role, &kernel, &outbox, session) => ended,
+        ended = outbox.write_left_over(&stream) => ended,
     };
+    outbox.lock().stream = None;
     if let Err(error) = ended {
         tracing::debug!(?role, %error, "connection ended");
     }
@@ -71,7 +144,7 @@ pub(super) async fn serve(stream: UnixStream, role: Role, kernel: Arc<Kernel>) {
 }
 
 async fn read_calls(
-    mut reader: OwnedReadHalf,
+    stream: &QuietStream,
     role: Role,
     kernel: &Arc<Kernel>,
     outbox: &Arc<Outbox>,
@@ -82,9 +155,7 @@ async fn read_calls(
         while outbox.is_full() {
             outbox.room.notified().await;
         }
-        let buffer = decoder.buffer();
-        buffer.reserve(16 * 1024);
-        if reader.read_buf(buffer).await? == 0 {
+        if stream.read(decoder.buffer()).await? == 0 {
             return Ok(());
         }
         while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
@@ -105,8 +176,8 @@ fn take_call(
         Err(error) => {
             // After this the two sides may disagree on what is a frame.
             let error = RpcError::new(code::PARSE_ERROR, format!("not a JSON-RPC call: {error}"));
-            let _ = frame::encode(&Answer::error(None, &error), &mut outbox.lock());
-            outbox.to_write.notify_one();
+            let _ = frame::encode(&Answer::error(None, &error), &mut outbox.lock().bytes);
+            outbox.flush();
             return Err(io::Error::other(error));
         }
     };
@@ -120,18 +191,4 @@ fn take_call(
     };
     dispatch(kernel, role, call, &incoming);
     Ok(())
-}
-
-async fn write_answers(mut writer: OwnedWriteHalf, outbox: &Outbox) -> io::Result<()> {
-    let mut batch = Vec::new();
-    loop {
-        std::mem::swap(&mut batch, &mut outbox.lock());
-        if batch.is_empty() {
-            outbox.to_write.notified().await;
-            continue;
-        }
-        writer.write_all(&batch).await?;
-        batch.clear();
-        outbox.room.notify_one();
-    }
 }

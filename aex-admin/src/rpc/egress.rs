@@ -7,12 +7,11 @@ use aex_admin_proto::clock;
 use aex_admin_proto::egress::{
     self, EgressConfig, Orders, OrdersParams, ReceiptsParams, SharedTicketKey,
 };
-use aex_admin_proto::rpc::RpcError;
 use aex_admin_proto::worker::POLL_MS;
 use serde_json::value::RawValue;
 
 use super::kernel::EgressState;
-use super::{Call, Kernel, params};
+use super::{Call, Kernel, params, reply_as};
 use crate::writer::Command;
 
 pub(super) fn dispatch(
@@ -24,9 +23,7 @@ pub(super) fn dispatch(
     if method == egress::RECEIPTS {
         let (call, ReceiptsParams { receipts }) = params(call, raw)?;
         let call_session = call.session;
-        let reply = Box::new(move |done: Result<(), RpcError>| {
-            call.answer(done.map(|()| serde_json::Map::new()));
-        });
+        let reply = reply_as(call, |()| serde_json::Map::new());
         let since_boot_ms = kernel.egress.borrow().since_boot_ms(call_session);
         kernel.send(Command::Receipts {
             receipts,

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aex_admin_proto::quiet::QuietStream;
 use aex_admin_proto::rpc::{Incoming, RpcError, code};
 use nix::sys::stat::{Mode, umask};
 use serde::Serialize;
@@ -26,7 +27,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 pub use kernel::{InForce, Kernel};
 
-use crate::writer::SessionId;
+use crate::writer::{Reply, SessionId};
 use connection::Outbox;
 
 /// What a socket's callers may do.
@@ -81,6 +82,13 @@ pub async fn accept(listener: UnixListener, role: Role, kernel: Arc<Kernel>) {
         };
         match listener.accept().await {
             Ok((stream, _)) if is_ours(&stream) => {
+                let stream = match QuietStream::new(stream) {
+                    Ok(stream) => stream,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot listen to a connection");
+                        continue;
+                    }
+                };
                 let kernel = Arc::clone(&kernel);
                 tokio::spawn(async move {
                     connection::serve(stream, role, kernel).await;
@@ -139,6 +147,22 @@ fn dispatch(kernel: &Arc<Kernel>, role: Role, call: Call, incoming: &Incoming<'_
         Role::Egress => egress::dispatch(kernel, call, method, params),
         Role::Operator | Role::Auditor => operator::dispatch(kernel, call, method, params),
     };
+}
+
+/// The writer's way to answer a call.
+fn reply<T: Serialize + 'static>(call: Call) -> Reply<T> {
+    reply_as(call, |answer| answer)
+}
+
+/// As [`reply`], with what the writer answers put into the form that goes out.
+fn reply_as<T: 'static, R: Serialize>(
+    call: Call,
+    form: impl FnOnce(T) -> R + Send + 'static,
+) -> Reply<T> {
+    let outbox = Arc::clone(&call.outbox);
+    Reply::through(outbox, move |answer: Result<T, RpcError>| {
+        call.outbox.put(call.id, answer.map(form));
+    })
 }
 
 /// Reads a call's parameters; answers it when they do not fit.

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::{Call, Kernel, discover, params, reload};
+use super::{Call, Kernel, discover, params, reload, reply};
 use crate::config::{self, Catalogue};
 use crate::ledger::{AgentRow, reader};
 use crate::writer::{Command, OperatorCommand as Op};
@@ -68,7 +68,7 @@ fn change<P: DeserializeOwned>(
     command: impl FnOnce(P) -> Op,
 ) -> Option<()> {
     let (call, params) = params(call, raw)?;
-    let reply = Box::new(move |answer| call.answer(answer));
+    let reply = reply(call);
     kernel.send(Command::Operator {
         command: command(params),
         reply,

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aex_admin_proto::rpc::RpcError;
 use aex_admin_proto::worker::{
     self, CancelParams, ModelsParams, POLL_MS, ReadyReply, ReclaimParams, ReclaimReply,
     SettingsParams, WorkerSettings,
 };
-use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Call, InForce, Kernel, params};
-use crate::writer::{Command, Reply};
+use super::{Call, InForce, Kernel, params, reply, reply_as};
+use crate::writer::Command;
 
 /// What an answer may take beyond its waits.
 const ANSWER_MS: u64 = 3_000;
@@ -47,9 +45,7 @@ pub(super) fn dispatch(
         }
         worker::RECLAIM => {
             let (call, ReclaimParams { tickets }) = params(call, raw)?;
-            let reply = Box::new(move |ended: Result<_, RpcError>| {
-                call.answer(ended.map(|ended| ReclaimReply { ended }));
-            });
+            let reply = reply_as(call, |ended| ReclaimReply { ended });
             kernel.send(Command::Reclaim {
                 tickets,
                 session,
@@ -79,10 +75,6 @@ pub(super) fn dispatch(
         }
     }
     Some(())
-}
-
-fn reply<T: Serialize + 'static>(call: Call) -> Reply<T> {
-    Box::new(move |answer| call.answer(answer))
 }
 
 /// Answers when the configuration is another than the worker knows, or when the poll has lasted.

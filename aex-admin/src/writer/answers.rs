@@ -1,10 +1,55 @@
-//! Answers that wait for the commit: sent after it, or turned into an error when it failed.
+//! Answers on their way back: those of a batch wait for the commit, and go out together after it, or
+//! are turned into an error when it failed.
+
+use std::sync::Arc;
 
 use aex_admin_proto::rpc::RpcError;
 
-use super::Reply;
+/// Where answers are put one by one and sent together, so that a batch wakes each asker once.
+pub trait Outlet: Send + Sync {
+    /// Sends what was put in. From whichever thread; never waits.
+    fn flush(&self);
+}
 
-type Pending = Box<dyn FnOnce(Option<RpcError>) + Send>;
+/// Takes one answer.
+pub struct Reply<T> {
+    put: Box<dyn FnOnce(Result<T, RpcError>) + Send>,
+    outlet: Option<Arc<dyn Outlet>>,
+}
+
+impl<T> Reply<T> {
+    /// Hands the answer to `put`, and has no more to do.
+    pub fn new(put: impl FnOnce(Result<T, RpcError>) + Send + 'static) -> Self {
+        Self {
+            put: Box::new(put),
+            outlet: None,
+        }
+    }
+
+    /// `put` leaves the answer in `outlet`.
+    pub fn through(
+        outlet: Arc<dyn Outlet>,
+        put: impl FnOnce(Result<T, RpcError>) + Send + 'static,
+    ) -> Self {
+        Self {
+            put: Box::new(put),
+            outlet: Some(outlet),
+        }
+    }
+
+    /// Answers now: for what does not wait for a commit.
+    pub(crate) fn send(self, answer: Result<T, RpcError>) {
+        (self.put)(answer);
+        if let Some(outlet) = self.outlet {
+            outlet.flush();
+        }
+    }
+}
+
+struct Pending {
+    put: Box<dyn FnOnce(Option<RpcError>) + Send>,
+    outlet: Option<Arc<dyn Outlet>>,
+}
 
 #[derive(Default)]
 pub(crate) struct Answers {
@@ -13,10 +58,14 @@ pub(crate) struct Answers {
 
 impl Answers {
     pub(crate) fn push<T: Send + 'static>(&mut self, reply: Reply<T>, answer: Result<T, RpcError>) {
-        self.pending.push(Box::new(move |failed| match failed {
-            None => reply(answer),
-            Some(error) => reply(Err(error)),
-        }));
+        let Reply { put, outlet } = reply;
+        self.pending.push(Pending {
+            put: Box::new(move |failed| match failed {
+                None => put(answer),
+                Some(error) => put(Err(error)),
+            }),
+            outlet,
+        });
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -24,14 +73,26 @@ impl Answers {
     }
 
     pub(crate) fn send(self) {
-        for pending in self.pending {
-            pending(None);
-        }
+        self.put_all(None);
     }
 
     pub(crate) fn fail(self, error: &RpcError) {
-        for pending in self.pending {
-            pending(Some(error.clone()));
+        self.put_all(Some(error));
+    }
+
+    fn put_all(self, failed: Option<&RpcError>) {
+        // Few: one a connection.
+        let mut outlets: Vec<Arc<dyn Outlet>> = Vec::new();
+        for Pending { put, outlet } in self.pending {
+            put(failed.cloned());
+            if let Some(outlet) = outlet
+                && !outlets.iter().any(|known| Arc::ptr_eq(known, &outlet))
+            {
+                outlets.push(outlet);
+            }
+        }
+        for outlet in outlets {
+            outlet.flush();
         }
     }
 }

@@ -38,6 +38,7 @@ use crate::core::reserve::Now;
 use crate::ledger::{Ledger, LedgerError};
 
 use answers::Answers;
+pub use answers::{Outlet, Reply};
 pub use operator::OperatorCommand;
 pub use shared::{Counters, Shared};
 use staged::Staged;
@@ -45,9 +46,6 @@ use waiting::Waiting;
 
 /// One connection of a worker.
 pub type SessionId = u64;
-
-/// Takes the answer, after the commit.
-pub type Reply<T> = Box<dyn FnOnce(Result<T, RpcError>) + Send>;
 
 /// Most operations in one transaction.
 const MAX_BATCH: usize = 512;
@@ -301,7 +299,7 @@ impl Writer {
                     reply,
                 } => {
                     let ended = self.reclaim(&tickets, session);
-                    reply(Ok(ended));
+                    reply.send(Ok(ended));
                 }
                 Command::SessionGone { session } => departures.push(Departure::Session(session)),
                 Command::SetConfig { config } => self.set_config(config),
@@ -382,11 +380,11 @@ fn refuse_all(commands: Vec<Command>, error: &LedgerError) {
     let error = unavailable(error);
     for command in commands {
         match command {
-            Command::Reserve { reply, .. } => reply(Err(error.clone())),
-            Command::Settle { reply, .. } => reply(Err(error.clone())),
-            Command::Receipts { reply, .. } => reply(Err(error.clone())),
-            Command::Models { reply, .. } => reply(Err(error.clone())),
-            Command::Operator { reply, .. } => reply(Err(error.clone())),
+            Command::Reserve { reply, .. } => reply.send(Err(error.clone())),
+            Command::Settle { reply, .. } => reply.send(Err(error.clone())),
+            Command::Receipts { reply, .. } => reply.send(Err(error.clone())),
+            Command::Models { reply, .. } => reply.send(Err(error.clone())),
+            Command::Operator { reply, .. } => reply.send(Err(error.clone())),
             _ => {}
         }
     }

@@ -73,7 +73,9 @@ impl Writer {
     ) -> Result<Option<ReserveReply>, LedgerError> {
         if let Some(waiter) = self.waiting.remove(&params.id) {
             // Its reply was lost with its connection; this one takes its place.
-            (waiter.reply)(Ok(ReserveReply::Refused(Refusal::Cancelled)));
+            waiter
+                .reply
+                .send(Ok(ReserveReply::Refused(Refusal::Cancelled)));
         }
         let digest = grants::digest(params).cast_signed();
         let mut memory = self.shared.memory();
@@ -305,7 +307,9 @@ impl Writer {
 
     pub(super) fn cancel(&mut self, id: &HoldId) {
         if let Some(waiter) = self.waiting.remove(id) {
-            (waiter.reply)(Ok(ReserveReply::Refused(Refusal::Cancelled)));
+            waiter
+                .reply
+                .send(Ok(ReserveReply::Refused(Refusal::Cancelled)));
             self.shared.set_waiting(self.waiting.len());
         } else if self.shared.memory().open.contains_key(id) {
             // It was granted meanwhile, and nobody will use it.

@@ -112,7 +112,7 @@ fn tell_to_come_back(hold: &mut OpenHold, now_boot_ms: u64) {
         return;
     }
     if let Some(reply) = claim.reply.take() {
-        reply(Err(RpcError::new(
+        reply.send(Err(RpcError::new(
             code::UNAVAILABLE,
             "the egress has not confirmed the end yet",
         )));

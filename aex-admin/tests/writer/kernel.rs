@@ -9,7 +9,7 @@ use std::time::Duration;
 use aex_admin::audit;
 use aex_admin::config::{Catalogue, parse};
 use aex_admin::ledger::Ledger;
-use aex_admin::writer::{Command, OperatorCommand, Shared, Writer};
+use aex_admin::writer::{Command, OperatorCommand, Reply, Shared, Writer};
 use aex_admin_proto::egress::{Ending, Exchange, Receipt};
 use aex_admin_proto::operator::{CreateParams, Settings};
 use aex_admin_proto::rpc::RpcError;
@@ -65,10 +65,10 @@ impl Kernel {
 
     pub(crate) fn ask<T: Send + 'static>(
         &self,
-        command: impl FnOnce(Box<dyn FnOnce(Result<T, RpcError>) + Send>) -> Command,
+        command: impl FnOnce(Reply<T>) -> Command,
     ) -> Receiver<Result<T, RpcError>> {
         let (sender, receiver) = channel();
-        let reply = Box::new(move |answer| drop(sender.send(answer)));
+        let reply = Reply::new(move |answer| drop(sender.send(answer)));
         self.queue.send(command(reply)).unwrap();
         receiver
     }
