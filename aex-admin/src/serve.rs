@@ -82,6 +82,8 @@ pub fn serve(places: &Places) -> Result<(), ServeError> {
 fn open_and_wait(places: &Places, kernel: &Arc<Kernel>) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Whoever is about to send something runs first: then it is there without a wake-up.
+        .on_thread_park(std::thread::yield_now)
         .build()
         .map_err(system("cannot start the runtime"))?;
     runtime.block_on(async {

@@ -137,6 +137,8 @@ fn start(args: &Args) -> Result<(), EgressError> {
     let runtime = builder
         .worker_threads(usize::from(args.threads))
         .enable_all()
+        // Whoever is about to send something runs first: then it is there without a wake-up.
+        .on_thread_park(std::thread::yield_now)
         .build()
         .map_err(EgressError::Runtime)?;
     let served = runtime.block_on(run(&paths, keys));

@@ -90,6 +90,8 @@ fn run(args: Args) -> Result<(), StartError> {
     let options = options(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Whoever is about to send something runs first: then it is there without a wake-up.
+        .on_thread_park(std::thread::yield_now)
         .build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
