@@ -10,6 +10,9 @@ use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Owner of the AEX ledger and policy. Normally started by `aex daemon start`.
 #[derive(Parser)]
 #[command(version, after_help = "Example:\n  aex-admin audit --db ~/.aex/aex.db")]
