@@ -1,4 +1,5 @@
-//! The file behind the book: one write(2) a record, appended before what it tells of happens.
+//! The file behind the book. A record of what is about to happen is appended before it happens; one
+//! of what is over may wait for the next write, for its loss only makes an exchange look unfinished.
 //!
 //! It lies in the runtime directory and is headed by the boot id. It survives SIGKILL, because what
 //! was written is in the page cache; it need not survive the machine, because after another boot
@@ -35,7 +36,8 @@ pub struct Journal {
     file: File,
     bytes: u64,
     rewrite_at_bytes: u64,
-    line: Vec<u8>,
+    /// Records for the next write.
+    unwritten: Vec<u8>,
     /// Held for as long as this process may write; dropped with it.
     _lock: File,
 }
@@ -75,26 +77,42 @@ impl Journal {
             file,
             bytes: 0,
             rewrite_at_bytes: 0,
-            line: Vec::with_capacity(160),
+            unwritten: Vec::with_capacity(1024),
             _lock: lock,
         };
         Ok((journal, found))
     }
 
-    /// Appends one record in one write.
+    /// Adds a record that need not be in the file yet; [`Journal::flush`] must follow soon.
+    pub fn push(&mut self, record: &Record) {
+        record.write(&mut self.unwritten);
+    }
+
+    /// Appends one record, after those that were pushed, in one write.
     ///
     /// # Errors
-    /// The write failed; the file is as it was before.
+    /// As of [`Journal::flush`].
     pub fn append(&mut self, record: &Record) -> io::Result<()> {
-        self.line.clear();
-        record.write(&mut self.line);
-        if let Err(error) = self.file.write_all(&self.line) {
-            // A torn line in the middle would read as damage.
-            let _ = self.file.set_len(self.bytes);
-            return Err(error);
+        self.push(record);
+        self.flush()
+    }
+
+    /// Writes what was pushed, if anything was.
+    ///
+    /// # Errors
+    /// The write failed; the file is as it was before, and what was to be written is forgotten.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.unwritten.is_empty() {
+            return Ok(());
         }
-        self.bytes += self.line.len() as u64;
-        Ok(())
+        let written = self.file.write_all(&self.unwritten);
+        match written {
+            Ok(()) => self.bytes += self.unwritten.len() as u64,
+            // A torn line in the middle would read as damage.
+            Err(_) => drop(self.file.set_len(self.bytes)),
+        }
+        self.unwritten.clear();
+        written
     }
 
     /// It has grown enough that [`Journal::rewrite`] is worth its time.
@@ -103,7 +121,7 @@ impl Journal {
         self.bytes > self.rewrite_at_bytes
     }
 
-    /// Puts a new file with these records in the old one's place.
+    /// Puts a new file with these records in the old one's place. Call it with nothing unwritten.
     ///
     /// # Errors
     /// The new file could not be written; the old one is still in use.
@@ -119,6 +137,13 @@ impl Journal {
         self.bytes = bytes;
         self.rewrite_at_bytes = (bytes * 2).max(REWRITE_ABOVE_BYTES);
         Ok(())
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // As after a kill: what is missing only makes an exchange look unfinished.
+        let _ = self.flush();
     }
 }
 

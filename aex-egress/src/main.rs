@@ -154,6 +154,8 @@ async fn run(paths: &Paths, keys: KeyRing) -> Result<(), EgressError> {
     // First the journal: its lock keeps a second process from taking the socket of this one.
     let register = Arc::new(Register::open(&paths.journal)?);
     let listener = serve::bind(&paths.socket)?;
+    let writing = Arc::clone(&register);
+    tokio::spawn(async move { writing.write_endings().await });
     let egress = Arc::new(Egress::new(Arc::clone(&register)));
     let client = Client::new(&paths.admin_socket);
     tracing::info!(socket = %paths.socket.display(), "serving");

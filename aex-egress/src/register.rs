@@ -1,6 +1,10 @@
 //! The book and its journal under one lock: what must be durable is written before it counts.
 //!
 //! The lock is held for one small write to a file in memory, never across an await.
+//!
+//! Endings wait for the next write, but at most until every task that is ready now has run: a write
+//! costs far more than a line, and at load many exchanges begin and end in one turn of the runtime.
+//! They are written before they are told to `aex-admin`.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +24,8 @@ pub struct Register {
     inner: Mutex<Inner>,
     /// There may be receipts to send.
     pub(crate) owing: Notify,
+    /// There are endings to write.
+    unwritten: Notify,
 }
 
 struct Inner {
@@ -50,6 +56,7 @@ impl Register {
         Ok(Self {
             inner: Mutex::new(Inner { book, journal }),
             owing: Notify::new(),
+            unwritten: Notify::new(),
         })
     }
 
@@ -94,10 +101,20 @@ impl Register {
         let mut inner = self.lock();
         if let Some(record) = inner.book.end(id, exchange) {
             // Unwritten, it would be told as cut after a kill: dearer, never cheaper.
-            inner.write(&record);
+            inner.journal.push(&record);
         }
         drop(inner);
+        self.unwritten.notify_one();
         self.owing.notify_one();
+    }
+
+    /// Writes endings, always after the tasks that were ready before. Runs for as long as the
+    /// process, in a task of its own.
+    pub async fn write_endings(&self) {
+        loop {
+            self.unwritten.notified().await;
+            self.lock().flush();
+        }
     }
 
     pub fn void(&self, id: HoldId) {
@@ -164,9 +181,12 @@ impl Register {
         self.lock().book.owes_receipts()
     }
 
+    /// See [`Book::take_batch`]. What is told is in the journal.
     #[must_use]
     pub fn take_batch(&self) -> Vec<Receipt> {
-        self.lock().book.take_batch()
+        let mut inner = self.lock();
+        inner.flush();
+        inner.book.take_batch()
     }
 
     pub fn give_back(&self, batch: Vec<Receipt>) {
@@ -192,19 +212,26 @@ impl Register {
 }
 
 impl Inner {
+    /// Writes a record, of something that the book learns of after this.
     fn write(&mut self, record: &Record) -> bool {
-        if let Err(error) = self.journal.append(record) {
-            tracing::error!(%error, "the journal cannot be written: is its file system full?");
+        self.journal.push(record);
+        if !self.flush() {
             return false;
         }
         if self.journal.wants_rewrite() {
-            // The record just written is of something that the book learns of after this: it goes
-            // along by itself.
             let records = self.book.records().chain(std::iter::once(record.clone()));
             if let Err(error) = self.journal.rewrite(records) {
                 tracing::error!(%error, "the journal keeps growing");
             }
         }
         true
+    }
+
+    fn flush(&mut self) -> bool {
+        let written = self.journal.flush();
+        if let Err(error) = &written {
+            tracing::error!(%error, "the journal cannot be written: is its file system full?");
+        }
+        written.is_ok()
     }
 }

@@ -53,6 +53,29 @@ fn what_was_appended_is_found_after_the_process_is_gone() {
 }
 
 #[test]
+fn what_was_pushed_goes_before_the_next_record_in_its_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let (mut journal, _) = Journal::open(&path, BOOT).unwrap();
+    journal.rewrite(std::iter::empty()).unwrap();
+    let header_bytes = fs::metadata(&path).unwrap().len();
+    journal.push(&ended(1));
+    assert_eq!(fs::metadata(&path).unwrap().len(), header_bytes);
+    journal.append(&redeemed(2)).unwrap();
+    let written = fs::read(&path).unwrap();
+    assert_eq!(
+        interpret(&written, &journal.header).records,
+        [ended(1), redeemed(2)]
+    );
+    journal.push(&ended(2));
+    drop(journal);
+    assert_eq!(
+        found(&path, BOOT).records,
+        [ended(1), redeemed(2), ended(2)]
+    );
+}
+
+#[test]
 fn a_torn_last_line_is_left_out_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("j");
