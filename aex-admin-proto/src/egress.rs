@@ -164,12 +164,11 @@ pub struct ReceiptsParams {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     pub id: HoldId,
-    #[serde(flatten)]
     pub ending: Ending,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "receipt", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Ending {
     /// Not an ending yet: a stream's answer head came. Sent for streams alone.
     Opened { head_boot_ms: u64 },

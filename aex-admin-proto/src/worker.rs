@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{HoldId, Refusal, TokenDigest};
 
+/// Most fields of a request are at their default: left out, they cost nothing on the wire.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// Long poll: answers at once when `known` differs from the generation in force, else when that
 /// changes or after [`POLL_MS`]. The first call also introduces the worker.
 pub const SETTINGS: &str = "worker.settings";
@@ -65,31 +70,46 @@ pub struct ReserveParams {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Facts {
+    #[serde(skip_serializing_if = "is_default")]
     pub body_bytes: u64,
     /// Decoded ASCII bytes of every string in the prompt (messages), keys included.
+    #[serde(skip_serializing_if = "is_default")]
     pub ascii_bytes: u64,
     /// Decoded bytes of its other characters, as UTF-8.
+    #[serde(skip_serializing_if = "is_default")]
     pub other_bytes: u64,
+    #[serde(skip_serializing_if = "is_default")]
     pub messages: u64,
     /// Decoded bytes of tools, functions and schemas, which providers render again.
+    #[serde(skip_serializing_if = "is_default")]
     pub tool_bytes: u64,
     /// The client's own output cap, in tokens a choice.
+    #[serde(skip_serializing_if = "is_default")]
     pub output_cap: Option<u64>,
     /// Choices asked for: `n`, at least 1.
+    #[serde(skip_serializing_if = "is_default")]
     pub choices: u64,
+    #[serde(skip_serializing_if = "is_default")]
     pub stream: bool,
     /// Names of the tools and functions offered.
+    #[serde(skip_serializing_if = "is_default")]
     pub tools: Vec<String>,
     /// Image parts are present.
+    #[serde(skip_serializing_if = "is_default")]
     pub vision: bool,
     /// Audio or file parts are present, or another input priced by item.
+    #[serde(skip_serializing_if = "is_default")]
     pub media: bool,
     /// Top-level parameters that the worker does not know, by name.
+    #[serde(skip_serializing_if = "is_default")]
     pub unknown_params: Vec<String>,
     /// Known parameters that cost, or act outside this request, by name (`web_search_options`, …).
+    #[serde(skip_serializing_if = "is_default")]
     pub costly_params: Vec<String>,
     /// The request brings its own provider key.
+    #[serde(skip_serializing_if = "is_default")]
     pub own_key: bool,
+    #[serde(skip_serializing_if = "is_default")]
     pub session: Option<String>,
 }
 
@@ -124,14 +144,18 @@ pub struct Grant {
     /// The provider's own name for it: `max_tokens` or `max_completion_tokens`.
     pub output_cap_param: String,
     /// AEX set the cap; the client sent none. Told in `x-aex-output-cap`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cap_is_ours: bool,
     /// Ask the provider for a usage chunk (`stream_options.include_usage`).
     pub stream_usage: bool,
     /// Force `service_tier` to this value, where the provider has tiers.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub service_tier: Option<String>,
     /// Force `store` to false, where the provider knows it.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub force_store_off: bool,
     /// The model may spend output tokens out of sight.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub hidden_output: bool,
     /// Free money of the token's own scope with this hold taken off, in whole micro-dollars.
     pub remaining_micro: i64,
@@ -159,16 +183,21 @@ pub struct SettleParams {
 
 /// What the worker saw of the exchange. What it costs is decided by `aex-admin`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Observed {
     /// The provider's status; absent when no answer head came.
+    #[serde(skip_serializing_if = "is_default")]
     pub status: Option<u16>,
     /// Set when the egress itself, not the provider, ended the exchange.
+    #[serde(skip_serializing_if = "is_default")]
     pub failure: Option<crate::egress::Failure>,
     /// The answer came to its proper end.
+    #[serde(skip_serializing_if = "is_default")]
     pub complete: bool,
+    #[serde(skip_serializing_if = "is_default")]
     pub usage: UsageSeen,
     /// Upper bound of the visible output's tokens, by the worker's own count (bytes).
+    #[serde(skip_serializing_if = "is_default")]
     pub own_output_tokens: u64,
 }
 
@@ -187,10 +216,15 @@ pub enum UsageSeen {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Usage {
+    #[serde(skip_serializing_if = "is_default")]
     pub prompt: u64,
+    #[serde(skip_serializing_if = "is_default")]
     pub cached: u64,
+    #[serde(skip_serializing_if = "is_default")]
     pub cache_write: u64,
+    #[serde(skip_serializing_if = "is_default")]
     pub output: u64,
+    #[serde(skip_serializing_if = "is_default")]
     pub reasoning: u64,
 }
 
@@ -217,6 +251,7 @@ pub struct SettleReply {
     pub cost_pico: i64,
     pub remaining_micro: i64,
     /// The agent was severed: say so to its client.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub severed: bool,
 }
 

@@ -103,7 +103,7 @@ struct Settle<'a> {
 
 /// A ticket as JSON.
 fn as_json(ticket: &str) -> Arc<RawValue> {
-    // A ticket is base64 and points; whatever else it is, is written the long way.
+    // A ticket needs no escapes; whatever does is written the long way.
     let plain = memchr2(b'"', b'\\', ticket.as_bytes()).is_none();
     let quoted = plain.then(|| RawValue::from_string(["\"", ticket, "\""].concat()).ok());
     quoted
@@ -372,7 +372,7 @@ mod tests {
     fn a_settle_is_written_as_its_wire_type_is() {
         let id = HoldId::from([7; 16]);
         let observed = Observed::default();
-        for ticket in ["v1.1.abc-_.def", "", "a\"b", "a\\nb", "a\nb", "\u{e9}"] {
+        for ticket in ["v2.1.abc-_.def", "", "a\"b", "a\\nb", "a\nb", "\u{e9}"] {
             let written = serde_json::to_string(&Settle {
                 id,
                 ticket: &as_json(ticket),

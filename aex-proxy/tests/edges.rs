@@ -240,7 +240,7 @@ async fn a_request_waits_for_an_admin_that_restarts_and_its_hold_is_claimed_agai
     world.admin.come_back();
 
     let claim = world.admin.called("worker.reclaim").await;
-    assert_eq!(claim["tickets"][0], "v1.1.fake.ticket");
+    assert_eq!(claim["tickets"][0], "v2.1.fake.ticket");
     assert_eq!(second.await.unwrap().status(), 200);
     chunks.send(Ok(PLAIN.into())).await.unwrap();
     drop(chunks);

@@ -9,7 +9,8 @@ mod common;
 
 use std::io;
 
-use aex_admin_proto::worker::{OnDisconnect, ReserveReply};
+use aex_admin_proto::egress::Failure;
+use aex_admin_proto::worker::{Observed, OnDisconnect, ReserveReply, Usage, UsageSeen};
 use aex_admin_proto::{Refusal, TokenDigest};
 use bytes::Bytes;
 use common::{Answer, Client, Reply, TOKEN, World, body, chat, soon};
@@ -23,8 +24,17 @@ const USAGE: &str =
 const DONE: &str = "data: [DONE]\n\n";
 const STREAM: &str = r#","stream":true"#;
 
-fn exact() -> serde_json::Value {
-    json!({"reported": {"prompt": 5, "cached": 0, "cache_write": 0, "output": 2, "reasoning": 0}})
+fn exact() -> UsageSeen {
+    UsageSeen::Reported(Usage {
+        prompt: 5,
+        output: 2,
+        ..Usage::default()
+    })
+}
+
+/// What a settle says, its defaults filled in.
+fn observed(settle: &serde_json::Value) -> Observed {
+    serde_json::from_value(settle["observed"].clone()).unwrap()
 }
 
 #[tokio::test]
@@ -53,7 +63,7 @@ async fn a_plain_request_is_held_forwarded_settled_and_answered() {
 
     let seen = &world.egress.seen()[0];
     assert_eq!(seen.path, "/chat/completions");
-    assert_eq!(seen.headers["x-aex-ticket"], "v1.1.fake.ticket");
+    assert_eq!(seen.headers["x-aex-ticket"], "v2.1.fake.ticket");
     assert_eq!(seen.headers["content-length"], seen.body.len().to_string());
     assert!(!seen.headers.contains_key("authorization"));
     assert!(!seen.headers.contains_key("x-aex-provider-key"));
@@ -64,10 +74,16 @@ async fn a_plain_request_is_held_forwarded_settled_and_answered() {
 
     let settle = &world.admin.calls("worker.settle")[0];
     assert_eq!(settle["id"], reserve["id"]);
-    assert_eq!(settle["ticket"], "v1.1.fake.ticket");
+    assert_eq!(settle["ticket"], "v2.1.fake.ticket");
     assert_eq!(
-        settle["observed"],
-        json!({"status": 200, "failure": null, "complete": true, "usage": exact(), "own_output_tokens": 5})
+        observed(settle),
+        Observed {
+            status: Some(200),
+            failure: None,
+            complete: true,
+            usage: exact(),
+            own_output_tokens: 5,
+        }
     );
 }
 
@@ -105,9 +121,8 @@ async fn a_stream_is_relayed_at_once_and_its_usage_chunk_hidden() {
     let rest = soon("the end", stream.collect()).await.unwrap().to_bytes();
     assert_eq!(rest, DONE);
     // The end came after the settle.
-    let settle = &world.admin.calls("worker.settle")[0];
-    assert_eq!(settle["observed"]["usage"], exact());
-    assert_eq!(settle["observed"]["complete"], true);
+    let observed = observed(&world.admin.calls("worker.settle")[0]);
+    assert_eq!((observed.usage, observed.complete), (exact(), true));
     let options = &world.egress.seen()[0].json()["stream_options"];
     assert_eq!(options, &json!({"include_usage": true}));
 }
@@ -140,9 +155,8 @@ async fn a_client_that_hangs_up_in_mid_stream_is_read_to_the_end_and_pays() {
     chunks.send(Ok(USAGE.into())).await.unwrap();
     chunks.send(Ok(DONE.into())).await.unwrap();
     drop(chunks);
-    let settle = world.admin.called("worker.settle").await;
-    assert_eq!(settle["observed"]["usage"], exact());
-    assert_eq!(settle["observed"]["complete"], true);
+    let observed = observed(&world.admin.called("worker.settle").await);
+    assert_eq!((observed.usage, observed.complete), (exact(), true));
 }
 
 #[tokio::test]
@@ -157,9 +171,9 @@ async fn a_client_that_hangs_up_is_cut_off_where_the_grant_says_so() {
     let response = client.send(chat(&body(STREAM))).await;
     drop((response, client));
     soon("the provider's stream being dropped", chunks.closed()).await;
-    let settle = world.admin.called("worker.settle").await;
-    assert_eq!(settle["observed"]["complete"], false);
-    assert_eq!(settle["observed"]["failure"], "worker_gone");
+    let observed = observed(&world.admin.called("worker.settle").await);
+    assert!(!observed.complete);
+    assert_eq!(observed.failure, Some(Failure::WorkerGone));
 }
 
 #[tokio::test]
@@ -174,7 +188,7 @@ async fn a_client_that_hangs_up_before_a_plain_answer_pays_too() {
     chunks.send(Ok(PLAIN.into())).await.unwrap();
     drop(chunks);
     let settle = world.admin.called("worker.settle").await;
-    assert_eq!(settle["observed"]["usage"], exact());
+    assert_eq!(observed(&settle).usage, exact());
 }
 
 #[tokio::test]
@@ -284,10 +298,10 @@ async fn a_stream_cut_by_the_provider_ends_with_an_error_event() {
         let event: serde_json::Value = serde_json::from_str(event).unwrap();
         assert_eq!(event["error"]["code"], code);
     }
-    let settle = &world.admin.calls("worker.settle")[0]["observed"];
+    let observed = observed(&world.admin.calls("worker.settle")[0]);
     assert_eq!(
-        (&settle["complete"], &settle["usage"]),
-        (&json!(false), &json!("missing"))
+        (observed.complete, observed.usage),
+        (false, UsageSeen::Missing)
     );
 }
 

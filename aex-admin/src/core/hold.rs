@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::price::Price;
 
+/// Left out of the ledger: three of them would be a seventh of each hold's event.
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// What was granted. Frozen: later changes of price or policy do not touch it.
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,9 +28,12 @@ pub struct Terms {
     /// Tokens a choice.
     pub output_cap: u64,
     pub choices: u64,
+    #[serde(default, skip_serializing_if = "is_false")]
     pub cap_is_ours: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
     pub hidden_output: bool,
     /// The provider's usage is of all choices, not of one.
+    #[serde(default, skip_serializing_if = "is_false")]
     pub counts_choices: bool,
     pub on_disconnect: OnDisconnect,
 }

@@ -37,6 +37,8 @@ pub(crate) struct OpenHold {
     pub event: i64,
     pub agent: i64,
     pub terms: Terms,
+    /// As this process sealed it; none when an earlier one did.
+    pub ticket: Option<String>,
     pub request: i64,
     /// 0 when it was granted by an earlier process.
     pub opened_boot_ms: u64,
@@ -106,6 +108,7 @@ impl Memory {
         let hold = OpenHold {
             event: found.row.event,
             agent: found.row.agent,
+            ticket: None,
             request: found.row.request,
             opened_boot_ms: 0,
             expires_boot_ms: found.row.expires_boot_ms,

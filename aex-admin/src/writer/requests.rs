@@ -236,9 +236,10 @@ impl Writer {
             deadline_boot_ms: now.boot_ms.saturating_add(timeout_ms),
         };
         self.write_hold(&mut row, params.id, &terms, agent, &balance, now)?;
-        let hold = OpenHold {
+        let mut hold = OpenHold {
             event: row.event,
             agent: row.agent,
+            ticket: None,
             terms,
             request: row.request,
             opened_boot_ms: now.boot_ms,
@@ -254,6 +255,7 @@ impl Writer {
         };
         let remaining_micro = balance.free_micro().max(0);
         let grant = grants::grant(&self.config, &self.key, params.id, &hold, remaining_micro);
+        hold.ticket = Some(grant.ticket.clone());
         self.shared.memory().open_hold(params.id, hold);
         self.shared.count(|counters| counters.granted += 1);
         Ok(ReserveReply::Granted(Box::new(grant)))

@@ -52,10 +52,11 @@ impl Writer {
         reply: Reply<SettleReply>,
         answers: &mut Answers,
     ) -> Result<(), LedgerError> {
-        let proven = self
-            .key
-            .open_expired(&params.ticket)
-            .is_ok_and(|c| c.id == params.id);
+        let proven = {
+            let memory = self.shared.memory();
+            let hold = memory.open.get(&params.id);
+            grants::is_ticket_of(&params.ticket, &self.key, params.id, hold)
+        };
         if !proven {
             let error = RpcError::new(code::NOT_PERMITTED, "the ticket is not of this hold");
             answers.push(reply, Err(error));

@@ -43,7 +43,7 @@ fn only_listed_headers_reach_a_provider() {
         ("user-agent", "agent"),
         ("x-stainless-lang", "python"),
         ("idempotency-key", "1"),
-        (TICKET_HEADER, "v1.1.a.b"),
+        (TICKET_HEADER, "v2.1.a.b"),
         (OWN_KEY_HEADER, "sk-own-fake"),
     ]);
     let host = HeaderValue::from_static("api.example");

@@ -18,12 +18,12 @@ async fn without_its_own_unused_ticket_nothing_is_forwarded() {
     let get = ticket_with("sim", "/echo", |c| c.method = "GET".into()).1;
     let good = || ticket("sim", "/echo").1;
     let (other_path, query, doubled, provider) = (good(), good(), good(), good());
-    let forged = good().replace("v1.1.", "v1.1.e");
+    let forged = good().replace("v2.1.", "v2.1.e");
     let mut worker = Worker::connect(&world.egress.socket).await;
     type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)]);
     let cases: &[Case<'_>] = &[
         ("missing", "/echo", &[]),
-        ("noise", "/echo", &[("x-aex-ticket", "v1.1.a.b")]),
+        ("noise", "/echo", &[("x-aex-ticket", "v2.1.a.b")]),
         ("used", "/echo", &[("x-aex-ticket", &used)]),
         ("forged", "/echo", &[("x-aex-ticket", &forged)]),
         ("expired", "/echo", &[("x-aex-ticket", &expired)]),

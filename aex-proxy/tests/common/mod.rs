@@ -196,7 +196,7 @@ pub fn body(more: &str) -> String {
 
 pub fn grant() -> Grant {
     Grant {
-        ticket: "v1.1.fake.ticket".into(),
+        ticket: "v2.1.fake.ticket".into(),
         provider: "fake".into(),
         path: "/chat/completions".into(),
         upstream_model: "vendor/small".into(),
