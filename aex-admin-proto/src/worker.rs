@@ -196,7 +196,12 @@ pub struct Observed {
     pub complete: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub usage: UsageSeen,
-    /// Upper bound of the visible output's tokens, by the worker's own count (bytes).
+    /// More than one chunk of a stream was a usage and nothing else, as where a server counts each
+    /// choice by itself.
+    #[serde(skip_serializing_if = "is_default")]
+    pub usage_chunks: Option<UsageChunks>,
+    /// Upper bound of the visible output's tokens, by the worker's own count (bytes). `u64::MAX` where
+    /// it could not count all that the provider generated.
     #[serde(skip_serializing_if = "is_default")]
     pub own_output_tokens: u64,
 }
@@ -209,6 +214,15 @@ pub enum UsageSeen {
     /// There was one, and it cannot be believed (negative, fractional, absurd, ambiguous).
     Unreadable,
     Reported(Usage),
+}
+
+/// The chunks of a stream that were a usage and nothing else.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsageChunks {
+    pub count: u64,
+    /// Their outputs added up, in tokens.
+    pub output: u64,
 }
 
 /// Tokens as the provider counts them. `prompt` includes `cached` and `cache_write`; `output`

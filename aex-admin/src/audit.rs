@@ -20,7 +20,8 @@ const MAX_FINDINGS: usize = 200;
 /// One agent as its events make it.
 #[derive(Debug, Default)]
 struct Replayed {
-    budget_micro: i64,
+    /// Budget, limits and state, as the last event that changed them says.
+    granted: Option<Recorded>,
     cost_micro: i128,
     cost_pico: i128,
     held_pico: i128,
@@ -104,7 +105,7 @@ impl Audit {
             return;
         }
         match serde_json::from_str::<Change>(event.detail) {
-            Ok(Change { now: Some(now) }) => self.agent(agent).budget_micro = now.budget_micro,
+            Ok(Change { now: Some(now) }) => self.agent(agent).granted = Some(now),
             _ => self.violation(
                 "change_recorded",
                 Some(agent),
@@ -118,7 +119,8 @@ impl Audit {
         let replayed = self.agent(agent);
         replayed.held_pico += i128::from(event.held_pico);
         let used = replayed.cost_pico + replayed.held_pico;
-        let budget = i128::from(replayed.budget_micro) * i128::from(PICO_PER_MICRO);
+        let budget_micro = (replayed.granted.as_ref()).map_or(0, |granted| granted.budget_micro);
+        let budget = i128::from(budget_micro) * i128::from(PICO_PER_MICRO);
         if event.held_pico > 0 && used > budget {
             self.violation(
                 "held_within_budget",
@@ -224,12 +226,13 @@ impl Audit {
                     "a balance is out of range".to_owned(),
                 );
             }
-            if balance.budget_micro != replayed.budget_micro {
+            if replayed.granted.as_ref() != Some(&row.grant) {
                 self.warning(
                     "outside_update",
                     name,
                     None,
-                    "its budget was changed with somebody's own SQL, not recorded yet",
+                    "its budget, limits or state were changed with somebody's own SQL, \
+                     not recorded yet",
                 );
             }
         }

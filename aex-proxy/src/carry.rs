@@ -16,19 +16,20 @@ use http::{HeaderMap, Method, Request, Response, Uri, response};
 use http_body_util::Full;
 use hyper::body::Frame;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::admin::{Admin, Held};
 use crate::answer::{self, Fault};
 use crate::body::Outgoing;
 use crate::egress::{Egress, SendError, Upstream};
-use crate::exchange::{
-    self, Asked, Collected, Ending, Exchange, Head, Patience, Step, Verdict, Way,
-};
+use crate::exchange::{self, Asked, Collected, Ending, Exchange, Head, Step, Verdict, Way};
 use crate::headers;
 use crate::request::ChatRequest;
+use crate::room::{Room, SMALL_BYTES, Taken};
 
+/// Largest plain answer whose length its head did not tell.
+const MAX_UNTOLD_BYTES: u64 = 64 * 1024 * 1024;
 /// What is readable at once is put together up to about this.
 const MAX_WRITE_BYTES: usize = 16 * 1024;
 const TICKET: HeaderName = HeaderName::from_static(TICKET_HEADER);
@@ -46,13 +47,25 @@ pub struct Job {
     pub body: Bytes,
     pub own_key: Option<SecretString>,
     /// The room that a large body takes, given back when the request has been sent.
-    pub room: Option<OwnedSemaphorePermit>,
+    pub room: Option<Taken>,
+}
+
+/// Whom and what a request needs on its way.
+pub struct Ways {
+    pub admin: Admin,
+    pub egress: Egress,
+    pub answers: Room,
 }
 
 type Answer = oneshot::Sender<Response<Outgoing>>;
 
 /// Carries `job` to its end. The answer goes to `client`; when that is dropped, the client has left.
-pub async fn carry(admin: Admin, egress: Egress, mut job: Box<Job>, mut client: Answer) {
+pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
+    let Ways {
+        admin,
+        egress,
+        answers,
+    } = ways;
     let id = job.id;
     let room = job.room.take();
     let grant = match reserve(&admin, &job.params, &mut client).await {
@@ -87,6 +100,8 @@ pub async fn carry(admin: Admin, egress: Egress, mut job: Box<Job>, mut client: 
         held,
         exchange,
         room,
+        answers,
+        answer_room: None,
         limit: Box::pin(limit),
     };
     reader.run(&egress, request, client).await;
@@ -173,7 +188,10 @@ struct Reader {
     held: Arc<Held>,
     exchange: Exchange,
     /// Held until the request has been taken over.
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<Taken>,
+    answers: Room,
+    /// Held by a plain answer that is large, until it is handed to the client's connection.
+    answer_room: Option<Taken>,
     /// When this worker stops waiting, whatever happens.
     limit: Pin<Box<Sleep>>,
 }
@@ -239,11 +257,7 @@ impl Reader {
                         return None;
                     }
                 },
-                () = client.left() => {
-                    if !self.lose(client) {
-                        return None;
-                    }
-                }
+                () = client.left() => self.lose(client),
                 () = &mut self.limit => {
                     self.out_of_time();
                     return None;
@@ -252,21 +266,13 @@ impl Reader {
         }
     }
 
-    /// The client left. Whether the provider is still read.
-    fn lose(&mut self, client: &mut Client) -> bool {
+    /// The client left. The provider is still read for a while, for the usage.
+    fn lose(&mut self, client: &mut Client) {
         *client = Client::Gone;
-        match self.exchange.client_gone() {
-            Patience::Drain { at_most_ms } => {
-                let end = Instant::now() + Duration::from_millis(at_most_ms);
-                if end < self.limit.deadline() {
-                    self.limit.as_mut().reset(end);
-                }
-                true
-            }
-            Patience::Abort => {
-                self.exchange.ended(Ending::GivenUp(Failure::WorkerGone));
-                false
-            }
+        let at_most = Duration::from_millis(self.exchange.client_gone());
+        let end = Instant::now() + at_most;
+        if end < self.limit.deadline() {
+            self.limit.as_mut().reset(end);
         }
     }
 
@@ -325,7 +331,12 @@ impl Reader {
                         continue;
                     };
                     match self.exchange.chunk(chunk) {
-                        Step::Read => continue,
+                        Step::Read => {
+                            if self.make_room(&body).await {
+                                continue;
+                            }
+                            return;
+                        }
                         Step::Stop => break Ending::Cut,
                         Step::Send(bytes) => unsent.push(bytes),
                     }
@@ -336,9 +347,7 @@ impl Reader {
                 Next::NothingYet => {}
                 // Nothing is unsent in these two: it was sent before anything was waited for.
                 Next::ClientLeft => {
-                    if !self.lose(client) {
-                        return;
-                    }
+                    self.lose(client);
                     continue;
                 }
                 Next::OutOfTime => return self.out_of_time(),
@@ -352,6 +361,31 @@ impl Reader {
         }
         if !unsent.is_empty() {
             self.send(unsent.take(), client).await;
+        }
+    }
+
+    /// Waits for room when a plain answer turns out large; the provider waits too. Whether reading
+    /// goes on.
+    async fn make_room(&mut self, body: &Upstream) -> bool {
+        let collected_bytes = self.exchange.collected_bytes();
+        if collected_bytes <= SMALL_BYTES || self.answer_room.is_some() {
+            return true;
+        }
+        let bytes = match body.bytes_to_come() {
+            Some(bytes) => bytes.saturating_add(collected_bytes),
+            None => MAX_UNTOLD_BYTES,
+        };
+        self.exchange.limit_bytes(bytes);
+        tokio::select! {
+            biased;
+            taken = self.answers.take(bytes) => {
+                self.answer_room = Some(taken);
+                true
+            }
+            () = &mut self.limit => {
+                self.out_of_time();
+                false
+            }
         }
     }
 
@@ -380,7 +414,10 @@ impl Reader {
                 return false;
             }
         };
-        sent.is_ok() || self.lose(client)
+        if sent.is_err() {
+            self.lose(client);
+        }
+        true
     }
 
     async fn settle(&self) -> Option<SettleReply> {

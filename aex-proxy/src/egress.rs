@@ -112,6 +112,12 @@ impl Upstream {
         .await
     }
 
+    /// How long the rest of the body is, where the head told.
+    #[must_use]
+    pub fn bytes_to_come(&self) -> Option<u64> {
+        self.body.size_hint().upper()
+    }
+
     /// Gives the connection back, after the body was read to its end.
     pub fn give_back(self) {
         if self.wire.connection.is_none() {

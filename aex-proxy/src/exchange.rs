@@ -56,12 +56,11 @@ pub enum Step {
     Stop,
 }
 
-/// How long to go on reading for a client that has left.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Patience {
-    Drain { at_most_ms: u64 },
-    Abort,
-}
+/// A stream that is to be ended at once is still read for so long: what the provider had written
+/// already is billed, and must be counted.
+const ABORT_READ_MS: u64 = 100;
+/// More than this in that time, and the provider was ahead by nobody knows how much.
+const MAX_ABORT_READ_BYTES: u64 = 64 * 1024;
 
 /// How the reading of an answer came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +96,8 @@ pub struct Exchange {
     body: Collected,
     splitter: Splitter,
     tally: Tally,
-    client_gone: bool,
+    /// How much had come when the client left.
+    gone_at_bytes: Option<u64>,
     complete: bool,
     /// The stream to the client must end with an error event.
     broken: Option<Fault>,
@@ -166,7 +166,7 @@ impl Exchange {
             body: Collected::default(),
             splitter: Splitter::default(),
             tally: Tally::default(),
-            client_gone: false,
+            gone_at_bytes: None,
             complete: false,
             broken: None,
         }
@@ -176,6 +176,17 @@ impl Exchange {
     pub fn failed(&mut self, failure: Failure, told: Fault) {
         self.failure = Some(failure);
         self.broken = Some(told);
+    }
+
+    /// What is kept of a plain answer so far; nothing of a stream.
+    #[must_use]
+    pub fn collected_bytes(&self) -> u64 {
+        self.body.len() as u64
+    }
+
+    /// Lets no more than this come in all, if it was more.
+    pub fn limit_bytes(&mut self, bytes: u64) {
+        self.max_response_bytes = self.max_response_bytes.min(bytes);
     }
 
     /// The answer's head came.
@@ -293,20 +304,31 @@ impl Exchange {
         (!(hidden && self.hide_usage)).then_some(rest)
     }
 
-    /// The client left. Says how long the provider is still read, for the usage.
-    pub fn client_gone(&mut self) -> Patience {
-        self.client_gone = true;
+    /// The client left. Says how many milliseconds the provider is still read, for the usage.
+    pub fn client_gone(&mut self) -> u64 {
+        self.gone_at_bytes = Some(self.received_bytes);
         match self.on_disconnect {
-            OnDisconnect::Drain => Patience::Drain {
-                at_most_ms: self.drain_timeout_ms,
-            },
-            OnDisconnect::Abort => Patience::Abort,
+            OnDisconnect::Drain => self.drain_timeout_ms,
+            OnDisconnect::Abort => ABORT_READ_MS,
         }
     }
 
     #[must_use]
     pub fn is_client_gone(&self) -> bool {
-        self.client_gone
+        self.gone_at_bytes.is_some()
+    }
+
+    /// Upper bound of the visible output's tokens. Nobody knows of an answer that was given up before
+    /// it was read as far as it had come.
+    fn own_output_tokens(&self) -> u64 {
+        let read_bytes =
+            (self.gone_at_bytes).map_or(0, |at_bytes| self.received_bytes.saturating_sub(at_bytes));
+        let unread = self.way == Way::Collect || read_bytes > MAX_ABORT_READ_BYTES;
+        if !self.complete && unread {
+            u64::MAX
+        } else {
+            self.tally.output_bytes()
+        }
     }
 
     fn succeeded(&self) -> bool {
@@ -330,7 +352,8 @@ impl Exchange {
             } else {
                 UsageSeen::Missing
             },
-            own_output_tokens: self.tally.output_bytes(),
+            usage_chunks: self.tally.usage_chunks(),
+            own_output_tokens: self.own_output_tokens(),
         }
     }
 

@@ -19,6 +19,7 @@ pub mod headers;
 pub mod ids;
 pub mod listener;
 pub mod request;
+pub mod room;
 pub mod route;
 pub mod serve;
 pub mod server;

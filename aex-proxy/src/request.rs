@@ -32,6 +32,8 @@ const MAX_CHOICES: u64 = 128;
 /// Bounds of the two lists of names that go to `aex-admin`.
 const MAX_NAMED_PARAMS: usize = 32;
 const MAX_PARAM_BYTES: usize = 64;
+/// A plain parameter up to this long is not counted as prompt text.
+const SHORT_PARAM_BYTES: usize = 24;
 
 /// Why a body is refused, and which parameter is to blame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -138,8 +140,15 @@ impl Reader {
             Param::Functions => self.walk_unless_null(name, raw, Place::Functions)?,
             Param::ToolChoice(_) => self.walk_unless_null(name, raw, Place::ToolChoice)?,
             Param::ResponseFormat => self.walk_unless_null(name, raw, Place::Schema)?,
-            Param::Store | Param::ServiceTier | Param::Plain(_) => {
+            Param::Store | Param::ServiceTier => {
                 self.walk.value(name, raw, Place::Uncounted)?;
+            }
+            Param::Plain(_) => {
+                // A template may write some of them out. As they are meant to be, they are too short
+                // to matter.
+                let short = raw.len() <= SHORT_PARAM_BYTES;
+                let place = if short { Place::Uncounted } else { Place::Text };
+                self.walk.value(name, raw, place)?;
             }
             Param::Modalities => {
                 self.walk.value(name, raw, Place::Uncounted)?;

@@ -22,7 +22,8 @@ const MODELS: &str = "/v1/models";
 /// Finds the route.
 ///
 /// # Errors
-/// 404 for what is no route, 405 for another method on one, 400 for a query string.
+/// 404 for what is no route, 405 for another method on one, 400 for a query string on a request that
+/// would be forwarded without it.
 pub fn of(method: &Method, uri: &Uri) -> Result<Route, Fault> {
     // An absolute-form target names a host, and would be read differently by others.
     if uri.authority().is_some() || uri.scheme().is_some() {
@@ -35,10 +36,12 @@ pub fn of(method: &Method, uri: &Uri) -> Result<Route, Fault> {
         "/readyz" => (Route::Ready, Method::GET, "GET"),
         path => (one_model(path)?, Method::GET, "GET"),
     };
-    if *method != allowed {
+    // The server leaves out the body of an answer to HEAD.
+    let is_head = *method == Method::HEAD && allowed == Method::GET;
+    if *method != allowed && !is_head {
         return Err(Fault::MethodNotAllowed { allow: name });
     }
-    if uri.query().is_some() {
+    if uri.query().is_some() && allowed == Method::POST {
         return Err(Fault::Invalid(Invalid::whole(
             "query strings are not taken here; remove everything from the ? on",
         )));
@@ -105,6 +108,10 @@ mod tests {
             ("HEAD /v1/chat/completions", Err(405)),
             ("OPTIONS /v1/models", Err(405)),
             ("POST /v1/chat/completions?api_key=x", Err(400)),
+            ("GET /healthz?probe=1", Ok(Route::Health)),
+            ("GET /v1/models?limit=20", Ok(Route::Models)),
+            ("HEAD /healthz", Ok(Route::Health)),
+            ("HEAD /readyz", Ok(Route::Ready)),
         ] {
             assert_eq!(route(line), expected, "{line}");
         }

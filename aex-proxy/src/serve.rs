@@ -1,7 +1,6 @@
 //! One request: finds its route, reads its body within bounds, and has it carried.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use aex_admin_proto::HoldId;
@@ -12,7 +11,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::admin::Admin;
@@ -23,6 +22,7 @@ use crate::egress::Egress;
 use crate::headers;
 use crate::ids::Ids;
 use crate::request;
+use crate::room::{Room, SMALL_BYTES, Taken};
 use crate::route::{self, Route};
 
 /// A body that makes no progress for so long is given up.
@@ -32,10 +32,6 @@ const BODY_LIMIT: Duration = Duration::from_secs(300);
 /// What is still read of a body that was refused, so that its sender sees the answer.
 const DISCARD_BYTES: usize = 64 * 1024 * 1024;
 const DISCARD_LIMIT: Duration = Duration::from_secs(3);
-/// Bodies up to this size are bounded by the number of connections alone.
-const SMALL_BODY_BYTES: u64 = 64 * 1024;
-/// Room for all larger bodies together, in KiB.
-const LARGE_BODIES_KIB: u32 = 256 * 1024;
 const ROOM_LIMIT: Duration = Duration::from_secs(10);
 
 /// What every connection of this worker shares.
@@ -43,7 +39,10 @@ pub struct Shared {
     pub admin: Admin,
     pub egress: Egress,
     ids: Ids,
-    room: Arc<Semaphore>,
+    /// For the bodies of requests.
+    room: Room,
+    /// For plain answers, which are kept until they are settled.
+    answers: Room,
     /// Cloned into every task that must end before the worker may: see [`crate::server`].
     alive: mpsc::Sender<Infallible>,
 }
@@ -55,7 +54,8 @@ impl Shared {
             admin,
             egress,
             ids: Ids::default(),
-            room: Arc::new(Semaphore::new(LARGE_BODIES_KIB as usize)),
+            room: Room::default(),
+            answers: Room::default(),
             alive,
         }
     }
@@ -116,8 +116,12 @@ async fn chat(shared: &Shared, headers: HeaderMap, body: Incoming) -> Response<O
     match read_chat(shared, id, headers, body).await {
         Ok(job) => {
             let (answer, answered) = oneshot::channel();
-            let (admin, egress) = (shared.admin.clone(), shared.egress.clone());
-            shared.spawn(carry::carry(admin, egress, job, answer));
+            let ways = carry::Ways {
+                admin: shared.admin.clone(),
+                egress: shared.egress.clone(),
+                answers: shared.answers.clone(),
+            };
+            shared.spawn(carry::carry(ways, job, answer));
             answered.await.unwrap_or_else(|_| {
                 let fault = Fault::Kernel("the request was lost inside the worker".into());
                 fault.row().response(Some(id))
@@ -177,9 +181,9 @@ async fn read_body(
     mut body: Incoming,
     length: Option<u64>,
     limit_bytes: u64,
-) -> Result<(Bytes, Option<OwnedSemaphorePermit>), Fault> {
+) -> Result<(Bytes, Option<Taken>), Fault> {
     let mut room = match length {
-        Some(bytes) if bytes > SMALL_BODY_BYTES => Some(room_for(shared, bytes).await?),
+        Some(bytes) if bytes > SMALL_BYTES => Some(room_for(shared, bytes).await?),
         _ => None,
     };
     let reading = async {
@@ -200,7 +204,7 @@ async fn read_body(
             if total > limit_bytes {
                 return Err(Fault::BodyTooLarge { limit_bytes });
             }
-            if room.is_none() && total > SMALL_BODY_BYTES {
+            if room.is_none() && total > SMALL_BYTES {
                 // How long it becomes is not known: as long as it may.
                 room = Some(room_for(shared, limit_bytes).await?);
             }
@@ -243,17 +247,9 @@ async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Fault> {
     }
 }
 
-async fn room_for(shared: &Shared, bytes: u64) -> Result<OwnedSemaphorePermit, Fault> {
-    let kib = u32::try_from(bytes.div_ceil(1024))
-        .unwrap_or(LARGE_BODIES_KIB)
-        .min(LARGE_BODIES_KIB);
-    let room = Arc::clone(&shared.room).acquire_many_owned(kib);
-    match timeout(ROOM_LIMIT, room).await {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Fault::Kernel(
-            "too many large requests at once; try again shortly".into(),
-        )),
-    }
+async fn room_for(shared: &Shared, bytes: u64) -> Result<Taken, Fault> {
+    (timeout(ROOM_LIMIT, shared.room.take(bytes)).await)
+        .map_err(|_| Fault::Kernel("too many large requests at once; try again shortly".into()))
 }
 
 /// Leaves a body unread whose request was refused by its head.

@@ -2,14 +2,15 @@
 //!
 //! A document is a whole JSON answer or the data of one SSE event. The last usage that is not null
 //! wins, at the top level alone; `x_groq.usage` counts where there is no other. An explicit zero is a
-//! figure; a negative, fractional, absurd or doubled one is not believed.
+//! figure; a negative, fractional, absurd or doubled one is not believed. One that visible output
+//! follows was not the last word: it counts as missing.
 
 mod document;
 mod template;
 
-use aex_admin_proto::worker::{Usage, UsageSeen};
+use aex_admin_proto::worker::{Usage, UsageChunks, UsageSeen};
 
-use document::{Document, Reported};
+use document::{Choices, Document, Reported};
 use template::Template;
 
 /// No request uses more tokens than this; a figure above it is an error or a lie.
@@ -23,6 +24,10 @@ pub struct Tally {
     /// A document was not JSON, or ambiguous: nothing it said can be believed.
     unreadable: bool,
     finished: bool,
+    /// Usages that stood alone in their document.
+    chunks: UsageChunks,
+    /// Visible output came after the last usage.
+    outdated: bool,
     output_bytes: u64,
     template: Template,
 }
@@ -39,7 +44,7 @@ impl Tally {
     /// Takes in a document that is one of many.
     pub fn chunk(&mut self, json: &[u8]) -> Kind {
         if let Some(bytes) = self.template.output_bytes(json) {
-            self.output_bytes = self.output_bytes.saturating_add(bytes);
+            self.count(bytes);
             return Kind::Other;
         }
         let Some(document) = read(json) else {
@@ -64,22 +69,41 @@ impl Tally {
         }
     }
 
+    fn count(&mut self, output_bytes: u64) {
+        self.output_bytes = self.output_bytes.saturating_add(output_bytes);
+        self.outdated |= output_bytes > 0;
+    }
+
     fn take_in(&mut self, document: Document) -> Kind {
-        let choices = document.choices.unwrap_or_default();
+        let of_groq = document.x_groq.and_then(|groq| groq.usage);
+        let groq = of_groq.and_then(believed);
+        let top_level = document.usage.and_then(believed);
+        let said_usage = groq.is_some() || top_level.is_some();
+        let choices = match document.choices {
+            Some(choices) => choices,
+            None if said_usage => Choices::default(),
+            // Whatever it is, its output cannot be counted.
+            None => Choices {
+                output_bytes: u64::MAX,
+                ..Choices::default()
+            },
+        };
         self.finished |= choices.finished;
-        self.output_bytes = self.output_bytes.saturating_add(choices.output_bytes);
+        self.count(choices.output_bytes);
         let mut kind = Kind::Other;
-        if let Some(seen) = document.usage.and_then(believed) {
-            self.top_level = Some(seen);
+        if let Some(seen) = top_level {
             if choices.present && choices.count == 0 {
                 self.finished = true;
                 kind = Kind::UsageOnly;
+                if let UsageSeen::Reported(usage) = seen {
+                    self.chunks.count += 1;
+                    self.chunks.output = self.chunks.output.saturating_add(usage.output);
+                }
             }
+            self.top_level = Some(seen);
         }
-        let groq = document.x_groq.and_then(|groq| groq.usage);
-        if let Some(seen) = groq.and_then(believed) {
-            self.groq = Some(seen);
-        }
+        self.groq = groq.or(self.groq);
+        self.outdated &= !said_usage;
         kind
     }
 
@@ -110,7 +134,16 @@ impl Tally {
         if self.unreadable {
             return UsageSeen::Unreadable;
         }
-        self.top_level.or(self.groq).unwrap_or_default()
+        match self.top_level.or(self.groq) {
+            Some(UsageSeen::Reported(_)) if self.outdated => UsageSeen::Missing,
+            seen => seen.unwrap_or_default(),
+        }
+    }
+
+    /// The usages that stood alone, when there was more than one.
+    #[must_use]
+    pub fn usage_chunks(&self) -> Option<UsageChunks> {
+        (self.chunks.count > 1).then_some(self.chunks)
     }
 }
 

@@ -69,7 +69,7 @@ async fn a_plain_request_is_held_forwarded_settled_and_answered() {
     assert!(!seen.headers.contains_key("x-aex-provider-key"));
     assert_eq!(
         seen.body,
-        r#"{"model":"vendor/small","messages":[{"role":"user","content":"hi"}],"temperature":0.5,"max_tokens":64}"#
+        r#"{"model":"vendor/small","messages":[{"role":"user","content":"hi"}],"temperature":0.5,"max_tokens":64,"store":false}"#
     );
 
     let settle = &world.admin.calls("worker.settle")[0];
@@ -79,10 +79,10 @@ async fn a_plain_request_is_held_forwarded_settled_and_answered() {
         observed(settle),
         Observed {
             status: Some(200),
-            failure: None,
             complete: true,
             usage: exact(),
             own_output_tokens: 5,
+            ..Observed::default()
         }
     );
 }

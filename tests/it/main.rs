@@ -13,6 +13,7 @@ mod boundary;
 mod cli;
 mod common;
 mod crash;
+mod hidden;
 mod http_surface;
 mod load;
 mod money;

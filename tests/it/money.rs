@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use crate::common::{assert_error, bill_pico, hello, sim, spent_pico};
 
 /// A kernel on `sim` with one rich agent.
-fn rich(sim: &Sim) -> (Kernel, String) {
+pub(crate) fn rich(sim: &Sim) -> (Kernel, String) {
     let kernel = Kernel::on(sim);
     let token = kernel.create_agent("rich", "5.00", 10_000, &[]);
     (kernel, token)
 }
 
 /// Sends one request and returns what it was charged and billed, in picodollars.
-fn charged(
+pub(crate) fn charged(
     kernel: &Kernel,
     sim: &Sim,
     token: &str,

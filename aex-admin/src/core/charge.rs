@@ -32,6 +32,10 @@ pub struct Charge {
     pub reason: Option<&'static str>,
 }
 
+/// What a provider may generate before it notices that its stream was ended: a third of a second of a
+/// fast one.
+const UNSEEN_TOKENS: u64 = 32;
+
 /// The provider refused before it generated anything: these statuses are not billed.
 fn refused(status: u16) -> bool {
     matches!(status, 400..=499 | 500 | 503 | 529)
@@ -100,48 +104,61 @@ fn charge(terms: &Terms, seen: &Observed) -> Charge {
         let aborted =
             seen.failure == Some(Failure::WorkerGone) && terms.on_disconnect == OnDisconnect::Abort;
         return if aborted && !terms.hidden_output {
-            estimate(terms, seen, "hung up, and the answer was ended")
+            let generated = seen.own_output_tokens.saturating_add(UNSEEN_TOKENS);
+            estimate(terms, generated, "hung up, and the answer was ended")
         } else {
             whole(terms, "the answer was cut")
         };
     }
     match seen.usage {
-        UsageSeen::Reported(usage) => reported(terms, usage),
+        UsageSeen::Reported(usage) => reported(terms, seen, usage),
         UsageSeen::Unreadable => whole(terms, "the usage is unreadable"),
         UsageSeen::Missing if terms.hidden_output => {
             whole(terms, "no usage, and the model may hide output")
         }
-        UsageSeen::Missing => estimate(terms, seen, "no usage"),
+        UsageSeen::Missing => estimate(terms, seen.own_output_tokens, "no usage"),
     }
 }
 
-/// The provider's usage. Some servers count one choice of several (llama.cpp): where that is possible,
-/// each of them is taken for as long as the one.
-fn reported(terms: &Terms, usage: Usage) -> Charge {
-    let of_one = terms.choices > 1 && !terms.counts_choices && usage.output <= terms.output_cap;
-    let output = usage
-        .output
-        .saturating_mul(if of_one { terms.choices } else { 1 });
+/// The provider's usage. Some servers count each choice of several by itself (llama.cpp): a stream
+/// then has one usage a choice, to be added; a plain answer has that of one choice, and says nothing of
+/// the others, so they are bounded by the visible output where there is no other, else by the hold.
+fn reported(terms: &Terms, seen: &Observed, usage: Usage) -> Charge {
+    let may_be_of_one =
+        terms.choices > 1 && !terms.counts_choices && usage.output <= terms.output_cap;
+    let (output, reason) = match seen.usage_chunks {
+        _ if !may_be_of_one => (usage.output, None),
+        Some(chunks) if chunks.count == terms.choices => (chunks.output, None),
+        _ => {
+            let all = if terms.hidden_output {
+                terms.output_tokens()
+            } else {
+                seen.own_output_tokens.min(terms.output_tokens())
+            };
+            let reason = "the usage may be of one choice";
+            (all.max(usage.output), Some(reason))
+        }
+    };
     let counted = Usage { output, ..usage };
     let Some(cost_pico) = terms.price.cost_pico(&counted) else {
         return whole(terms, "the usage cannot be believed");
     };
     Charge {
         cost_pico,
-        basis: if of_one {
+        basis: if reason.is_some() {
             Basis::Estimated
         } else {
             Basis::Exact
         },
         usage: Some(usage),
         tokens: usage.prompt.saturating_add(output),
-        reason: of_one.then_some("the usage may be of one choice"),
+        reason,
     }
 }
 
 /// Own counts, each an upper bound, never above the hold.
-fn estimate(terms: &Terms, seen: &Observed, reason: &'static str) -> Charge {
-    let output = seen.own_output_tokens.min(terms.output_tokens());
+fn estimate(terms: &Terms, output_tokens: u64, reason: &'static str) -> Charge {
+    let output = output_tokens.min(terms.output_tokens());
     let cost = terms.price.ceiling_pico(terms.input_tokens, output);
     Charge {
         cost_pico: cost.map_or(terms.hold_pico, |cost| cost.min(terms.hold_pico)),

@@ -269,11 +269,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Agents whose row is not as recorded: the row, and what was recorded.
+    /// Agents whose row is not as recorded: the row, and what was recorded, if that can still be read.
     ///
     /// # Errors
     /// SQLite's own, or a value that cannot be.
-    pub fn changed_from_outside(&self) -> Result<Vec<(AgentRow, Recorded)>> {
+    pub fn changed_from_outside(&self) -> Result<Vec<(AgentRow, Option<Recorded>)>> {
         outside_changes(&self.conn)
     }
 
@@ -335,7 +335,7 @@ impl Ledger {
 }
 
 /// See [`Ledger::changed_from_outside`].
-pub(crate) fn outside_changes(conn: &Connection) -> Result<Vec<(AgentRow, Recorded)>> {
+pub(crate) fn outside_changes(conn: &Connection) -> Result<Vec<(AgentRow, Option<Recorded>)>> {
     let sql = format!("SELECT {COLUMNS}, a.recorded FROM agents a ORDER BY a.id");
     let mut statement = conn.prepare(&sql)?;
     let mut rows = statement.query([])?;
@@ -351,10 +351,9 @@ pub(crate) fn outside_changes(conn: &Connection) -> Result<Vec<(AgentRow, Record
             Err(error) => return Err(error),
         };
         let text: String = row.get(COLUMN_COUNT)?;
-        match serde_json::from_str::<Recorded>(&text) {
-            Ok(recorded) if recorded == agent.grant => {}
-            Ok(recorded) => changed.push((agent, recorded)),
-            Err(_) => tracing::warn!(agent = agent.name, "column recorded cannot be read"),
+        let recorded = serde_json::from_str::<Recorded>(&text).ok();
+        if recorded.as_ref() != Some(&agent.grant) {
+            changed.push((agent, recorded));
         }
     }
     Ok(changed)

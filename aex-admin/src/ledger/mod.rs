@@ -171,12 +171,18 @@ impl Ledger {
     }
 
     /// Whether another connection has committed since this was last asked: somebody's own UPDATE.
+    /// Asked at the beginning of a batch. Should they have added to the chain (which no audit
+    /// passes), it goes on after what they added.
     ///
     /// # Errors
     /// SQLite's own.
     pub fn touched_from_outside(&mut self) -> Result<bool> {
         let version = data_version(&self.conn)?;
         let touched = version != self.data_version;
+        if touched {
+            self.committed = events::head(&self.conn)?;
+            self.head = self.committed;
+        }
         self.data_version = version;
         Ok(touched)
     }

@@ -45,6 +45,12 @@ BEGIN
   SELECT RAISE(ABORT, 'a hold would pass the budget');
 END;
 
+CREATE TRIGGER agent_keeps_its_name BEFORE UPDATE OF id, name ON agents
+WHEN NEW.id <> OLD.id OR NEW.name <> OLD.name
+BEGIN
+  SELECT RAISE(ABORT, 'an agent keeps its id and name: its events bear them');
+END;
+
 CREATE TABLE tokens (
   id INTEGER PRIMARY KEY,
   agent_id INTEGER NOT NULL REFERENCES agents (id),

@@ -8,7 +8,8 @@ use crate::ledger::{Event, LedgerError, Recorded};
 
 #[derive(Serialize)]
 struct Detail<'a> {
-    was: &'a Recorded,
+    /// Absent where that was overwritten too.
+    was: Option<&'a Recorded>,
     now: &'a Recorded,
 }
 
@@ -19,7 +20,7 @@ impl Writer {
         for (agent, recorded) in self.ledger.changed_from_outside()? {
             tracing::warn!(agent = agent.name, "changed from outside");
             let detail = serde_json::to_string(&Detail {
-                was: &recorded,
+                was: recorded.as_ref(),
                 now: &agent.grant,
             })
             .map_err(|error| LedgerError::Value(error.to_string()))?;

@@ -236,25 +236,49 @@ fn an_encoded_answer_is_passed_on_and_not_believed() {
     assert_eq!(exchange.observed().usage, UsageSeen::Unreadable);
 }
 
-#[test]
-fn leaving_is_answered_by_the_grants_terms() {
-    assert_eq!(
-        exchange(true).client_gone(),
-        Patience::Drain { at_most_ms: 30_000 }
-    );
+fn aborting(stream: bool) -> Exchange {
     let terms = Grant {
         on_disconnect: OnDisconnect::Abort,
+        max_response_bytes: 1 << 20,
         ..grant()
     };
     let asked = Asked {
-        stream: true,
+        stream,
         include_usage: false,
         own_key: false,
     };
-    let mut aborting = Exchange::new(asked, &terms);
-    assert_eq!(aborting.client_gone(), Patience::Abort);
+    Exchange::new(asked, &terms)
+}
+
+#[test]
+fn leaving_is_answered_by_the_grants_terms() {
+    assert_eq!(exchange(true).client_gone(), 30_000);
+    let mut aborting = aborting(true);
+    assert_eq!(aborting.client_gone(), ABORT_READ_MS);
     aborting.ended(Ending::GivenUp(Failure::WorkerGone));
     assert_eq!(aborting.observed().failure, Some(Failure::WorkerGone));
+}
+
+#[test]
+fn an_aborted_answer_is_counted_only_where_it_was_read_as_far_as_it_had_come() {
+    let given_up = |mut exchange: Exchange, head, before: usize, after: usize| {
+        exchange.head(head);
+        for _ in 0..before {
+            exchange.chunk(Bytes::from_static(TEXT.as_bytes()));
+        }
+        exchange.client_gone();
+        for _ in 0..after {
+            exchange.chunk(Bytes::from_static(TEXT.as_bytes()));
+        }
+        exchange.ended(Ending::GivenUp(Failure::WorkerGone));
+        exchange.observed().own_output_tokens
+    };
+    assert_eq!(given_up(aborting(true), sse(), 2, 3), 15);
+    assert_eq!(given_up(aborting(true), sse(), 2000, 0), 6000);
+    // It had written far ahead: nobody knows how far.
+    assert_eq!(given_up(aborting(true), sse(), 0, 2000), u64::MAX);
+    // A plain answer is read at its end alone.
+    assert_eq!(given_up(aborting(false), head(200), 1, 0), u64::MAX);
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::params::Param;
 use super::{ChatRequest, Field};
 
-/// Room for what AEX adds: a cap, `stream_options`, a tier.
+/// Room for what AEX adds: a cap, `stream_options`, `store`, a tier.
 const ADDED_BYTES: usize = 192;
 
 impl ChatRequest {
@@ -24,7 +24,10 @@ impl ChatRequest {
                 Param::OutputCap(_) => {}
                 Param::StreamOptions if self.asks_for_usage(grant) || raw == b"null" => {}
                 Param::ServiceTier if grant.service_tier.is_some() => {}
-                Param::Store if grant.force_store_off => out.raw("store", b"false"),
+                Param::Store if grant.force_store_off => {}
+                // Whatever the provider makes of them: not dearer than the hold, and not kept.
+                Param::ServiceTier => out.raw("service_tier", br#""default""#),
+                Param::Store => out.raw("store", b"false"),
                 other => out.raw(other.name(), raw),
             }
         }
@@ -36,6 +39,9 @@ impl ChatRequest {
                 Some(true) => br#"{"include_usage":true,"include_obfuscation":true}"#,
             };
             out.raw("stream_options", options);
+        }
+        if grant.force_store_off {
+            out.raw("store", b"false");
         }
         if let Some(tier) = &grant.service_tier {
             out.value("service_tier", tier);

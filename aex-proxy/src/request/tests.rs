@@ -229,6 +229,21 @@ fn parameters_are_sorted_into_known_costly_and_unknown() {
         assert_eq!(costly(&format!(r#","{name}":1"#)), [name]);
     }
     assert_eq!(costly(r#","modalities":["text","audio"]"#), ["modalities"]);
+    // What is no label or figure any more counts as prompt text.
+    let counted =
+        |more: &str| good(&with(more)).facts.ascii_bytes - good(&with("")).facts.ascii_bytes;
+    assert_eq!(
+        counted(r#","reasoning_effort":"minimal","stop":["a","b"]"#),
+        0
+    );
+    let long = "word ".repeat(1000);
+    for odd in [
+        format!(r#","reasoning_effort":"{long}""#),
+        format!(r#","verbosity":{{"a":["{long}"]}}"#),
+        format!(r#","parallel_tool_calls":["{long}"]"#),
+    ] {
+        assert!(counted(&odd) >= 5000, "{}", &odd[..40]);
+    }
     let hosted = r#","tools":[{"type":"function","function":{"name":"f"}},{"type":"web_search"}]"#;
     assert_eq!(costly(hosted), ["tools[].type web_search"]);
     assert_eq!(unknown(r#","top_k":5,"Model":1"#), ["top_k", "Model"]);
@@ -385,7 +400,7 @@ fn the_clients_own_values_are_forwarded_as_they_were_written() {
     let body = r#"{ "seed" : 1.50 , "model":"m", "messages" : [ {"role":"user" , "content":"\u0061"} ],"odd\u006e":{"a" : 1e2}}"#;
     assert_eq!(
         forwarded(body, &grant()),
-        r#"{"seed":1.50,"model":"vendor/model","messages":[ {"role":"user" , "content":"\u0061"} ],"oddn":{"a" : 1e2},"max_tokens":7}"#
+        r#"{"seed":1.50,"model":"vendor/model","messages":[ {"role":"user" , "content":"\u0061"} ],"oddn":{"a" : 1e2},"max_tokens":7,"store":false}"#
     );
 }
 
@@ -425,8 +440,24 @@ fn what_aex_sets_is_set_once() {
     );
     assert_eq!(other["max_completion_tokens"], 7);
     assert_eq!(other.get("max_tokens"), None);
-    assert_eq!(other["store"], true);
+    assert_eq!(other["store"], false);
     assert_eq!(other["service_tier"], "default");
+    let unknown_provider = Grant {
+        force_store_off: false,
+        ..grant()
+    };
+    let tame = read(
+        &with(r#","store":true,"service_tier":"priority""#),
+        &unknown_provider,
+    );
+    assert_eq!(tame["store"], false);
+    assert_eq!(tame["service_tier"], "default");
+    let silent = read(&with(""), &unknown_provider);
+    assert_eq!(
+        (silent.get("store"), silent.get("service_tier")),
+        (None, None)
+    );
+    assert_eq!(read(&with(""), &grant())["store"], false);
     assert_eq!(other.get("stream_options"), None);
     // A null that costs nothing is not forwarded either: another reader could take it for something.
     assert_eq!(

@@ -209,3 +209,62 @@ proptest! {
         prop_assert_eq!(chunks.output_bytes(), each.output_bytes());
     }
 }
+
+#[test]
+fn usages_that_stand_alone_are_added_up() {
+    let alone = |output: u64| {
+        format!(r#"{{"choices":[],"usage":{{"prompt_tokens":9,"completion_tokens":{output}}}}}"#)
+    };
+    let mut tally = Tally::default();
+    tally.chunk(alone(40).as_bytes());
+    assert_eq!(tally.usage_chunks(), None);
+    tally.chunk(alone(1).as_bytes());
+    assert_eq!(tally.usage(), reported(9, 0, 0, 1, 0));
+    let both = UsageChunks {
+        count: 2,
+        output: 41,
+    };
+    assert_eq!(tally.usage_chunks(), Some(both));
+    // A running figure on chunks that have choices is not a usage a choice.
+    tally.chunk(br#"{"choices":[{}],"usage":{"prompt_tokens":9,"completion_tokens":9}}"#);
+    assert_eq!(tally.usage_chunks(), Some(both));
+}
+
+#[test]
+fn a_usage_that_output_follows_was_not_the_last_word() {
+    const FIRST: &str = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":0}}"#;
+    const TEXT: &str = r#"{"choices":[{"delta":{"content":"hey"}}]}"#;
+    const FINISH: &str = r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#;
+    const LAST: &str = r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}"#;
+    const RUNNING: &str = r#"{"choices":[{"delta":{"content":"hey"}}],"usage":{"prompt_tokens":3,"completion_tokens":1}}"#;
+    const GROQ: &str = r#"{"choices":[{"delta":{}}],"x_groq":{"usage":{"prompt_tokens":3,"completion_tokens":2}}}"#;
+    assert_eq!(of(&[FIRST, TEXT]), UsageSeen::Missing);
+    assert_eq!(of(&[FIRST, FINISH]), reported(3, 0, 0, 0, 0));
+    assert_eq!(of(&[FIRST, TEXT, FINISH, LAST]), reported(3, 0, 0, 2, 0));
+    assert_eq!(of(&[RUNNING, FINISH]), reported(3, 0, 0, 1, 0));
+    assert_eq!(of(&[RUNNING, TEXT]), UsageSeen::Missing);
+    assert_eq!(of(&[TEXT, GROQ]), reported(3, 0, 0, 2, 0));
+    // Chunks that differ in plain text alone take another way.
+    let mut tally = Tally::default();
+    tally.chunk(FIRST.as_bytes());
+    for _ in 0..4 {
+        tally.chunk(TEXT.as_bytes());
+    }
+    assert_eq!(tally.usage(), UsageSeen::Missing);
+}
+
+#[test]
+fn an_answer_of_an_unknown_shape_has_no_count() {
+    for text in [
+        r#"{"response":"long long"}"#,
+        r#"{"choices":null,"delta":{"content":"x"}}"#,
+        "{}",
+    ] {
+        let mut tally = Tally::default();
+        tally.document(text.as_bytes());
+        assert_eq!(tally.output_bytes(), u64::MAX, "{text}");
+    }
+    let mut tally = Tally::default();
+    tally.document(br#"{"usage":{"prompt_tokens":3,"completion_tokens":2}}"#);
+    assert_eq!(tally.output_bytes(), 0);
+}

@@ -1,4 +1,5 @@
 use aex_admin_proto::ticket::KeyMode;
+use aex_admin_proto::worker::UsageChunks;
 use proptest::prelude::*;
 
 use super::*;
@@ -146,14 +147,22 @@ fn an_abort_on_hang_up_pays_for_what_was_seen() {
     check(&terms(), &gone, None, "Ceiling 2600");
     let abort = Terms {
         on_disconnect: OnDisconnect::Abort,
+        output_cap: 100,
+        hold_pico: 50 * 12 + 100 * 100,
         ..terms()
     };
-    check(&abort, &gone, None, "Estimated 1000");
+    // And for what the provider may have generated until it noticed.
+    check(&abort, &gone, None, "Estimated 4200");
+    let uncounted = Observed {
+        own_output_tokens: u64::MAX,
+        ..gone.clone()
+    };
+    check(&abort, &uncounted, None, "Estimated 10600");
     let hidden = Terms {
         hidden_output: true,
         ..abort
     };
-    check(&hidden, &gone, None, "Ceiling 2600");
+    check(&hidden, &gone, None, "Ceiling 10600");
 }
 
 #[test]
@@ -245,29 +254,60 @@ fn the_test_terms_hold_what_their_price_says() {
 }
 
 #[test]
-fn a_usage_that_may_be_of_one_choice_counts_for_each() {
+fn a_usage_that_may_be_of_one_choice_says_nothing_of_the_others() {
     let seen = Observed {
         usage: usage(30, 0, 7),
+        own_output_tokens: 25,
         ..seen(200)
     };
     let two = Terms {
         choices: 2,
+        hold_pico: 50 * 12 + 40 * 100,
         ..terms()
     };
-    check(&two, &seen, None, "Estimated 1700");
-    check(
-        &Terms {
-            counts_choices: true,
-            ..two.clone()
-        },
-        &seen,
-        None,
-        "Exact 1000",
-    );
+    check(&two, &seen, None, "Estimated 2800");
+    let hidden = Terms {
+        hidden_output: true,
+        ..two.clone()
+    };
+    check(&hidden, &seen, None, "Estimated 4300");
+    // The own count is never above what was asked for.
+    let uncounted = Observed {
+        own_output_tokens: u64::MAX,
+        ..seen.clone()
+    };
+    check(&two, &uncounted, None, "Estimated 4300");
+    let counts = Terms {
+        counts_choices: true,
+        ..two.clone()
+    };
+    check(&counts, &seen, None, "Exact 1000");
     // More than one choice can be: it is of all.
     let all = Observed {
         usage: usage(30, 0, 21),
         ..seen.clone()
     };
     check(&two, &all, None, "Exact 2400");
+}
+
+#[test]
+fn a_usage_a_choice_is_added() {
+    let chunks = |count, output| Observed {
+        usage: usage(30, 0, 1),
+        usage_chunks: Some(UsageChunks { count, output }),
+        own_output_tokens: 30,
+        ..seen(200)
+    };
+    let three = Terms {
+        choices: 3,
+        ..terms()
+    };
+    check(&three, &chunks(3, 41), None, "Exact 4400");
+    // Another number of them is no usage a choice.
+    check(&three, &chunks(2, 41), None, "Estimated 3300");
+    let counts = Terms {
+        counts_choices: true,
+        ..three
+    };
+    check(&counts, &chunks(3, 41), None, "Exact 400");
 }
