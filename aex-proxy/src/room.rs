@@ -39,3 +39,20 @@ impl Room {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_larger_than_all_takes_all_and_the_next_waits() {
+        let room = Room::default();
+        let all = room.take(u64::MAX).now_or_never();
+        assert!(all.is_some());
+        assert!(room.take(1).now_or_never().is_none());
+        drop(all);
+        assert!(room.take(1).now_or_never().is_some());
+    }
+}

@@ -17,6 +17,7 @@ mod hidden;
 mod http_surface;
 mod load;
 mod money;
+mod outside;
 mod scenarios;
 mod secrets;
 mod windows;
