@@ -308,6 +308,6 @@ pub struct ModelEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadyReply {
     pub ready: bool,
-    /// What is missing, for people.
+    /// That something is missing; what, is the operator's to know.
     pub why: Option<String>,
 }

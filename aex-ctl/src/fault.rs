@@ -41,7 +41,14 @@ impl Fault {
 
     /// An operation on a file that failed.
     pub(crate) fn file(doing: &str, path: &Path, error: &std::io::Error) -> Self {
-        Self::Failed(format!("cannot {doing} {}: {error}", path.display()))
+        let path = path.display();
+        if error.kind() == std::io::ErrorKind::PermissionDenied {
+            return Self::Refused(format!(
+                "not permitted to {doing} {path}: run it as the user whose it is, or set AEX_HOME \
+                 to a directory of your own"
+            ));
+        }
+        Self::Failed(format!("cannot {doing} {path}: {error}"))
     }
 
     pub(crate) fn exit_code(&self) -> u8 {

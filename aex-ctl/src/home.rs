@@ -15,6 +15,14 @@ const MODELS_YAML: &str = include_str!("../../config/models.yaml");
 /// Makes what is missing and closes what others could read; says what it did, a line each.
 pub(crate) fn make_directories(places: &Places) -> Result<Vec<String>, Fault> {
     let config = places.config_file.parent().unwrap_or(&places.home);
+    let is_ours = config.exists() || places.ledger.exists() || is_empty(&places.home);
+    if !is_ours {
+        return Err(Fault::failed(format!(
+            "{} has files in it and is no home of AEX: it would be closed to other users. Set \
+             AEX_HOME to a directory that is empty or not there.",
+            places.home.display()
+        )));
+    }
     let mut done = Vec::new();
     for directory in [
         &places.home,
@@ -28,6 +36,11 @@ pub(crate) fn make_directories(places: &Places) -> Result<Vec<String>, Fault> {
         }
     }
     Ok(done)
+}
+
+/// Empty, or not there, or not to be looked into, which the next step says better.
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
 }
 
 fn private_directory(path: &Path) -> Result<Option<String>, Fault> {

@@ -17,6 +17,9 @@ const CALL: Duration = Duration::from_secs(30);
 /// Address of the HTTP side where no supervisor says otherwise.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:9000";
 
+/// `sun_path` of a Unix socket's address (unix(7)).
+const MAX_SOCKET_BYTES: usize = 108;
+
 /// Which kernel this command line speaks of.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
@@ -89,7 +92,18 @@ pub(crate) fn user_places() -> Result<Places, Fault> {
     })?;
     let home = std::path::absolute(&places.home)
         .map_err(|error| Fault::file("find", &places.home, &error))?;
-    Ok(Places::user(&home))
+    let places = Places::user(&home);
+    // The longest of them, and the byte that ends a path.
+    let socket_bytes = places.egress_role_socket().as_os_str().len() + 1;
+    let too_long_by = socket_bytes.saturating_sub(MAX_SOCKET_BYTES);
+    if too_long_by > 0 {
+        return Err(Fault::Usage(format!(
+            "{} is {too_long_by} bytes too long for the Unix sockets in it: set AEX_HOME to a \
+             shorter path",
+            home.display()
+        )));
+    }
+    Ok(places)
 }
 
 /// A connection that is up.

@@ -2,10 +2,15 @@
 //! control characters from elsewhere never reach the terminal.
 
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use crate::fault::Fault;
+
+const READER_POLL: Duration = Duration::from_millis(200);
 
 /// Where answers go.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +67,26 @@ fn put(bytes: &[u8]) -> Result<(), Fault> {
             std::io::ErrorKind::BrokenPipe => Fault::ClosedOutput,
             _ => Fault::failed(format!("cannot write the answer: {error}")),
         })
+}
+
+/// Ends when whoever reads standard output has gone, as `head` does: commands that follow something
+/// would else learn it at their next line alone, which may never come.
+pub(crate) async fn reader_left() {
+    loop {
+        let stdout = std::io::stdout();
+        // Nothing is asked for: a broken pipe is told all the same.
+        let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        let told = poll(&mut fds, PollTimeout::ZERO).unwrap_or(0);
+        let gone = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+        if told > 0
+            && fds[0]
+                .revents()
+                .is_some_and(|events| events.intersects(gone))
+        {
+            return;
+        }
+        tokio::time::sleep(READER_POLL).await;
+    }
 }
 
 /// Without the control characters by which a name or a log line could drive a terminal.

@@ -18,6 +18,7 @@ mod http_surface;
 mod load;
 mod money;
 mod outside;
+mod restart;
 mod scenarios;
 mod secrets;
 mod windows;

@@ -53,7 +53,6 @@ fn read_limits(raw: Option<&RawLimits>) -> Result<DefaultLimits, ConfigError> {
     };
     Ok(DefaultLimits {
         max_tokens_per_minute: limit("max_tokens_per_minute", &raw.max_tokens_per_minute)?,
-        max_requests_per_minute: limit("max_requests_per_minute", &raw.max_requests_per_minute)?,
         max_input_tokens: limit("max_input_tokens", &raw.max_input_tokens)?,
         max_output_tokens: limit("max_output_tokens", &raw.max_output_tokens)?,
         max_concurrency: limit("max_concurrency", &raw.max_concurrency)?,

@@ -64,7 +64,6 @@ pub(super) struct RawModelLimits {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawLimits {
     pub(super) max_tokens_per_minute: Option<Scalar>,
-    pub(super) max_requests_per_minute: Option<Scalar>,
     pub(super) max_input_tokens: Option<Scalar>,
     pub(super) max_output_tokens: Option<Scalar>,
     pub(super) max_concurrency: Option<Scalar>,

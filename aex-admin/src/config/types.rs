@@ -192,11 +192,10 @@ pub struct ModelLimits {
     pub max_requests_per_minute: Option<u64>,
 }
 
-/// Of each agent. Absent: no limit.
+/// Of each agent; requests a minute each agent has by itself. Absent: no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DefaultLimits {
     pub max_tokens_per_minute: Option<u64>,
-    pub max_requests_per_minute: Option<u64>,
     pub max_input_tokens: Option<u64>,
     pub max_output_tokens: Option<u64>,
     pub max_concurrency: Option<u64>,

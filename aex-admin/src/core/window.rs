@@ -1,17 +1,17 @@
 //! An exact sliding window: how much happened in the last 60 seconds, for any 60 seconds.
 //!
-//! Amounts lie in tenths of a second, each rounded up to its end, so an amount leaves up to 100 ms
-//! late and never early, and a window is at most some 600 entries whatever the load. Times are the
+//! Amounts lie in hundredths of a second, each rounded up to its end, so an amount leaves up to 10 ms
+//! late and never early, and a window is at most some 6,000 entries whatever the load. Times are the
 //! boot clock's, passed in.
 
 use std::collections::VecDeque;
 
 pub const WINDOW_MS: u64 = 60_000;
-const BUCKET_MS: u64 = 100;
+const BUCKET_MS: u64 = 10;
 
 #[derive(Debug, Clone, Default)]
 pub struct Window {
-    /// (end of the tenth, in tenths since boot; amount), oldest first.
+    /// (end of the hundredth, in hundredths since boot; amount), oldest first.
     buckets: VecDeque<(u64, u64)>,
     sum: u64,
 }
@@ -51,14 +51,15 @@ impl Window {
         self.sum
     }
 
-    /// How long until at least `amount` has left, in milliseconds; a whole window when it holds less.
+    /// How long until at least `amount` has left, in milliseconds; at most a whole window, as when it
+    /// holds less.
     #[must_use]
     pub fn wait_ms(&self, now_ms: u64, amount: u64) -> u64 {
         let mut left = 0u64;
         for &(end, bucket) in &self.buckets {
             left = left.saturating_add(bucket);
             if left >= amount {
-                return leaves_at(end).saturating_sub(now_ms);
+                return leaves_at(end).saturating_sub(now_ms).min(WINDOW_MS);
             }
         }
         WINDOW_MS
@@ -82,14 +83,17 @@ mod tests {
         assert_eq!(window.sum(), 10);
         window.expire(119_949);
         assert_eq!(window.sum(), 10);
-        assert_eq!(window.wait_ms(60_000, 1), 60_000);
-        window.expire(120_000);
+        assert_eq!(window.wait_ms(60_000, 1), 59_950);
+        window.expire(119_950);
         assert_eq!(window.sum(), 0);
+        // Never longer than what `Retry-After` may say.
+        window.add(119_951, 1);
+        assert_eq!(window.wait_ms(119_951, 1), 60_000);
     }
 
     proptest! {
         /// Against the naive list of all amounts: never less than the truth, and never more than
-        /// the truth of a window that is 100 ms longer.
+        /// the truth of a window that is 10 ms longer.
         #[test]
         fn holds_at_least_the_truth(mut adds in prop::collection::vec((0u64..200_000, 1u64..100), 0..60)) {
             let mut window = Window::default();

@@ -14,6 +14,8 @@ use crate::writer::Command;
 
 /// What an answer may take beyond its waits.
 const ANSWER_MS: u64 = 3_000;
+/// All that `/readyz` says to whoever asks; the reason may name the operator's files.
+const NOT_READY: &str = "the kernel is not ready; `aex status` says why";
 
 pub(super) fn dispatch(
     kernel: &Arc<Kernel>,
@@ -60,10 +62,10 @@ pub(super) fn dispatch(
             });
         }
         worker::READY => {
-            let why = kernel.not_ready();
+            let ready = kernel.not_ready().is_none();
             call.answer(Ok(ReadyReply {
-                ready: why.is_none(),
-                why,
+                ready,
+                why: (!ready).then(|| NOT_READY.to_owned()),
             }));
         }
         // The role's table has no other.

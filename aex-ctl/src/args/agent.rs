@@ -44,10 +44,10 @@ pub(crate) enum AgentCommand {
 pub(crate) struct CreateArgs {
     name: String,
     /// USD, an exact decimal
-    #[arg(value_parser = values::usd)]
+    #[arg(value_parser = values::usd, allow_negative_numbers = true)]
     budget: i64,
     /// Requests in any 60 seconds
-    #[arg(value_parser = rate())]
+    #[arg(value_parser = rpm(), allow_negative_numbers = true)]
     rpm: u64,
     /// Life of the token: 90s, 30m, 24h, 7d [default: no end]
     #[arg(long, value_name = "TIME", value_parser = values::seconds)]
@@ -93,13 +93,14 @@ impl RotateArgs {
 pub(crate) struct SetArgs {
     name: String,
     /// The new budget in USD
-    #[arg(long, value_name = "USD", value_parser = values::usd, conflicts_with = "add")]
+    #[arg(long, value_name = "USD", value_parser = values::usd, conflicts_with = "add",
+          allow_negative_numbers = true)]
     budget: Option<i64>,
     /// Add to the budget; a negative amount takes from it
     #[arg(long, value_name = "USD", value_parser = values::signed_usd, allow_hyphen_values = true)]
     add: Option<i64>,
     /// Requests in any 60 seconds
-    #[arg(long, value_name = "N", value_parser = rate())]
+    #[arg(long, value_name = "N", value_parser = rpm(), allow_negative_numbers = true)]
     rpm: Option<u64>,
     /// Put a setting back to its default (may be given again)
     #[arg(long, value_name = "SETTING")]
@@ -223,6 +224,10 @@ fn either(yes: bool, no: bool) -> Option<bool> {
 }
 
 /// A positive whole number that also fits the ledger's columns.
+fn rpm() -> impl clap::builder::TypedValueParser<Value = u64> {
+    clap::value_parser!(u64).range(1..=1_000_000_000)
+}
+
 fn rate() -> impl clap::builder::TypedValueParser<Value = u64> {
     clap::value_parser!(u64).range(1..=1_000_000_000_000)
 }

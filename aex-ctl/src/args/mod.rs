@@ -135,14 +135,17 @@ pub(crate) enum DaemonCommand {
     /// Start the kernel; returns when it would answer a request, else says why not
     #[command(
         after_help = "Provider keys (GROQ_API_KEY, OPENAI_API_KEY, …) are taken from the environment of this command\n\
-                      and given to aex-egress alone.\n\nExample:\n  GROQ_API_KEY=… aex daemon start --workers 2"
+                      and given to aex-egress alone; the supervisor keeps them for its restarts.\n\nExample:\n  GROQ_API_KEY=… aex daemon start --workers 2"
     )]
     Start(StartArgs),
     /// Stop the kernel; requests in flight are finished first
     #[command(after_help = "Example:\n  aex daemon stop")]
     Stop,
     /// Restart the programs; the port and the provider keys are kept
-    #[command(after_help = "Example:\n  aex daemon restart")]
+    #[command(
+        after_help = "With another --workers or --listen it is a whole new daemon, whose keys are those of this\n\
+                      environment; it is refused where they lack one that the running daemon has.\n\nExample:\n  aex daemon restart"
+    )]
     Restart(PlaceArgs),
     /// The supervisor and its programs (exit 3 when stopped)
     #[command(after_help = "Example:\n  aex daemon status")]

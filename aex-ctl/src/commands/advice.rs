@@ -44,6 +44,20 @@ pub(super) async fn about_keys(keys_of: KeysOf, places: &Places) -> Vec<String> 
     missing.advice(&places.keys)
 }
 
+/// Variables of the keys that the running kernel has, and that a start with this environment would
+/// not find again.
+pub(super) async fn keys_that_would_be_lost(places: &Places) -> Vec<String> {
+    let Some((status, _)) = ask(places).await else {
+        return Vec::new();
+    };
+    let here = supervisor::key_names();
+    (status.operator_keys.iter())
+        .filter(|provider| !places.keys.join(provider).exists())
+        .map(|provider| key_variable(provider))
+        .filter(|variable| !here.contains(variable))
+        .collect()
+}
+
 async fn ask(places: &Places) -> Option<(Status, ModelList)> {
     let client = Client::connect(&places.operator_socket()).await.ok()?;
     let nothing = json!({});

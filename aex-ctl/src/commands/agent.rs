@@ -69,10 +69,17 @@ async fn new_token<P: Serialize>(
     let reply: TokenReply = kernel.open().await?.call(method, params).await?;
     let base_url = &kernel.base_url();
     let reply = &reply;
-    out.answer(&NewToken { reply, base_url }, || {
+    let shown = out.answer(&NewToken { reply, base_url }, || {
         render::new_token(reply, base_url)
-    })?;
-    Ok(0)
+    });
+    match shown {
+        Err(Fault::Failed(why)) => Err(Fault::Failed(format!(
+            "{why}. It was made all the same; its token is lost: make another with \
+             `aex agent rotate-token {}`",
+            reply.name
+        ))),
+        shown => shown.map(|()| 0),
+    }
 }
 
 pub(super) async fn list_tokens(name: String, kernel: &Kernel, out: Out) -> Result<u8, Fault> {

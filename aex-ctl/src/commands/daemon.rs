@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
-use super::advice::{KeysOf, about_keys};
+use super::advice::{KeysOf, about_keys, keys_that_would_be_lost};
 use crate::args::{PlaceArgs, StartArgs};
 use crate::fault::Fault;
 use crate::home;
@@ -75,7 +75,9 @@ fn default_workers() -> u32 {
 }
 
 fn need_config(places: &Places) -> Result<(), Fault> {
-    if places.config_file.exists() {
+    let file = &places.config_file;
+    let is_there = file.try_exists();
+    if is_there.map_err(|error| Fault::file("look at", file, &error))? {
         return Ok(());
     }
     Err(Fault::failed(format!(
@@ -305,13 +307,15 @@ async fn already_running(
                 "another daemon was there but has ended: try again, or see `aex daemon logs`",
             ));
         }
-        if clock::boot_ms() >= deadline_ms {
+        let is_failing = (state.as_ref()).is_some_and(|state| state.phase == Phase::Failing);
+        if is_failing || clock::boot_ms() >= deadline_ms {
             let pid = pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
             let why = state
                 .and_then(|state| state.problem)
                 .unwrap_or_else(|| "see `aex status` and `aex daemon logs`".into());
             return Err(Fault::Failed(format!(
-                "a daemon is running{pid} but not ready: {why}"
+                "a daemon is running{pid} but not ready: {why}\nMend that, then `aex config reload` \
+                 or `aex daemon restart`."
             )));
         }
         tokio::time::sleep(POLL).await;
@@ -411,7 +415,7 @@ pub(super) async fn restart(asked: PlaceArgs, out: Out) -> Result<u8, Fault> {
         ));
     };
     if differs(asked, &state.daemon) {
-        need_config(&places)?;
+        could_replace(asked, &state.daemon, &places).await?;
         Out::complain(
             "aex: another address or number of workers needs a whole new daemon: provider keys \
              are taken from the environment of this command.",
@@ -436,6 +440,31 @@ pub(super) async fn restart(asked: PlaceArgs, out: Out) -> Result<u8, Fault> {
     let advice = about_keys(KeysOf::AnEarlierStart, &places).await;
     show_ready(&daemon, false, &advice, out)?;
     Ok(0)
+}
+
+/// Whether a new daemon could take the running one's place, as far as can be known before that one is
+/// stopped: its configuration, its address, its keys.
+async fn could_replace(
+    asked: PlaceArgs,
+    running: &DaemonState,
+    places: &Places,
+) -> Result<(), Fault> {
+    let stays = |fault: Fault| Fault::Failed(format!("not restarted, the daemon goes on: {fault}"));
+    supervisor::check_config(places).await.map_err(stays)?;
+    if let Some(listen) = asked.listen
+        && listen.to_string() != running.listen
+    {
+        supervisor::bind(listen).map_err(stays)?;
+    }
+    let lost = keys_that_would_be_lost(places).await;
+    if lost.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::Refused(format!(
+        "not restarted, the daemon goes on: it has keys that this environment lacks. Set {}; or go \
+         on without with `aex daemon stop`, then `aex daemon start`.",
+        lost.join(", ")
+    )))
 }
 
 /// Waits until the supervisor has finished one restart more than `before`.
@@ -507,7 +536,7 @@ pub(super) fn status(out: Out) -> Result<u8, Fault> {
             render::programs(&programs)
         )
     })?;
-    Ok(0)
+    Ok(u8::from(state.phase == Phase::Failing))
 }
 
 fn show_stopped(places: &Places, out: Out) -> Result<u8, Fault> {

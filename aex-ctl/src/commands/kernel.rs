@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::fault::Fault;
 use crate::link::{Kernel, base_url};
-use crate::output::Out;
+use crate::output::{self, Out};
 use crate::render;
 
 /// Pause between two screens of `aex metrics --watch`.
@@ -66,7 +66,10 @@ pub(super) async fn metrics(watch: bool, kernel: &Kernel, out: Out) -> Result<u8
         if !watch {
             return Ok(0);
         }
-        tokio::time::sleep(WATCH).await;
+        tokio::select! {
+            () = tokio::time::sleep(WATCH) => {}
+            () = output::reader_left() => return Ok(0),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::args::LedgerCommand;
 use crate::fault::Fault;
 use crate::link::Kernel;
-use crate::output::Out;
+use crate::output::{self, Out};
 use crate::render;
 
 /// A long ledger takes its time.
@@ -29,13 +29,12 @@ pub(super) async fn audit(strict: bool, kernel: &Kernel, out: Out) -> Result<u8,
         )),
         other => other,
     })?;
-    let report: AuditReport = link
+    let mut report: AuditReport = link
         .call_within(method::LEDGER_AUDIT, &json!({}), AUDIT_LIMIT)
         .await?;
+    report.ok &= report.violations.is_empty() && (!strict || report.warnings.is_empty());
     out.answer(&report, || render::audit(&report, strict))?;
-    let holds =
-        report.ok && report.violations.is_empty() && (!strict || report.warnings.is_empty());
-    Ok(u8::from(!holds))
+    Ok(u8::from(!report.ok))
 }
 
 pub(super) async fn run(command: LedgerCommand, kernel: &Kernel, out: Out) -> Result<u8, Fault> {
@@ -56,9 +55,10 @@ pub(super) async fn run(command: LedgerCommand, kernel: &Kernel, out: Out) -> Re
             limit: Some(FOLLOW_EVENTS),
             follow: true,
         };
-        let tail: Tail = link
-            .read_again(method::LEDGER_TAIL, &next, FOLLOW_LIMIT)
-            .await?;
+        let tail: Tail = tokio::select! {
+            tail = link.read_again(method::LEDGER_TAIL, &next, FOLLOW_LIMIT) => tail?,
+            () = output::reader_left() => return Ok(0),
+        };
         last = show(&tail, out)?.unwrap_or(last);
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::fault::Fault;
 use crate::link;
-use crate::output::Out;
+use crate::output::{self, Out};
 
 /// How much of each log's end is looked at.
 const END_BYTES: u64 = 512 * 1024;
@@ -39,7 +39,10 @@ pub(super) async fn show(lines: u32, follow: bool, out: Out) -> Result<u8, Fault
         return Ok(0);
     }
     loop {
-        tokio::time::sleep(POLL).await;
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => {}
+            () = output::reader_left() => return Ok(0),
+        }
         let mut fresh = Vec::new();
         for path in log_files(&places.logs)? {
             let log = logs.entry(path.clone()).or_insert_with(|| Log::new(&path));

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use aex_admin_proto::operator::ConfigSummary;
+use aex_admin_proto::client::{CallError, Client};
+use aex_admin_proto::operator::{ConfigSummary, method};
+use aex_admin_proto::places::Places;
+use aex_admin_proto::rpc::code;
 use tokio::process::Command;
 
 use crate::fault::Fault;
@@ -32,13 +35,34 @@ pub(super) fn beside(binary: &str) -> Result<PathBuf, Fault> {
     )))
 }
 
+/// Whether programs that are started anew would serve. The running ones know best: they try to take up
+/// the configuration, keys and certificates included, and keep the old one where that fails.
+pub(super) async fn could_restart(places: &Places) -> Result<(), Fault> {
+    super::check_config(places).await?;
+    let Ok(client) = Client::connect(&places.operator_socket()).await else {
+        return Ok(());
+    };
+    let taken: Result<ConfigSummary, CallError> = client
+        .call(method::CONFIG_RELOAD, &serde_json::json!({}), CHECK_LIMIT)
+        .await;
+    match taken {
+        Err(CallError::Rpc(error)) if error.code == code::BAD_CONFIG => {
+            Err(Fault::Failed(error.message))
+        }
+        // Programs that are in trouble themselves are no reason not to start them anew.
+        _ => Ok(()),
+    }
+}
+
 /// Has `aex-admin` read a models.yaml; no kernel need run.
 pub(crate) async fn config(file: &Path) -> Result<Checked, Fault> {
-    if !file.exists() {
-        return Err(Fault::NotFound(format!(
-            "no configuration at {}: run `aex init` first",
-            file.display()
-        )));
+    if let Err(error) = std::fs::metadata(file) {
+        return Err(match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                Fault::NotFound(format!("no configuration at {}", file.display()))
+            }
+            _ => Fault::file("look at", file, &error),
+        });
     }
     let mut reader = Command::new(beside("aex-admin")?);
     reader

@@ -153,8 +153,10 @@ async fn serve(family: &mut Family, state: &mut StateFile, places: &Places, sign
             }
         }
         tracing::info!("restart");
-        state.problem = match check_config(places).await {
-            Err(fault) => Some(format!("not restarted, the old programs go on: {fault}")),
+        state.problem = match check::could_restart(places).await {
+            Err(fault) => Some(format!(
+                "at the last `aex daemon restart`: not restarted, the old programs go on: {fault}"
+            )),
             Ok(()) => {
                 state.phase = Phase::Restarting;
                 let _ = state.write(places);
@@ -241,7 +243,8 @@ fn find_programs() -> Result<std::path::PathBuf, Fault> {
     Ok(directory)
 }
 
-async fn check_config(places: &Places) -> Result<(), Fault> {
+/// Whether `aex-admin` would take the configuration as it lies there.
+pub(crate) async fn check_config(places: &Places) -> Result<(), Fault> {
     match check::config(&places.config_file).await {
         Ok(check::Checked::Good(summary)) => {
             for warning in summary.warnings {
@@ -256,7 +259,8 @@ async fn check_config(places: &Places) -> Result<(), Fault> {
     }
 }
 
-fn bind(listen: SocketAddr) -> Result<std::net::TcpListener, Fault> {
+/// The agents' listener.
+pub(crate) fn bind(listen: SocketAddr) -> Result<std::net::TcpListener, Fault> {
     let bound = || {
         let socket = match listen {
             SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,

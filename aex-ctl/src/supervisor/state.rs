@@ -108,7 +108,8 @@ pub(crate) fn left_running(places: &Places) -> Vec<String> {
 /// Whether a supervisor runs for this home, and its pid once it is known.
 pub(crate) fn running(places: &Places) -> Result<Option<Option<i32>>, Fault> {
     let path = places.daemon_pid();
-    if !path.exists() {
+    let is_there = path.try_exists();
+    if !is_there.map_err(|error| Fault::file("look at", &path, &error))? {
         return Ok(None);
     }
     match Lock::attempt(&path).map_err(|error| Fault::file("lock", &path, &error))? {

@@ -129,12 +129,7 @@ fn limits_that_are_none() {
         ));
         check(&text, "7:38", says);
     }
-    for key in [
-        "max_requests_per_minute",
-        "max_input_tokens",
-        "max_output_tokens",
-        "max_concurrency",
-    ] {
+    for key in ["max_input_tokens", "max_output_tokens", "max_concurrency"] {
         let column = key.len() + 5;
         check(
             &format!("limits:\n  {key}: 0\n"),

@@ -164,7 +164,6 @@ models:
     limits: { max_tokens_per_minute: 5, max_requests_per_minute: 6 }
 limits:
   max_tokens_per_minute: 1
-  max_requests_per_minute: 2
   max_input_tokens: 3
   max_output_tokens: 4
   max_concurrency: 5
@@ -207,7 +206,6 @@ lock_wait: 1s
     assert_eq!(model.limits.max_tokens_per_minute, Some(5));
     assert_eq!(model.limits.max_requests_per_minute, Some(6));
 
-    assert_eq!(config.limits.max_requests_per_minute, Some(2));
     assert_eq!(config.limits.max_input_tokens, Some(3));
     assert_eq!(config.limits.max_output_tokens, Some(4));
     assert_eq!(
