@@ -324,7 +324,7 @@ impl Reader {
                 }
                 Next::Frame(Some(Err(error))) => {
                     tracing::debug!(id = %self.id, %error, "answer cut");
-                    break Ending::Cut;
+                    break self.why_cut();
                 }
                 Next::Frame(Some(Ok(frame))) => {
                     let Ok(chunk) = frame.into_data() else {
@@ -361,6 +361,15 @@ impl Reader {
         }
         if !unsent.is_empty() {
             self.send(unsent.take(), client).await;
+        }
+    }
+
+    /// At the deadline it is the egress that cuts.
+    fn why_cut(&self) -> Ending {
+        if clock::boot_ms() < self.grant.deadline_boot_ms {
+            Ending::Cut
+        } else {
+            Ending::GivenUp(Failure::Timeout)
         }
     }
 

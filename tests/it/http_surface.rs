@@ -140,6 +140,32 @@ fn a_usage_chunk_is_for_those_who_asked() {
 }
 
 #[test]
+fn an_answer_that_takes_too_long_says_so_and_costs_its_hold() {
+    let sim = sim();
+    let kernel = Kernel::on(&sim);
+    let good = std::fs::read_to_string(&kernel.places.config_file).unwrap();
+    let short = good.replacen("    base_url:", "    request_timeout: 1s\n    base_url:", 1);
+    kernel.write_config(&short);
+    let _ = kernel.aex_json(&["config", "reload"]);
+    let token = kernel.create_agent("a", "1.00", 1000, &[]);
+    sim.behave(Behaviour {
+        chunk_delay_ms: 100,
+        natural_tokens: Some(100),
+        ..Behaviour::default()
+    });
+    let body = hello(json!({"stream": true, "max_tokens": 100}));
+    let mut events = kernel.chat_stream(&token, &body);
+    let last = events.by_ref().last().unwrap().json();
+    assert!(events.complete);
+    assert_eq!(last["error"]["code"], "upstream_error", "{last}");
+    let text = last["error"]["message"].as_str().unwrap();
+    assert!(text.contains("in time"), "{last}");
+    kernel.settled();
+    assert!(spent_pico(&kernel, "a") >= bill_pico(&sim.bill()));
+    kernel.audit();
+}
+
+#[test]
 fn a_stream_is_not_held_back() {
     let sim = sim();
     let kernel = Kernel::on(&sim);
