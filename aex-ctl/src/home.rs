@@ -15,8 +15,7 @@ const MODELS_YAML: &str = include_str!("../../config/models.yaml");
 /// Makes what is missing and closes what others could read; says what it did, a line each.
 pub(crate) fn make_directories(places: &Places) -> Result<Vec<String>, Fault> {
     let config = places.config_file.parent().unwrap_or(&places.home);
-    let is_ours = config.exists() || places.ledger.exists() || is_empty(&places.home);
-    if !is_ours {
+    if has_strangers(&places.home) {
         return Err(Fault::failed(format!(
             "{} has files in it and is no home of AEX: it would be closed to other users. Set \
              AEX_HOME to a directory that is empty or not there.",
@@ -38,9 +37,18 @@ pub(crate) fn make_directories(places: &Places) -> Result<Vec<String>, Fault> {
     Ok(done)
 }
 
-/// Empty, or not there, or not to be looked into, which the next step says better.
-fn is_empty(directory: &Path) -> bool {
-    fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none())
+/// Files of somebody else's, and none of AEX's own beside them. One that is not there or cannot be
+/// looked into has none: the next step says it better.
+fn has_strangers(home: &Path) -> bool {
+    let mut names = fs::read_dir(home)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .peekable();
+    let is_own = |name: &str| {
+        matches!(name, "config" | "keys" | "run" | "logs") || name.starts_with("aex.db")
+    };
+    names.peek().is_some() && !names.any(|name| is_own(&name))
 }
 
 fn private_directory(path: &Path) -> Result<Option<String>, Fault> {
@@ -138,6 +146,16 @@ mod tests {
         assert!(make_directories(&places).unwrap().is_empty());
         assert!(first_config(&places).unwrap().is_none());
         assert_eq!(fs::read_to_string(&places.config_file).unwrap(), "mine");
+    }
+
+    #[test]
+    fn a_home_may_begin_with_its_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places::user(dir.path());
+        fs::write(dir.path().join("other"), "").unwrap();
+        assert!(make_directories(&places).is_err());
+        fs::create_dir(&places.keys).unwrap();
+        assert!(make_directories(&places).is_ok());
     }
 
     #[test]

@@ -332,7 +332,7 @@ impl Reader {
                     };
                     match self.exchange.chunk(chunk) {
                         Step::Read => {
-                            if self.make_room(&body).await {
+                            if self.make_room(&body, client).await {
                                 continue;
                             }
                             return;
@@ -375,7 +375,7 @@ impl Reader {
 
     /// Waits for room when a plain answer turns out large; the provider waits too. Whether reading
     /// goes on.
-    async fn make_room(&mut self, body: &Upstream) -> bool {
+    async fn make_room(&mut self, body: &Upstream, client: &mut Client) -> bool {
         let collected_bytes = self.exchange.collected_bytes();
         if collected_bytes <= SMALL_BYTES || self.answer_room.is_some() {
             return true;
@@ -385,15 +385,21 @@ impl Reader {
             None => MAX_UNTOLD_BYTES,
         };
         self.exchange.limit_bytes(bytes);
-        tokio::select! {
-            biased;
-            taken = self.answers.take(bytes) => {
-                self.answer_room = Some(taken);
-                true
-            }
-            () = &mut self.limit => {
-                self.out_of_time();
-                false
+        let room = self.answers.clone();
+        let taking = room.take(bytes);
+        tokio::pin!(taking);
+        loop {
+            tokio::select! {
+                biased;
+                taken = &mut taking => {
+                    self.answer_room = Some(taken);
+                    return true;
+                }
+                () = client.left() => self.lose(client),
+                () = &mut self.limit => {
+                    self.out_of_time();
+                    return false;
+                }
             }
         }
     }

@@ -323,7 +323,9 @@ impl Exchange {
     fn own_output_tokens(&self) -> u64 {
         let read_bytes =
             (self.gone_at_bytes).map_or(0, |at_bytes| self.received_bytes.saturating_sub(at_bytes));
-        let unread = self.way == Way::Collect || read_bytes > MAX_ABORT_READ_BYTES;
+        let unread = self.way == Way::Collect
+            || read_bytes > MAX_ABORT_READ_BYTES
+            || self.tally.usage() == UsageSeen::Unreadable;
         if !self.complete && unread {
             u64::MAX
         } else {

@@ -143,11 +143,16 @@ impl Reader {
             Param::Store | Param::ServiceTier => {
                 self.walk.value(name, raw, Place::Uncounted)?;
             }
-            Param::Plain(_) => {
+            Param::Plain(plain) => {
                 // A template may write some of them out. As they are meant to be, they are too short
-                // to matter.
-                let short = raw.len() <= SHORT_PARAM_BYTES;
-                let place = if short { Place::Uncounted } else { Place::Text };
+                // to matter, but for two that may be long and are never text.
+                let uncounted =
+                    raw.len() <= SHORT_PARAM_BYTES || matches!(*plain, "logit_bias" | "metadata");
+                let place = if uncounted {
+                    Place::Uncounted
+                } else {
+                    Place::Text
+                };
                 self.walk.value(name, raw, place)?;
             }
             Param::Modalities => {

@@ -10,7 +10,7 @@ mod template;
 
 use aex_admin_proto::worker::{Usage, UsageChunks, UsageSeen};
 
-use document::{Choices, Document, Reported};
+use document::{Document, Reported};
 use template::Template;
 
 /// No request uses more tokens than this; a figure above it is an error or a lie.
@@ -79,15 +79,11 @@ impl Tally {
         let groq = of_groq.and_then(believed);
         let top_level = document.usage.and_then(believed);
         let said_usage = groq.is_some() || top_level.is_some();
-        let choices = match document.choices {
-            Some(choices) => choices,
-            None if said_usage => Choices::default(),
+        if document.choices.is_none() && !said_usage {
             // Whatever it is, its output cannot be counted.
-            None => Choices {
-                output_bytes: u64::MAX,
-                ..Choices::default()
-            },
-        };
+            self.output_bytes = u64::MAX;
+        }
+        let choices = document.choices.unwrap_or_default();
         self.finished |= choices.finished;
         self.count(choices.output_bytes);
         let mut kind = Kind::Other;

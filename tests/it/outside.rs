@@ -44,6 +44,35 @@ fn an_event_added_from_outside_is_found_and_stops_nothing() {
 }
 
 #[test]
+fn a_chain_that_was_cut_or_forged_while_it_grew_is_found() {
+    let sim = sim();
+    for sql in [
+        "DELETE FROM events WHERE id > 3",
+        // A link that follows nothing, and one that is no hash.
+        "INSERT INTO events (id, at_ms, action, detail, hash) \
+         SELECT id + 1, at_ms, 'note', '{}', zeroblob(32) FROM events ORDER BY id DESC LIMIT 1",
+        "INSERT INTO events (id, at_ms, action, detail, hash) \
+         SELECT id + 1, at_ms, 'note', '{}', x'00' FROM events ORDER BY id DESC LIMIT 1",
+    ] {
+        let mut kernel = Kernel::on(&sim);
+        let token = kernel.create_agent("a", "1.00", 1000, &[]);
+        for _ in 0..3 {
+            assert_eq!(kernel.chat(&token, &hello(json!({}))).status, 200);
+        }
+        kernel.sqlite(sql);
+        assert_eq!(kernel.chat(&token, &hello(json!({}))).status, 200, "{sql}");
+        kernel.settled();
+        kernel.stop();
+        kernel.start_again();
+        assert_eq!(kernel.chat(&token, &hello(json!({}))).status, 200, "{sql}");
+        let audit = kernel.aex(&["audit"]);
+        let said = String::from_utf8_lossy(&audit.stdout).into_owned();
+        assert_eq!(audit.status.code(), Some(1), "{sql}: {said}");
+        assert!(said.contains("chain_"), "{sql}: {said}");
+    }
+}
+
+#[test]
 fn a_change_is_recorded_though_the_record_was_overwritten_too() {
     let sim = sim();
     let kernel = Kernel::on(&sim);

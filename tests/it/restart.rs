@@ -49,6 +49,14 @@ fn what_could_not_start_does_not_take_the_place_of_what_runs() {
     for (bent, why) in [(far, "/nowhere.pem"), (strict, "passthrough")] {
         kernel.write_config(&good.replacen("models:", bent, 1));
         stays(&[], 1, why);
+        let whole_new = kernel
+            .command(&["daemon", "restart", "--workers", "1"])
+            .env("SIM_API_KEY", Kernel::SIM_KEY)
+            .output()
+            .unwrap();
+        assert_eq!(whole_new.status.code(), Some(1), "{whole_new:?}");
+        assert!(said(&whole_new).contains(why), "{whole_new:?}");
+        assert_eq!(kernel.chat(&token, &hello(json!({}))).status, 200);
     }
     kernel.write_config(&good);
     assert_eq!(kernel.aex(&["daemon", "restart"]).status.code(), Some(0));

@@ -104,7 +104,11 @@ fn charge(terms: &Terms, seen: &Observed) -> Charge {
         let aborted =
             seen.failure == Some(Failure::WorkerGone) && terms.on_disconnect == OnDisconnect::Abort;
         return if aborted && !terms.hidden_output {
-            let generated = seen.own_output_tokens.saturating_add(UNSEEN_TOKENS);
+            let counted = match seen.usage {
+                UsageSeen::Reported(usage) => usage.output.max(seen.own_output_tokens),
+                _ => seen.own_output_tokens,
+            };
+            let generated = counted.saturating_add(UNSEEN_TOKENS);
             estimate(terms, generated, "hung up, and the answer was ended")
         } else {
             whole(terms, "the answer was cut")
@@ -128,7 +132,7 @@ fn reported(terms: &Terms, seen: &Observed, usage: Usage) -> Charge {
         terms.choices > 1 && !terms.counts_choices && usage.output <= terms.output_cap;
     let (output, reason) = match seen.usage_chunks {
         _ if !may_be_of_one => (usage.output, None),
-        Some(chunks) if chunks.count == terms.choices => (chunks.output, None),
+        Some(chunks) if chunks.count == terms.choices => (chunks.output.max(usage.output), None),
         _ => {
             let all = if terms.hidden_output {
                 terms.output_tokens()

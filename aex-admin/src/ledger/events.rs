@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension};
 
 use super::chain::{self, GENESIS};
-use super::{Head, Ledger, Result};
+use super::{Head, Ledger, LedgerError, Result};
 
 /// One event before it has its id and hash.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,8 @@ impl Ledger {
     /// # Errors
     /// SQLite's own.
     pub fn append(&mut self, event: &Event<'_>) -> Result<i64> {
-        let id = self.head.id + 1;
+        let id = (self.head.id.checked_add(1))
+            .ok_or_else(|| LedgerError::Value("events: there is no next id".to_owned()))?;
         let hash = chain::link(&self.head.hash, id, event);
         self.conn
             .prepare_cached(
@@ -125,9 +126,11 @@ pub(super) fn head(conn: &Connection) -> Result<Head> {
             "SELECT id, hash FROM events ORDER BY id DESC LIMIT 1",
             [],
             |row| {
+                // One that AEX did not write is found by the audit; here it must stop nothing.
+                let hash = row.get_ref(1)?.as_blob().unwrap_or_default();
                 Ok(Head {
                     id: row.get(0)?,
-                    hash: row.get(1)?,
+                    hash: hash.try_into().unwrap_or(GENESIS),
                 })
             },
         )

@@ -171,8 +171,8 @@ impl Ledger {
     }
 
     /// Whether another connection has committed since this was last asked: somebody's own UPDATE.
-    /// Asked at the beginning of a batch. Should they have added to the chain (which no audit
-    /// passes), it goes on after what they added.
+    /// Asked at the beginning of a batch. Should they have added to the chain or cut it, it goes on
+    /// under a free id from the link that this process knows, so that the next audit finds it.
     ///
     /// # Errors
     /// SQLite's own.
@@ -180,7 +180,8 @@ impl Ledger {
         let version = data_version(&self.conn)?;
         let touched = version != self.data_version;
         if touched {
-            self.committed = events::head(&self.conn)?;
+            let found = events::head(&self.conn)?;
+            self.committed.id = self.committed.id.max(found.id);
             self.head = self.committed;
         }
         self.data_version = version;

@@ -45,7 +45,7 @@ BEGIN
   SELECT RAISE(ABORT, 'a hold would pass the budget');
 END;
 
-CREATE TRIGGER agent_keeps_its_name BEFORE UPDATE OF id, name ON agents
+CREATE TRIGGER agent_keeps_its_name BEFORE UPDATE ON agents
 WHEN NEW.id <> OLD.id OR NEW.name <> OLD.name
 BEGIN
   SELECT RAISE(ABORT, 'an agent keeps its id and name: its events bear them');

@@ -46,10 +46,10 @@ impl Kernel {
         let summary = summary(&config, warnings);
         let old = self.in_force.borrow().clone();
         let next = self.offer(Arc::new(config));
-        if let Err(why) = self.taken_up(next.generation).await {
+        if let Err((code, why)) = self.taken_up(next.generation).await {
             self.offer(old.config);
             return Err(RpcError::new(
-                code::BAD_CONFIG,
+                code,
                 format!("the old configuration stays in force: {why}"),
             ));
         }
@@ -72,7 +72,8 @@ impl Kernel {
         next
     }
 
-    async fn taken_up(&self, generation: u64) -> Result<(), String> {
+    /// Why the egress did not, with the error's code: it has a problem with it, or it does not answer.
+    async fn taken_up(&self, generation: u64) -> Result<(), (i32, String)> {
         let mut egress = self.egress.subscribe();
         let taken = egress.wait_for(|state| {
             let decided = state.said.acting_on == Some(generation)
@@ -81,10 +82,15 @@ impl Kernel {
         });
         match tokio::time::timeout(TAKE_UP, taken).await {
             Ok(Ok(state)) => match &state.said.problem {
-                Some(problem) if state.said.acting_on != Some(generation) => Err(problem.clone()),
+                Some(problem) if state.said.acting_on != Some(generation) => {
+                    Err((code::BAD_CONFIG, problem.clone()))
+                }
                 _ => Ok(()),
             },
-            _ => Err("aex-egress did not take it up in time".to_owned()),
+            _ => Err((
+                code::UNAVAILABLE,
+                "aex-egress did not take it up in time".to_owned(),
+            )),
         }
     }
 }

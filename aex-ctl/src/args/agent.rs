@@ -223,11 +223,11 @@ fn either(yes: bool, no: bool) -> Option<bool> {
     (yes || no).then_some(yes)
 }
 
-/// A positive whole number that also fits the ledger's columns.
 fn rpm() -> impl clap::builder::TypedValueParser<Value = u64> {
     clap::value_parser!(u64).range(1..=1_000_000_000)
 }
 
+/// A positive whole number that also fits the ledger's columns.
 fn rate() -> impl clap::builder::TypedValueParser<Value = u64> {
     clap::value_parser!(u64).range(1..=1_000_000_000_000)
 }

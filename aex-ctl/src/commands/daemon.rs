@@ -457,14 +457,14 @@ async fn could_replace(
         supervisor::bind(listen).map_err(stays)?;
     }
     let lost = keys_that_would_be_lost(places).await;
-    if lost.is_empty() {
-        return Ok(());
+    if !lost.is_empty() {
+        return Err(Fault::Refused(format!(
+            "not restarted, the daemon goes on: it has keys that this environment lacks. Set {}; \
+             or go on without with `aex daemon stop`, then `aex daemon start`.",
+            lost.join(", ")
+        )));
     }
-    Err(Fault::Refused(format!(
-        "not restarted, the daemon goes on: it has keys that this environment lacks. Set {}; or go \
-         on without with `aex daemon stop`, then `aex daemon start`.",
-        lost.join(", ")
-    )))
+    supervisor::check::is_taken_up(places).await.map_err(stays)
 }
 
 /// Waits until the supervisor has finished one restart more than `before`.

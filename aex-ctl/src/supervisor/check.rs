@@ -35,10 +35,9 @@ pub(super) fn beside(binary: &str) -> Result<PathBuf, Fault> {
     )))
 }
 
-/// Whether programs that are started anew would serve. The running ones know best: they try to take up
-/// the configuration, keys and certificates included, and keep the old one where that fails.
-pub(super) async fn could_restart(places: &Places) -> Result<(), Fault> {
-    super::check_config(places).await?;
+/// Whether the running programs can act on a configuration that is good in itself: they try to take it
+/// up, keys and certificates included, and keep the old one where that fails.
+pub(crate) async fn is_taken_up(places: &Places) -> Result<(), Fault> {
     let Ok(client) = Client::connect(&places.operator_socket()).await else {
         return Ok(());
     };
@@ -46,7 +45,8 @@ pub(super) async fn could_restart(places: &Places) -> Result<(), Fault> {
         .call(method::CONFIG_RELOAD, &serde_json::json!({}), CHECK_LIMIT)
         .await;
     match taken {
-        Err(CallError::Rpc(error)) if error.code == code::BAD_CONFIG => {
+        // What has a line and a column was for the new programs to judge, and they did.
+        Err(CallError::Rpc(error)) if error.code == code::BAD_CONFIG && error.data.is_none() => {
             Err(Fault::Failed(error.message))
         }
         // Programs that are in trouble themselves are no reason not to start them anew.

@@ -153,7 +153,11 @@ async fn serve(family: &mut Family, state: &mut StateFile, places: &Places, sign
             }
         }
         tracing::info!("restart");
-        state.problem = match check::could_restart(places).await {
+        let good = async {
+            check_config(places).await?;
+            check::is_taken_up(places).await
+        };
+        state.problem = match good.await {
             Err(fault) => Some(format!(
                 "at the last `aex daemon restart`: not restarted, the old programs go on: {fault}"
             )),

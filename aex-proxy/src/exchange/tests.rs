@@ -277,6 +277,13 @@ fn an_aborted_answer_is_counted_only_where_it_was_read_as_far_as_it_had_come() {
     assert_eq!(given_up(aborting(true), sse(), 2000, 0), 6000);
     // It had written far ahead: nobody knows how far.
     assert_eq!(given_up(aborting(true), sse(), 0, 2000), u64::MAX);
+    // A part of it could not be read.
+    let mut exchange = aborting(true);
+    exchange.head(sse());
+    exchange.chunk(Bytes::from_static(b"data: {\n\n"));
+    exchange.client_gone();
+    exchange.ended(Ending::GivenUp(Failure::WorkerGone));
+    assert_eq!(exchange.observed().own_output_tokens, u64::MAX);
     // A plain answer is read at its end alone.
     assert_eq!(given_up(aborting(false), head(200), 1, 0), u64::MAX);
 }

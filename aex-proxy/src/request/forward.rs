@@ -25,6 +25,7 @@ impl ChatRequest {
                 Param::StreamOptions if self.asks_for_usage(grant) || raw == b"null" => {}
                 Param::ServiceTier if grant.service_tier.is_some() => {}
                 Param::Store if grant.force_store_off => {}
+                Param::ServiceTier | Param::Store if raw == b"null" => {}
                 // Whatever the provider makes of them: not dearer than the hold, and not kept.
                 Param::ServiceTier => out.raw("service_tier", br#""default""#),
                 Param::Store => out.raw("store", b"false"),

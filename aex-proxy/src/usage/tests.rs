@@ -267,4 +267,7 @@ fn an_answer_of_an_unknown_shape_has_no_count() {
     let mut tally = Tally::default();
     tally.document(br#"{"usage":{"prompt_tokens":3,"completion_tokens":2}}"#);
     assert_eq!(tally.output_bytes(), 0);
+    // After a usage it takes nothing from it.
+    tally.document(br#"{"type":"ping"}"#);
+    assert_eq!(tally.usage(), reported(3, 0, 0, 2, 0));
 }

@@ -158,6 +158,11 @@ fn an_abort_on_hang_up_pays_for_what_was_seen() {
         ..gone.clone()
     };
     check(&abort, &uncounted, None, "Estimated 10600");
+    let reported = Observed {
+        usage: usage(30, 0, 50),
+        ..gone.clone()
+    };
+    check(&abort, &reported, None, "Estimated 8800");
     let hidden = Terms {
         hidden_output: true,
         ..abort
