@@ -37,6 +37,7 @@ pub(super) struct RawProvider {
     pub(super) request_timeout: Option<Scalar>,
     pub(super) extra_params: Option<Vec<Scalar>>,
     pub(super) stream_usage: Option<bool>,
+    pub(super) counts_choices: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -72,6 +72,7 @@ fn read_one<'a>(
     facts.stream_usage = raw.stream_usage.unwrap_or(facts.stream_usage);
     // Whatever its name, a local server is not the provider itself.
     facts.counts_choices &= !url.loopback;
+    facts.counts_choices = raw.counts_choices.unwrap_or(facts.counts_choices);
     let connect_ms = 1..=10 * MINUTE_MS;
     let request_ms = 1..=24 * HOUR_MS;
     let provider = Provider {

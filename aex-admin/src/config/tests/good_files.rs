@@ -241,6 +241,7 @@ providers:
   other: { base_url: https://llm.example/v1 }
   mistral: { base_url: https://api.mistral.ai/v1 }
   mistral-2: { base_url: https://api.mistral.ai/v1, stream_usage: true }
+  vllm: { base_url: 'http://127.0.0.1:8001/v1', counts_choices: true }
 models:
   gpt-4o: { provider: mine }
   local: { provider: openai, upstream_model: gpt-4o-2024-11-20 }
@@ -259,6 +260,8 @@ models:
     assert_eq!(*facts("other"), ProviderFacts::default());
     assert!(!facts("mistral").stream_usage);
     assert!(facts("mistral-2").stream_usage);
+    let counts = ["mine", "openai", "other", "vllm"].map(|name| facts(name).counts_choices);
+    assert_eq!(counts, [true, false, false, true]);
 
     let model = |name: &str| &config.models[name];
     assert_eq!(model("gpt-4o").pricing.source_name(), "catalogue");
