@@ -1,7 +1,7 @@
 //! What several themes need.
 
-use aex_tests::harness::Kernel;
-use aex_tests::http::Response;
+use aex_tests::harness::{Kernel, wait_for};
+use aex_tests::http::{Connection, Response};
 use aex_tests::sim::{Bill, Sim, SimConfig};
 use serde_json::{Value, json};
 
@@ -25,6 +25,18 @@ pub(crate) fn hello(more: Value) -> Value {
         body[name] = value.clone();
     }
     body
+}
+
+/// Sends a request and waits until the provider has it. Dropping the connection hangs up.
+pub(crate) fn in_flight(kernel: &Kernel, sim: &Sim, token: &str, body: &Value) -> Connection {
+    let mut connection = kernel.connect();
+    connection
+        .send(&Kernel::chat_bytes(token, body, &[]))
+        .unwrap();
+    wait_for("the request at the provider", || {
+        (sim.bill().in_flight == 1).then_some(())
+    });
+    connection
 }
 
 /// What the simulator would charge, in picodollars, at the prices of the tests' models.yaml.

@@ -7,7 +7,7 @@ use aex_tests::harness::{Kernel, wait_for};
 use aex_tests::sim::Behaviour;
 use serde_json::json;
 
-use crate::common::{bill_pico, hello, sim, spent_pico};
+use crate::common::{bill_pico, hello, in_flight, sim, spent_pico};
 use crate::money::{charged, rich};
 
 /// A provider that says just this.
@@ -139,13 +139,7 @@ fn who_hangs_up_pays_for_what_was_written_and_not_read() {
             let mut events = kernel.chat_stream(&token, &body);
             assert!(events.next().is_some());
         } else {
-            let mut connection = kernel.connect();
-            connection
-                .send(&Kernel::chat_bytes(&token, &body, &[]))
-                .unwrap();
-            wait_for("the request at the provider", || {
-                (sim.bill().in_flight == 1).then_some(())
-            });
+            drop(in_flight(&kernel, &sim, &token, &body));
         }
         kernel.settled();
         wait_for("the provider's end", || {

@@ -4,7 +4,7 @@ use aex_tests::harness::{Kernel, wait_for};
 use aex_tests::sim::{Behaviour, Ended, Sim};
 use serde_json::{Value, json};
 
-use crate::common::{assert_error, bill_pico, hello, sim, spent_pico};
+use crate::common::{assert_error, bill_pico, hello, in_flight, sim, spent_pico};
 
 /// A kernel on `sim` with one rich agent.
 pub(crate) fn rich(sim: &Sim) -> (Kernel, String) {
@@ -279,14 +279,7 @@ fn who_hangs_up_before_the_answer_pays() {
         delay_ms: 300,
         ..Behaviour::default()
     });
-    let mut connection = kernel.connect();
-    connection
-        .send(&Kernel::chat_bytes(&token, &hello(json!({})), &[]))
-        .unwrap();
-    wait_for("the request at the provider", || {
-        (sim.bill().in_flight == 1).then_some(())
-    });
-    drop(connection);
+    drop(in_flight(&kernel, &sim, &token, &hello(json!({}))));
     kernel.settled();
     assert_eq!(spent_pico(&kernel, "rich"), bill_pico(&sim.bill()));
     kernel.audit();

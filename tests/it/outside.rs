@@ -4,7 +4,7 @@ use aex_tests::harness::Kernel;
 use aex_tests::sim::Behaviour;
 use serde_json::json;
 
-use crate::common::{hello, sim};
+use crate::common::{hello, in_flight, sim};
 
 fn count(kernel: &Kernel, action: &str) -> i64 {
     kernel.sqlite_number(&format!(
@@ -22,13 +22,7 @@ fn an_event_added_from_outside_is_found_and_stops_nothing() {
         delay_ms: 300,
         ..Behaviour::default()
     });
-    let mut connection = kernel.connect();
-    connection
-        .send(&Kernel::chat_bytes(&token, &hello(json!({})), &[]))
-        .unwrap();
-    aex_tests::harness::wait_for("the hold", || {
-        (count(&kernel, "hold.open") == 1).then_some(())
-    });
+    let mut connection = in_flight(&kernel, &sim, &token, &hello(json!({})));
     kernel.sqlite(
         "INSERT INTO events (id, at_ms, agent, action, detail, hash) \
          SELECT id + 1, at_ms, NULL, 'note', '{}', hash FROM events ORDER BY id DESC LIMIT 1",
