@@ -182,6 +182,42 @@ fn another_uid_is_refused_on_each_socket() {
     }
 }
 
+#[test]
+fn another_uid_is_told_that_it_may_not_and_nothing_else() {
+    if !root_or_skip("another_uid_is_told_that_it_may_not_and_nothing_else") {
+        return;
+    }
+    let sim = sim();
+    let kernel = Kernel::on(&sim);
+    let open = tempfile::tempdir().unwrap();
+    let aex = open.path().join("aex");
+    fs::copy(program("aex"), &aex).unwrap();
+    for path in [open.path(), &aex] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    // A closed home does not look like one where nothing runs.
+    for line in [
+        "daemon status",
+        "daemon stop",
+        "daemon start",
+        "config check",
+    ] {
+        let output = Command::new(&aex)
+            .args(line.split(' '))
+            .env("AEX_HOME", kernel.home())
+            .env_remove("AEX_SOCKET")
+            .uid(65534)
+            .gid(65534)
+            .current_dir("/")
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(5), "{line}: {output:?}");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains("not permitted"), "{line}: {told}");
+    }
+    assert!(kernel.status().ready);
+}
+
 /// What a process of that uid gets for an answer.
 fn knocked(knock: &Path, uid: u32, socket: &Path, bytes: &[u8]) -> Vec<u8> {
     let mut child = Command::new(knock)

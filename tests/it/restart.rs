@@ -89,6 +89,27 @@ fn what_follows_ends_with_its_reader() {
 }
 
 #[test]
+fn a_token_that_could_not_be_shown_can_be_replaced() {
+    let sim = sim();
+    let kernel = Kernel::on(&sim);
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = kernel
+        .command(&["agent", "create", "a", "1.00", "9"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(
+        said(&output).contains("aex agent rotate-token a"),
+        "{output:?}"
+    );
+    assert!(kernel.aex_json(&["agent", "rotate-token", "a"])["token"].is_string());
+}
+
+#[test]
 fn a_strict_audit_says_the_same_by_its_document_and_its_exit_code() {
     let sim = sim();
     let kernel = Kernel::on(&sim);

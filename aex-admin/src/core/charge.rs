@@ -32,8 +32,8 @@ pub struct Charge {
     pub reason: Option<&'static str>,
 }
 
-/// What a provider may generate before it notices that its stream was ended: a third of a second of a
-/// fast one.
+/// What a provider may generate of each choice before it notices that its stream was ended: a third of
+/// a second of a fast one.
 const UNSEEN_TOKENS: u64 = 32;
 
 /// The provider refused before it generated anything: these statuses are not billed.
@@ -108,7 +108,8 @@ fn charge(terms: &Terms, seen: &Observed) -> Charge {
                 UsageSeen::Reported(usage) => usage.output.max(seen.own_output_tokens),
                 _ => seen.own_output_tokens,
             };
-            let generated = counted.saturating_add(UNSEEN_TOKENS);
+            let unseen = UNSEEN_TOKENS.saturating_mul(terms.choices);
+            let generated = counted.saturating_add(unseen);
             estimate(terms, generated, "hung up, and the answer was ended")
         } else {
             whole(terms, "the answer was cut")

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::price::Price;
 
-/// Left out of the ledger: three of them would be a seventh of each hold's event.
+/// Left out of the ledger: three of them would be a sixth of each hold's event.
 fn is_false(value: &bool) -> bool {
     !value
 }

@@ -14,9 +14,13 @@ use crate::supervisor::check;
 
 pub(super) async fn run(command: ConfigCommand, kernel: &Kernel, out: Out) -> Result<u8, Fault> {
     match command {
-        ConfigCommand::Check { file } => {
-            let file = file.unwrap_or_else(|| kernel.places.config_file.clone());
-            check(&file, out).await
+        ConfigCommand::Check { file: Some(file) } => check(&file, out).await,
+        ConfigCommand::Check { file: None } => {
+            let checked = check(&kernel.places.config_file, out).await;
+            checked.map_err(|fault| match fault {
+                Fault::NotFound(what) => Fault::NotFound(format!("{what}: run `aex init` first")),
+                other => other,
+            })
         }
         ConfigCommand::Reload => {
             let link = kernel.open().await?;

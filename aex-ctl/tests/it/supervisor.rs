@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::process::Stdio;
 
+use aex_admin_proto::clock;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -163,6 +164,29 @@ fn a_kernel_that_will_not_become_ready_says_why_and_is_taken_down() {
         stderr(&output)
     );
     assert!(programs.nothing_runs());
+}
+
+#[test]
+fn a_daemon_that_is_failing_says_so_at_once() {
+    let programs = Programs::new();
+    let _ = programs.start("1");
+    programs.touch("never-ready");
+    expect_exit(&programs.aex(&["daemon", "restart"]), 1);
+    let asked_ms = clock::boot_ms();
+    let start = programs.aex(&["daemon", "start"]);
+    expect_exit(&start, 1);
+    let told = stderr(&start);
+    assert!(
+        told.contains("GROQ_API_KEY is there") && told.contains("aex config reload"),
+        "{told}"
+    );
+    // Not after the minute for which it waits for a start by somebody else.
+    let took_ms = clock::boot_ms() - asked_ms;
+    assert!(took_ms < 30_000, "{took_ms} ms");
+    let status = programs.aex(&["daemon", "status"]);
+    expect_exit(&status, 1);
+    assert!(stdout(&status).contains("failing"), "{}", stdout(&status));
+    expect_exit(&programs.aex(&["daemon", "stop"]), 0);
 }
 
 #[test]

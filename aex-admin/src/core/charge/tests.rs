@@ -163,6 +163,12 @@ fn an_abort_on_hang_up_pays_for_what_was_seen() {
         ..gone.clone()
     };
     check(&abort, &reported, None, "Estimated 8800");
+    let two = Terms {
+        choices: 2,
+        hold_pico: 50 * 12 + 200 * 100,
+        ..abort.clone()
+    };
+    check(&two, &gone, None, "Estimated 7400");
     let hidden = Terms {
         hidden_output: true,
         ..abort
