@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::{self, LoadError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::rpc::{self, InForce, Kernel, Role};
-use crate::writer::{Command, Shared, Writer};
+use crate::writer::{Command, Shared, Writer, system_clock};
 
 const TICKET_KEY: &str = "ticket_key";
 const TICKET_KEY_ID: u32 = 1;
@@ -57,6 +57,7 @@ pub fn serve(places: &Places) -> Result<(), ServeError> {
         key.clone(),
         Arc::clone(&config),
         Arc::clone(&shared),
+        system_clock(),
     )?;
     let (queue, commands) = channel();
     let thread = std::thread::Builder::new()

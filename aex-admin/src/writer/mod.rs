@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use aex_admin_proto::clock;
+use aex_admin_proto::clock::{boot_ms, wall_ms};
 use aex_admin_proto::egress::Receipt;
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::ticket::TicketKey;
@@ -40,7 +40,7 @@ use crate::ledger::{Ledger, LedgerError};
 use answers::Answers;
 pub use answers::{Outlet, Reply};
 pub use operator::OperatorCommand;
-pub use shared::{Counters, Shared};
+pub use shared::{Counters, PendingOrders, Shared};
 use staged::Staged;
 use waiting::Waiting;
 
@@ -100,6 +100,18 @@ pub enum Command {
     Stop,
 }
 
+/// Where the writer gets its times from.
+pub type Clock = Box<dyn Fn() -> Now + Send>;
+
+/// The machine's own clocks.
+#[must_use]
+pub fn system_clock() -> Clock {
+    Box::new(|| Now {
+        boot_ms: boot_ms(),
+        wall_ms: wall_ms(),
+    })
+}
+
 /// Who left: looked at after the batch.
 enum Departure {
     Waiter(HoldId),
@@ -117,6 +129,7 @@ pub struct Writer {
     /// Agents whose money or rights changed in this batch: their waiters are looked at again.
     stirred: HashSet<i64>,
     swept_boot_ms: u64,
+    clock: Clock,
 }
 
 impl Writer {
@@ -130,6 +143,7 @@ impl Writer {
         key: TicketKey,
         config: Arc<Config>,
         shared: Arc<Shared>,
+        clock: Clock,
     ) -> Result<Self, LedgerError> {
         ledger.set_boot(boot_id)?;
         let mut writer = Self {
@@ -142,17 +156,22 @@ impl Writer {
             staged: Staged::default(),
             stirred: HashSet::new(),
             swept_boot_ms: 0,
+            clock,
         };
         writer.rebuild()?;
         writer.ledger.begin()?;
-        writer.note_outside_changes(now())?;
+        writer.note_outside_changes(writer.now())?;
         writer.ledger.commit()?;
         writer.shared.publish_event(writer.ledger.last_event());
         Ok(writer)
     }
 
+    fn now(&self) -> Now {
+        (self.clock)()
+    }
+
     fn rebuild(&mut self) -> Result<(), LedgerError> {
-        self.shared.memory().rebuild(&self.ledger, now())
+        self.shared.memory().rebuild(&self.ledger, self.now())
     }
 
     /// Works until told to stop, or until nobody can ask any more.
@@ -166,7 +185,10 @@ impl Writer {
             }
             gather(queue, &mut batch);
             let stop = batch.iter().any(|command| matches!(command, Command::Stop));
-            self.batch(batch);
+            if let Err(error) = self.step(batch) {
+                tracing::error!(%error, "the ledger failed; ending, to recover at the next start");
+                std::process::abort();
+            }
             if stop {
                 return;
             }
@@ -175,15 +197,20 @@ impl Writer {
 
     /// Until the next look around, or the next waiter's deadline.
     fn pause(&self) -> Duration {
-        let now_boot_ms = clock::boot_ms();
+        let now_boot_ms = self.now().boot_ms;
         let sweep = (self.swept_boot_ms + SWEEP_MS).saturating_sub(now_boot_ms);
         let waiter = self.waiting.next_deadline_boot_ms().unwrap_or(u64::MAX);
         Duration::from_millis(sweep.min(waiter.saturating_sub(now_boot_ms)).max(1))
     }
 
-    fn batch(&mut self, commands: Vec<Command>) {
+    /// Carries out one batch, and answers it: what [`Writer::run`] does over and over.
+    ///
+    /// # Errors
+    /// Nobody knows what the ledger has of the batch, and nothing of it is answered. This writer must
+    /// not be used again; the next one recovers.
+    pub fn step(&mut self, commands: Vec<Command>) -> Result<(), LedgerError> {
         let (commands, departures) = self.take_memory_only(commands);
-        self.write(commands);
+        self.write(commands)?;
         // After the requests that came before them in the same batch.
         for departure in departures {
             match departure {
@@ -191,16 +218,17 @@ impl Writer {
                 Departure::Session(session) => self.session_gone(session),
             }
         }
+        Ok(())
     }
 
-    fn write(&mut self, mut commands: Vec<Command>) {
-        let now_boot_ms = clock::boot_ms();
+    fn write(&mut self, mut commands: Vec<Command>) -> Result<(), LedgerError> {
+        let now_boot_ms = self.now().boot_ms;
         let sweep = now_boot_ms >= self.swept_boot_ms + SWEEP_MS;
         if sweep {
             self.swept_boot_ms = now_boot_ms;
         }
         if commands.is_empty() && !(sweep && self.has_upkeep()) {
-            return;
+            return Ok(());
         }
         let mut answers = Answers::default();
         self.staged.forget();
@@ -208,19 +236,19 @@ impl Writer {
             tracing::warn!(%error, "no transaction");
             self.shared.set_trouble(Some(error.to_string()));
             refuse_all(commands, &error);
-            self.expire_waiters(&mut answers, now());
+            self.expire_waiters(&mut answers, self.now());
             answers.send();
-            return;
+            return Ok(());
         }
         commands.sort_by_key(order);
         let done = self.transact(commands, sweep, &mut answers);
         match done.and_then(|()| self.ledger.commit()) {
-            Ok(()) => self.committed(answers),
-            Err(error @ (LedgerError::Busy | LedgerError::Full)) => self.undone(answers, &error),
-            Err(error) => {
-                tracing::error!(%error, "the commit failed; ending, to recover at the next start");
-                std::process::abort();
+            Ok(()) => {
+                self.committed(answers);
+                Ok(())
             }
+            Err(error @ (LedgerError::Busy | LedgerError::Full)) => self.undone(answers, &error),
+            Err(error) => Err(error),
         }
     }
 
@@ -231,7 +259,7 @@ impl Writer {
         answers: &mut Answers,
     ) -> Result<(), LedgerError> {
         if self.ledger.touched_from_outside()? {
-            self.note_outside_changes(now())?;
+            self.note_outside_changes(self.now())?;
         }
         let mut peers = count_peers(&commands);
         let mut reserves = Vec::new();
@@ -328,16 +356,13 @@ impl Writer {
         answers.send();
     }
 
-    fn undone(&mut self, answers: Answers, error: &LedgerError) {
+    fn undone(&mut self, answers: Answers, error: &LedgerError) -> Result<(), LedgerError> {
         tracing::error!(%error, "the batch is undone");
         self.shared.set_trouble(Some(error.to_string()));
         self.ledger.roll_back();
         self.staged.forget();
         answers.fail(&unavailable(error));
-        if let Err(error) = self.rebuild() {
-            tracing::error!(%error, "the ledger cannot be read again; ending");
-            std::process::abort();
-        }
+        self.rebuild()
     }
 }
 
@@ -400,12 +425,5 @@ fn unavailable(error: &LedgerError) -> RpcError {
             code::INTERNAL,
             "the ledger failed; see the log of aex-admin",
         ),
-    }
-}
-
-fn now() -> Now {
-    Now {
-        boot_ms: clock::boot_ms(),
-        wall_ms: clock::wall_ms(),
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::answers::Answers;
 use super::requests::of_one_operation;
-use super::{Reply, Writer, now};
+use super::{Reply, Writer};
 use crate::core::money::MAX_BUDGET_MICRO;
 use crate::core::reserve::Now;
 use crate::ledger::{AgentRow, Event, LedgerError, NewAgent, Recorded};
@@ -60,7 +60,7 @@ impl Writer {
         reply: Reply<Value>,
         answers: &mut Answers,
     ) -> Result<(), LedgerError> {
-        let now = now();
+        let now = self.now();
         // Rows are changed directly here: what is staged goes first, and is read anew after.
         self.staged.write(&self.ledger)?;
         let changed = match command {
@@ -227,7 +227,7 @@ impl Writer {
             .filter(|(_, hold)| hold.agent == agent)
         {
             hold.severed = true;
-            hold.asked_boot_ms = now().boot_ms;
+            hold.asked_boot_ms = self.now().boot_ms;
             self.shared.order_cut(*id);
         }
     }

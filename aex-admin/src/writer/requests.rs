@@ -8,7 +8,7 @@ use aex_admin_proto::{HoldId, TokenDigest};
 use super::answers::Answers;
 use super::memory::{OpenHold, Owner};
 use super::waiting::Waiter;
-use super::{Reply, SessionId, Writer, grants, now};
+use super::{Reply, SessionId, Writer, grants};
 use crate::core::hold::Terms;
 use crate::core::live::Live;
 use crate::core::money::Balance;
@@ -43,7 +43,7 @@ impl Writer {
             return Ok(());
         }
         self.shared.count(|counters| counters.reserves += 1);
-        let now = now();
+        let now = self.now();
         let decided = self.decide(&params, peers, true, now);
         match self.carry_out(decided, &params, session, now)? {
             Ok(answer) => answers.push(reply, answer),
@@ -98,7 +98,7 @@ impl Writer {
     pub(super) fn wake_waiters(&mut self, answers: &mut Answers) -> Result<(), LedgerError> {
         for agent in std::mem::take(&mut self.stirred) {
             while let Some(mut waiter) = self.waiting.pop_front(agent) {
-                let now = now();
+                let now = self.now();
                 let decided = self.decide(&waiter.params, 0, false, now);
                 match self.carry_out(decided, &waiter.params, waiter.session, now)? {
                     Ok(answer) => answers.push(waiter.reply, answer),
@@ -289,7 +289,7 @@ impl Writer {
     pub(super) fn models(&mut self, token: &TokenDigest) -> Result<ModelsReply, LedgerError> {
         let found = self.staged.agent_of_token(&self.ledger, token)?;
         let caller = found.map(|(agent, token)| grants::caller(agent, token, &self.config));
-        let caller = match reserve::authenticate(caller.as_ref(), now()) {
+        let caller = match reserve::authenticate(caller.as_ref(), self.now()) {
             Ok(caller) => caller,
             Err(refusal) => return Ok(ModelsReply::Refused(refusal)),
         };
@@ -339,7 +339,7 @@ impl Writer {
     pub(super) fn session_gone(&mut self, session: SessionId) {
         drop(self.waiting.take_if(|waiter| waiter.session == session));
         self.shared.set_waiting(self.waiting.len());
-        let since_boot_ms = now().boot_ms;
+        let since_boot_ms = self.now().boot_ms;
         for hold in self.shared.memory().open.values_mut() {
             if hold.owner == Owner::Session(session) {
                 hold.owner = Owner::Nobody { since_boot_ms };

@@ -10,7 +10,7 @@ use super::answers::Answers;
 use super::memory::{BookedHold, Claim, OpenHold};
 use super::requests::of_one_operation;
 use super::shared::basis_name;
-use super::{Reply, Writer, grants, now};
+use super::{Reply, Writer, grants};
 use crate::core::charge::{self, Verdict};
 use crate::core::reserve::Now;
 use crate::ledger::{Event, LedgerError};
@@ -109,7 +109,7 @@ impl Writer {
         let hold = id.to_string();
         let note = Event {
             hold: Some(&hold),
-            ..Event::note(now().wall_ms, None, "settle.conflict", "{}")
+            ..Event::note(self.now().wall_ms, None, "settle.conflict", "{}")
         };
         self.ledger.append(&note)?;
         Ok(Some(Err(RpcError::new(
@@ -120,7 +120,7 @@ impl Writer {
 
     /// Money comes back on the egress's word alone: keep the claim until the receipt is here.
     fn await_receipt(&mut self, params: SettleParams, digest: u64, reply: Reply<SettleReply>) {
-        let now_boot_ms = now().boot_ms;
+        let now_boot_ms = self.now().boot_ms;
         let mut memory = self.shared.memory();
         let Some(hold) = memory.open.get_mut(&params.id) else {
             return;
@@ -172,7 +172,7 @@ impl Writer {
     }
 
     fn receipt(&mut self, receipt: &Receipt, answers: &mut Answers) -> Result<(), LedgerError> {
-        let now = now();
+        let now = self.now();
         let id = receipt.id;
         if let Ending::Opened { head_boot_ms } = receipt.ending {
             self.shared
@@ -288,7 +288,7 @@ impl Writer {
         verdict: &Verdict,
         seen: Option<&Observed>,
     ) -> Result<SettleReply, LedgerError> {
-        let now = now();
+        let now = self.now();
         let shared = std::sync::Arc::clone(&self.shared);
         let mut memory = shared.memory();
         let hold = memory

@@ -40,7 +40,7 @@ pub struct Counters {
 }
 
 #[derive(Debug, Default, Clone)]
-pub(crate) struct PendingOrders {
+pub struct PendingOrders {
     pub void: Vec<HoldId>,
     pub cut: Vec<HoldId>,
 }
@@ -92,7 +92,8 @@ impl Shared {
         self.orders_wait.notify_one();
     }
 
-    pub(crate) fn take_orders(&self) -> PendingOrders {
+    #[must_use]
+    pub fn take_orders(&self) -> PendingOrders {
         std::mem::take(&mut *lock(&self.orders))
     }
 

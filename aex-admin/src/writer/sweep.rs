@@ -6,10 +6,10 @@
 use aex_admin_proto::HoldId;
 use aex_admin_proto::rpc::{RpcError, code};
 
+use super::Writer;
 use super::answers::Answers;
 use super::memory::{OpenHold, Owner};
 use super::requests::of_one_operation;
-use super::{Writer, now};
 use crate::ledger::LedgerError;
 
 /// A worker that lost its connection has this long to come back and re-claim.
@@ -44,7 +44,7 @@ impl Writer {
     }
 
     pub(super) fn sweep(&mut self, answers: &mut Answers) -> Result<(), LedgerError> {
-        let now = now();
+        let now = self.now();
         self.expire_waiters(answers, now);
         let mut ask = Vec::new();
         let mut end = Vec::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use aex_admin::audit;
 use aex_admin::config::{Catalogue, parse};
 use aex_admin::ledger::Ledger;
-use aex_admin::writer::{Command, OperatorCommand, Reply, Shared, Writer};
+use aex_admin::writer::{Command, OperatorCommand, Reply, Shared, Writer, system_clock};
 use aex_admin_proto::egress::{Ending, Exchange, Receipt};
 use aex_admin_proto::operator::{CreateParams, Settings};
 use aex_admin_proto::rpc::RpcError;
@@ -51,8 +51,9 @@ impl Kernel {
         let ledger = Ledger::open(&home.join("aex.db"), config.lock_wait_ms).unwrap();
         let shared = Arc::new(Shared::default());
         let key = TicketKey::new(1, [9; 32]);
-        let writer =
-            Writer::new(ledger, "boot", key, Arc::new(config), Arc::clone(&shared)).unwrap();
+        let config = Arc::new(config);
+        let clock = system_clock();
+        let writer = Writer::new(ledger, "boot", key, config, Arc::clone(&shared), clock).unwrap();
         let (queue, commands) = channel();
         let thread = Some(std::thread::spawn(move || writer.run(&commands)));
         Self {
