@@ -32,7 +32,8 @@ pub struct OrdersParams {
 pub struct Orders {
     /// Present when it differs from `acting_on`.
     pub config: Option<EgressConfig>,
-    /// Answer for each with a receipt: [`Ending::Voided`], its true ending, or [`Ending::Unknown`].
+    /// Answer for each with a receipt: its true ending, or [`Ending::Unknown`]. Either way it cannot be
+    /// redeemed any more.
     pub void: Vec<HoldId>,
     /// Cut these exchanges now.
     pub cut: Vec<HoldId>,
@@ -159,6 +160,9 @@ pub const OWN_KEY_HEADER: &str = "x-aex-provider-key";
 #[serde(deny_unknown_fields)]
 pub struct ReceiptsParams {
     pub receipts: Vec<Receipt>,
+    /// Since when the egress knows every redemption: a hold that was granted later, and of which it
+    /// says [`Ending::Unknown`], was never sent. Boot clock.
+    pub journal_begun_boot_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,9 +178,10 @@ pub enum Ending {
     Opened { head_boot_ms: u64 },
     /// The exchange is over.
     Ended(Exchange),
-    /// The ticket was never redeemed and never can be now.
+    /// The ticket was never redeemed and never can be now. `aex-admin` makes this of an `Unknown`
+    /// that is younger than the journal.
     Voided,
-    /// The egress does not know it (another boot, or a lost journal).
+    /// The egress does not know it, and will not redeem it.
     Unknown,
 }
 

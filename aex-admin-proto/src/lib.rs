@@ -8,6 +8,7 @@
 //!
 //! Absent on purpose: any decision. No policy, price or ledger rule is made here.
 
+pub mod checkpoints;
 pub mod client;
 pub mod clock;
 pub mod egress;

@@ -37,8 +37,16 @@ pub mod method {
     pub const METRICS: &str = "kernel.metrics";
     /// [`super::TailParams`] → [`super::Tail`]. Auditors too.
     pub const LEDGER_TAIL: &str = "ledger.tail";
-    /// `{}` → [`super::AuditReport`]. Auditors too.
+    /// [`super::AuditParams`] → [`super::AuditReport`]. Auditors too.
     pub const LEDGER_AUDIT: &str = "ledger.audit";
+    /// `{}` → [`super::Replay`]. Auditors too.
+    pub const LEDGER_REPLAY: &str = "ledger.replay";
+    /// `{}` → [`super::Checkpoint`] of the last event.
+    pub const LEDGER_CHECKPOINT: &str = "ledger.checkpoint";
+    /// [`super::BackupParams`] → [`super::BackupReply`].
+    pub const LEDGER_BACKUP: &str = "ledger.backup";
+    /// [`super::ResolveParams`] → [`super::ResolveReply`].
+    pub const LEDGER_RESOLVE: &str = "ledger.resolve";
     /// `{}` → [`super::ModelList`]. Auditors too.
     pub const MODEL_LIST: &str = "models.list";
     /// [`super::ConfigText`] → [`super::ConfigSummary`], or error `BAD_CONFIG`.
@@ -278,8 +286,8 @@ pub struct TailParams {
     pub follow: bool,
 }
 
-/// One event, as the ledger has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One event, as the ledger has it: every field of the hash chain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EventView {
     pub id: i64,
     pub at_ms: i64,
@@ -287,13 +295,17 @@ pub struct EventView {
     pub action: String,
     pub cost_micro: i64,
     pub cost_pico: i64,
+    /// By how much the agent's held money moved.
+    #[serde(default)]
+    pub held_pico: i64,
     pub hold: Option<String>,
-    pub detail: serde_json::Value,
+    /// A JSON object, byte for byte as it was hashed.
+    pub detail: Box<serde_json::value::RawValue>,
     /// SHA-256, 64 hexadecimal digits.
     pub hash: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Tail {
     pub events: Vec<EventView>,
 }
@@ -307,10 +319,135 @@ pub struct Finding {
     pub message: String,
 }
 
+/// A signed statement: "the event of this number had this hash". Kept outside of the ledger, it proves
+/// later that the history up to there is still the same.
+///
+/// `signature` is Ed25519 (RFC 8032) over the bytes `aex ledger checkpoint 1\0`, then `event`, `at_ms`
+/// and `spent_micro` (8 bytes each, big-endian), then the 32 bytes of `hash`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    pub event: i64,
+    /// SHA-256 of the chain at `event`, 64 hexadecimal digits.
+    pub hash: String,
+    pub at_ms: i64,
+    /// What all agents had spent.
+    pub spent_micro: i64,
+    /// Ed25519, 64 hexadecimal digits.
+    pub public_key: String,
+    /// 128 hexadecimal digits.
+    pub signature: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditParams {
+    /// Checkpoints that were kept elsewhere; at most [`MAX_AGAINST`].
+    pub against: Vec<Checkpoint>,
+}
+
+/// Most checkpoints that an audit compares with.
+pub const MAX_AGAINST: usize = 1000;
+
+/// One agent's balance as stored, and as its events make it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayedBalance {
+    pub agent: String,
+    pub spent_micro: i64,
+    pub carry_pico: i64,
+    pub held_pico: i64,
+    pub budget_micro: i64,
+    /// Stored and replayed are the same.
+    pub same: bool,
+    /// What its events make; differs from the above only when `same` is false.
+    pub replayed_spent_micro: i64,
+    pub replayed_carry_pico: i64,
+    pub replayed_held_pico: i64,
+    pub replayed_budget_micro: i64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replay {
+    pub same: bool,
+    pub events: i64,
+    pub agents: Vec<ReplayedBalance>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupParams {
+    /// Absolute; must not exist yet. `aex-admin` writes it.
+    pub path: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupReply {
+    pub path: String,
+    pub bytes: u64,
+    /// The last event that is in it.
+    pub event: i64,
+    pub hash: String,
+}
+
+/// What `aex ledger restore` found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreReport {
+    /// False: something is missing in the backup, and nothing was changed.
+    pub restored: bool,
+    /// Events of the backup, and the hash of its last.
+    pub events: i64,
+    pub hash: String,
+    /// Events that the last checkpoint tells and the backup lacks.
+    pub missing_events: i64,
+    /// What agents had spent by the last checkpoint, beyond what they had by the backup.
+    pub missing_spent_micro: i64,
+    /// The backup's history is not that of the last checkpoint.
+    pub diverged: bool,
+    /// Requests that the egress's journal tells as sent, and the backup does not know.
+    pub unknown_requests: u64,
+    /// Where the ledger that was replaced is now.
+    pub replaced: Option<String>,
+}
+
+impl RestoreReport {
+    /// Nothing is known to be missing.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.missing_events == 0 && !self.diverged && self.unknown_requests == 0
+    }
+}
+
+/// A correction: what a request really cost, or money that has no request. Exactly one of `hold` and
+/// `agent`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResolveParams {
+    /// Reservation id of an ended request: it is to have cost `cost_pico` in all.
+    pub hold: Option<String>,
+    /// `cost_pico`, signed, is added to what this agent spent.
+    pub agent: Option<String>,
+    pub cost_pico: i64,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveReply {
+    pub agent: String,
+    /// What was appended: signed.
+    pub cost_micro: i64,
+    pub cost_pico: i64,
+    /// The correction's event; absent when the ledger had that cost already.
+    pub event: Option<i64>,
+    pub remaining_micro: i64,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditReport {
     pub ok: bool,
     pub events: i64,
+    /// Signed checkpoints in the ledger that hold.
+    #[serde(default)]
+    pub checkpoints: u64,
     pub agents: u64,
     pub spent_micro: i64,
     /// Hash of the last event.

@@ -1,62 +1,117 @@
 //! Does the ledger prove what it says? Reads every event once, in order, and replays the money.
 //!
 //! Memory grows with agents and open holds, not with history. Read-only: it can run beside the
-//! daemon, or on the file of a stopped one.
+//! daemon, or on the file of a stopped one. What is signed is checked in [`signed`].
 
-use std::collections::{HashMap, HashSet};
+mod replay;
+mod signed;
+
+use std::collections::HashSet;
 use std::path::Path;
 
-use aex_admin_proto::operator::{AuditReport, Finding};
+use aex_admin_proto::HoldId;
+use aex_admin_proto::operator::{AuditReport, Checkpoint, Finding, Replay};
 use rusqlite::Connection;
-use serde::Deserialize;
 
 use crate::core::money::ceil_micro;
 use crate::core::price::PICO_PER_MICRO;
-use crate::ledger::{Event, EventHash, GENESIS, LedgerError, Recorded, link, reader};
+use crate::ledger::seal::kept_checkpoint;
+use crate::ledger::{Event, EventHash, GENESIS, LedgerError, link, reader};
+use replay::Replayed;
+use signed::Signed;
 
 /// Findings beyond this many of a kind are counted, not listed.
 const MAX_FINDINGS: usize = 200;
 
-/// One agent as its events make it.
-#[derive(Debug, Default)]
-struct Replayed {
-    /// Budget, limits and state, as the last event that changed them says.
-    granted: Option<Recorded>,
-    cost_micro: i128,
-    cost_pico: i128,
-    held_pico: i128,
-}
+/// How a correction's detail begins: a commit with signed cost, beyond the one that ended its hold.
+pub(crate) const CORRECTION: &str = r#"{"correction":true"#;
 
-#[derive(Deserialize)]
-struct Change {
-    now: Option<Recorded>,
-}
-
-#[derive(Default)]
 struct Audit {
     report: AuditReport,
-    agents: HashMap<String, Replayed>,
-    open: HashSet<String>,
+    replayed: Replayed,
+    open: HashSet<HoldId>,
     previous: EventHash,
+    signed: Signed,
 }
 
-/// Audits the ledger at `path`.
+/// Audits the ledger at `path`, also against checkpoints that were kept elsewhere.
 ///
 /// # Errors
 /// The file cannot be read as a ledger at all.
-pub fn of_file(path: &Path) -> Result<AuditReport, LedgerError> {
+pub fn of_file(path: &Path, against: &[Checkpoint]) -> Result<AuditReport, LedgerError> {
+    // Before the snapshot: what is kept was committed earlier, so the snapshot has it.
+    let kept = kept_checkpoint(path)?;
+    audit(path, path, kept.as_ref(), against)
+}
+
+/// Audits a copy that was made of the ledger at `ledger`, whose key is still there.
+///
+/// # Errors
+/// The file cannot be read as a ledger at all.
+pub fn of_copy(copy: &Path, ledger: &Path) -> Result<AuditReport, LedgerError> {
+    audit(copy, ledger, None, &[])
+}
+
+fn audit(
+    path: &Path,
+    key_of: &Path,
+    kept: Option<&Checkpoint>,
+    against: &[Checkpoint],
+) -> Result<AuditReport, LedgerError> {
     // One snapshot for everything, whatever the daemon writes meanwhile.
     let conn = reader::snapshot(path)?;
     let mut audit = Audit {
+        report: AuditReport::default(),
+        replayed: Replayed::default(),
+        open: HashSet::new(),
         previous: GENESIS,
-        ..Audit::default()
+        signed: Signed::of(key_of, &conn, kept, against)?,
     };
     reader::each_event(&conn, |id, event, hash| audit.event(id, event, hash))?;
     audit.compare_agents(&conn)?;
     audit.compare_holds(&conn)?;
-    audit.report.head = hex::encode(audit.previous);
-    audit.report.ok = audit.report.violations.is_empty();
-    Ok(audit.report)
+    let findings = audit.signed.at_the_end();
+    audit.add(findings);
+    let mut report = audit.report;
+    report.checkpoints = audit.signed.checkpoints;
+    report.head = hex::encode(audit.previous);
+    report.ok = report.violations.is_empty();
+    Ok(report)
+}
+
+/// Rebuilds every balance from the events alone, and compares.
+///
+/// # Errors
+/// The file cannot be read as a ledger at all.
+pub fn replay(path: &Path) -> Result<Replay, LedgerError> {
+    let conn = reader::snapshot(path)?;
+    let mut replayed = Replayed::default();
+    let mut events = 0;
+    reader::each_event(&conn, |_, event, _| {
+        events += 1;
+        replayed.event(event);
+    })?;
+    replayed.compare(&reader::agents(&conn)?, events)
+}
+
+/// What one look comes to: a violation, or a warning.
+enum Found {
+    Violation(Finding),
+    Warning(Finding),
+}
+
+fn finding(
+    property: &str,
+    agent: Option<&str>,
+    event: Option<i64>,
+    message: impl Into<String>,
+) -> Finding {
+    Finding {
+        property: property.to_owned(),
+        agent: agent.map(str::to_owned),
+        event,
+        message: message.into(),
+    }
 }
 
 impl Audit {
@@ -71,56 +126,51 @@ impl Audit {
             );
             self.report.events = id;
         }
+        let findings = self.signed.event(id, event, &self.previous, hash);
+        self.add(findings);
         let expected = link(&self.previous, id, event);
         if hash != expected {
             self.violation(
                 "chain_intact",
                 event.agent,
                 Some(id),
-                "its hash does not follow from its fields and the event before it".to_owned(),
+                "its hash does not follow from its fields and the event before it",
             );
         }
         // Goes on from what is written, so that one change is one finding.
         self.previous = hash.try_into().unwrap_or(expected);
-        let Some(agent) = event.agent else { return };
-        match event.action {
-            "hold.open" => self.hold_opened(id, agent, event),
-            "usage.commit" | "hold.release" => self.hold_ended(id, agent, event),
-            "outside.update" => {
-                self.warning(
-                    "outside_update",
-                    agent,
-                    Some(id),
-                    "its row was changed with somebody's own SQL",
-                );
-                self.granted(id, agent, event);
-            }
-            _ => self.granted(id, agent, event),
+        let readable = self.replayed.event(event);
+        if let Some(agent) = event.agent {
+            self.money(id, agent, event, readable);
         }
     }
 
-    fn granted(&mut self, id: i64, agent: &str, event: &Event<'_>) {
-        let is_change = event.action.starts_with("agent.") || event.action == "outside.update";
-        if !is_change || event.action == "agent.rotate_token" {
-            return;
-        }
-        match serde_json::from_str::<Change>(event.detail) {
-            Ok(Change { now: Some(now) }) => self.agent(agent).granted = Some(now),
-            _ => self.violation(
+    fn money(&mut self, id: i64, agent: &str, event: &Event<'_>, readable: bool) {
+        if !readable {
+            self.violation(
                 "change_recorded",
                 Some(agent),
                 Some(id),
-                "what was granted cannot be read".to_owned(),
+                "what was granted cannot be read",
+            );
+        }
+        match event.action {
+            "hold.open" => self.hold_opened(id, agent, event),
+            "usage.commit" | "hold.release" => self.hold_ended(id, agent, event),
+            "outside.update" => self.warning(
+                "outside_update",
+                Some(agent),
+                Some(id),
+                "its row was changed with somebody's own SQL",
             ),
+            _ => {}
         }
     }
 
     fn hold_opened(&mut self, id: i64, agent: &str, event: &Event<'_>) {
-        let replayed = self.agent(agent);
-        replayed.held_pico += i128::from(event.held_pico);
-        let used = replayed.cost_pico + replayed.held_pico;
-        let budget_micro = (replayed.granted.as_ref()).map_or(0, |granted| granted.budget_micro);
-        let budget = i128::from(budget_micro) * i128::from(PICO_PER_MICRO);
+        let money = self.replayed.of(agent);
+        let used = money.cost_pico + money.held_pico;
+        let budget = i128::from(money.budget_micro()) * i128::from(PICO_PER_MICRO);
         if event.held_pico > 0 && used > budget {
             self.violation(
                 "held_within_budget",
@@ -129,41 +179,45 @@ impl Audit {
                 format!("settled and held were {used} picodollars, the budget {budget}"),
             );
         }
-        let new = event
-            .hold
-            .is_some_and(|hold| self.open.insert(hold.to_owned()));
+        let new = hold_of(event).is_some_and(|hold| self.open.insert(hold));
         if !new {
             self.violation(
                 "hold_opened_once",
                 Some(agent),
                 Some(id),
-                "the hold was open already, or has no id".to_owned(),
+                "the hold was open already, or has no id",
             );
         }
     }
 
     fn hold_ended(&mut self, id: i64, agent: &str, event: &Event<'_>) {
-        let replayed = self.agent(agent);
-        replayed.held_pico += i128::from(event.held_pico);
-        replayed.cost_micro += i128::from(event.cost_micro);
-        replayed.cost_pico += i128::from(event.cost_pico);
         if event.action == "hold.release" && (event.cost_micro != 0 || event.cost_pico != 0) {
             self.violation(
                 "release_is_free",
                 Some(agent),
                 Some(id),
-                "a release has a cost".to_owned(),
+                "a release has a cost",
             );
         }
-        let correction =
-            event.action == "usage.commit" && event.detail.starts_with(r#"{"correction":true"#);
-        let ended = event.hold.is_some_and(|hold| self.open.remove(hold));
-        if !ended && !correction {
+        let money = self.replayed.of(agent);
+        if money.cost_pico < 0 || money.held_pico < 0 {
+            let message = format!(
+                "after it {} picodollars were spent and {} held",
+                money.cost_pico, money.held_pico
+            );
+            self.violation("no_negative_balance", Some(agent), Some(id), message);
+        }
+        let correction = event.action == "usage.commit" && event.detail.starts_with(CORRECTION);
+        if correction {
+            return;
+        }
+        let ended = hold_of(event).is_some_and(|hold| self.open.remove(&hold));
+        if !ended {
             self.violation(
                 "hold_ended_once",
                 Some(agent),
                 Some(id),
-                "no open hold of that id".to_owned(),
+                "no open hold of that id",
             );
         }
     }
@@ -172,24 +226,21 @@ impl Audit {
         for row in reader::agents(conn)? {
             self.report.agents += 1;
             let name = row.name.as_str();
-            let Some(replayed) = self.agents.remove(name) else {
-                self.violation(
-                    "agent_has_history",
-                    Some(name),
-                    None,
-                    "no event made it".to_owned(),
-                );
+            let Some(replayed) = self.replayed.take(name) else {
+                self.violation("agent_has_history", Some(name), None, "no event made it");
                 continue;
             };
             let balance = row.balance;
             self.report.spent_micro = self.report.spent_micro.saturating_add(balance.spent_micro);
             let pico = i128::from(balance.spent_micro) * i128::from(PICO_PER_MICRO)
                 + i128::from(balance.carry_pico);
-            let checks = [
+            let spent = i128::from(balance.spent_micro);
+            let held = i128::from(balance.held_pico);
+            for (property, what, stored, made) in [
                 (
                     "spent_equals_commits",
                     "spent_micro",
-                    i128::from(balance.spent_micro),
+                    spent,
                     replayed.cost_micro,
                 ),
                 (
@@ -201,18 +252,13 @@ impl Audit {
                 (
                     "held_equals_open_holds",
                     "held_pico",
-                    i128::from(balance.held_pico),
+                    held,
                     replayed.held_pico,
                 ),
-            ];
-            for (property, what, stored, replayed) in checks {
-                if stored != replayed {
-                    self.violation(
-                        property,
-                        Some(name),
-                        None,
-                        format!("{what} is {stored}; its events make {replayed}"),
-                    );
+            ] {
+                if stored != made {
+                    let message = format!("{what} is {stored}; its events make {made}");
+                    self.violation(property, Some(name), None, message);
                 }
             }
             if balance.spent_micro < 0
@@ -223,50 +269,36 @@ impl Audit {
                     "no_negative_balance",
                     Some(name),
                     None,
-                    "a balance is out of range".to_owned(),
+                    "a balance is out of range",
                 );
             }
             if replayed.granted.as_ref() != Some(&row.grant) {
                 self.warning(
                     "outside_update",
-                    name,
+                    Some(name),
                     None,
-                    "its budget, limits or state were changed with somebody's own SQL, \
-                     not recorded yet",
+                    "its budget, limits or state were changed with somebody's own SQL, not \
+                     recorded yet",
                 );
             }
         }
-        let gone: Vec<String> = self.agents.keys().cloned().collect();
-        for name in gone {
-            self.violation(
-                "agent_kept",
-                Some(&name),
-                None,
-                "it has events, and no row".to_owned(),
-            );
+        for gone in self.replayed.names() {
+            self.violation("agent_kept", Some(&gone), None, "it has events, and no row");
         }
         Ok(())
     }
 
     fn compare_holds(&mut self, conn: &Connection) -> Result<(), LedgerError> {
         for (hold, reserved) in reader::open_holds(conn)? {
-            if !self.open.remove(&hold) {
-                self.violation(
-                    "hold_has_event",
-                    None,
-                    None,
-                    format!("hold {hold} of {reserved} picodollars has no event"),
-                );
+            let known = hold.parse().is_ok_and(|hold| self.open.remove(&hold));
+            if !known {
+                let message = format!("hold {hold} of {reserved} picodollars has no event");
+                self.violation("hold_has_event", None, None, message);
             }
         }
-        let lost: Vec<String> = self.open.drain().collect();
-        for hold in lost {
-            self.violation(
-                "hold_kept",
-                None,
-                None,
-                format!("hold {hold} is open by its events, and has no row"),
-            );
+        for hold in std::mem::take(&mut self.open) {
+            let message = format!("hold {hold} is open by its events, and has no row");
+            self.violation("hold_kept", None, None, message);
         }
         for (name, reserved_micro, held_pico) in reader::reserved(conn)? {
             if reserved_micro != ceil_micro(i128::from(held_pico)) {
@@ -281,48 +313,33 @@ impl Audit {
         Ok(())
     }
 
-    fn agent(&mut self, name: &str) -> &mut Replayed {
-        if !self.agents.contains_key(name) {
-            self.agents.insert(name.to_owned(), Replayed::default());
-        }
-        self.agents.get_mut(name).expect("it was inserted")
-    }
-
     fn violation(
         &mut self,
         property: &str,
         agent: Option<&str>,
         event: Option<i64>,
-        message: String,
+        message: impl Into<String>,
     ) {
-        push(&mut self.report.violations, property, agent, event, message);
+        self.add([Found::Violation(finding(property, agent, event, message))]);
     }
 
-    fn warning(&mut self, property: &str, agent: &str, event: Option<i64>, message: &str) {
-        push(
-            &mut self.report.warnings,
-            property,
-            Some(agent),
-            event,
-            message.to_owned(),
-        );
+    fn warning(&mut self, property: &str, agent: Option<&str>, event: Option<i64>, message: &str) {
+        self.add([Found::Warning(finding(property, agent, event, message))]);
+    }
+
+    fn add(&mut self, found: impl IntoIterator<Item = Found>) {
+        for found in found {
+            let (list, finding) = match found {
+                Found::Violation(finding) => (&mut self.report.violations, finding),
+                Found::Warning(finding) => (&mut self.report.warnings, finding),
+            };
+            if list.len() < MAX_FINDINGS {
+                list.push(finding);
+            }
+        }
     }
 }
 
-fn push(
-    findings: &mut Vec<Finding>,
-    property: &str,
-    agent: Option<&str>,
-    event: Option<i64>,
-    message: String,
-) {
-    if findings.len() < MAX_FINDINGS {
-        let (property, agent) = (property.to_owned(), agent.map(str::to_owned));
-        findings.push(Finding {
-            property,
-            agent,
-            event,
-            message,
-        });
-    }
+fn hold_of(event: &Event<'_>) -> Option<HoldId> {
+    event.hold?.parse().ok()
 }

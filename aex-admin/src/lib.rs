@@ -8,6 +8,7 @@ pub mod audit;
 pub mod config;
 pub mod core;
 pub mod ledger;
+pub mod restore;
 pub mod rpc;
 pub mod serve;
 mod token;

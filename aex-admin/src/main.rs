@@ -1,11 +1,13 @@
 //! `aex-admin`: see the library. Here are only its command line and its exit codes.
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use aex_admin::{audit, config, serve};
+use aex_admin::{audit, config, restore, serve};
 use aex_admin_proto::places::Places;
+use aex_admin_proto::{HoldId, checkpoints};
 use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -37,12 +39,27 @@ enum Command {
     Audit {
         #[arg(long, value_name = "FILE")]
         db: PathBuf,
+        /// Checkpoints that were kept elsewhere, one JSON document a line, as `aex ledger checkpoint`
+        /// prints them.
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
         /// Warnings, such as changes made with somebody's own SQL, fail too.
         #[arg(long)]
         strict: bool,
         /// Print one JSON document instead of text.
         #[arg(long)]
         json: bool,
+    },
+    /// Put a backup in a ledger's place, for `aex ledger restore`. Reads the ids of requests that were
+    /// sent from standard input, one a line, and prints a JSON document.
+    Restore {
+        #[arg(long, value_name = "FILE")]
+        db: PathBuf,
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        /// Restore although the backup lacks something; what it lacks is recorded.
+        #[arg(long)]
+        accept_loss: bool,
     },
 }
 
@@ -64,7 +81,17 @@ fn main() -> ExitCode {
             run_server()
         }
         Command::ConfigCheck { file, json } => check_config(&file, json),
-        Command::Audit { db, strict, json } => run_audit(&db, strict, json),
+        Command::Audit {
+            db,
+            against,
+            strict,
+            json,
+        } => run_audit(&db, against.as_deref(), strict, json),
+        Command::Restore {
+            db,
+            from,
+            accept_loss,
+        } => run_restore(&db, &from, accept_loss),
     }
 }
 
@@ -95,7 +122,7 @@ fn run_server() -> ExitCode {
     }
 }
 
-fn check_config(file: &std::path::Path, json: bool) -> ExitCode {
+fn check_config(file: &Path, json: bool) -> ExitCode {
     match config::load(file) {
         Ok((config, warnings)) if json => out(&format!(
             "{}\n",
@@ -121,8 +148,12 @@ fn check_config(file: &std::path::Path, json: bool) -> ExitCode {
     }
 }
 
-fn run_audit(db: &std::path::Path, strict: bool, json: bool) -> ExitCode {
-    let report = match audit::of_file(db) {
+fn run_audit(db: &Path, against: Option<&Path>, strict: bool, json: bool) -> ExitCode {
+    let against = match against.map_or(Ok(Vec::new()), checkpoints::read) {
+        Ok(against) => against,
+        Err(error) => return fail(&error),
+    };
+    let report = match audit::of_file(db, &against) {
         Ok(report) => report,
         Err(error) => return fail(&format!("{}: {error}", db.display())),
     };
@@ -159,6 +190,36 @@ fn run_audit(db: &std::path::Path, strict: bool, json: bool) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn run_restore(db: &Path, from: &Path, accept_loss: bool) -> ExitCode {
+    let sent = match read_ids(std::io::stdin()) {
+        Ok(sent) => sent,
+        Err(error) => return fail(&format!("standard input: {error}")),
+    };
+    match restore::restore(db, from, sent, accept_loss) {
+        Ok(report) => {
+            out(&serde_json::to_string(&report).map_or_else(|e| e.to_string(), |text| text + "\n"));
+            ExitCode::from(u8::from(!report.restored))
+        }
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// The egress's journal has at most some 200,000 of them.
+fn read_ids(input: impl std::io::Read) -> Result<HashSet<HoldId>, String> {
+    const MAX_BYTES: u64 = 64 * 1024 * 1024;
+    let mut text = String::new();
+    input
+        .take(MAX_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    text.lines()
+        .map(|line| {
+            line.parse()
+                .map_err(|_| format!("not a reservation id: {line}"))
+        })
+        .collect()
 }
 
 fn out(text: &str) -> ExitCode {

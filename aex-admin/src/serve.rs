@@ -9,11 +9,10 @@ use aex_admin_proto::ticket::TicketKey;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, LoadError};
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, TICKET_KEY};
 use crate::rpc::{self, InForce, Kernel, Role};
 use crate::writer::{Command, Shared, Writer, system_clock};
 
-const TICKET_KEY: &str = "ticket_key";
 const TICKET_KEY_ID: u32 = 1;
 
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +44,7 @@ pub fn serve(places: &Places) -> Result<(), ServeError> {
     for warning in warnings {
         tracing::warn!("{}: {warning}", places.config_file.display());
     }
-    let ledger = Ledger::open(&places.ledger, config.lock_wait_ms)?;
+    let ledger = Ledger::open(&places.ledger)?;
     let key = ticket_key(&ledger)?;
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(system("cannot read the boot id"))?;

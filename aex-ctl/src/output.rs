@@ -40,6 +40,11 @@ impl Out {
         put(&line)
     }
 
+    /// Text for programs, as it is.
+    pub(crate) fn raw(self, text: &str) -> Result<(), Fault> {
+        put(text.as_bytes())
+    }
+
     /// Text for people, one or more lines.
     pub(crate) fn text(self, text: &str) -> Result<(), Fault> {
         let mut safe = harmless(text.trim_end_matches('\n'));

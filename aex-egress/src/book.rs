@@ -4,23 +4,15 @@
 //! # What may be answered to `void(id)`
 //!
 //! An id that this book knows gets the truth: nothing yet while the exchange is open, its own
-//! ending, or `Voided` again. For an id that it does not know, `Voided` must be certain: it says
-//! that money was never spent.
+//! ending, or `Unknown` again. An id that it does not know is `Unknown`, and dead from then on: it
+//! cannot be redeemed later either.
 //!
-//! - A journal that was kept without a gap knows every redemption since it began. It forgets one
-//!   only when its ticket has expired *and* `aex-admin` acknowledged its ending
-//!   [`SETTLED_FOR_MS`] ago: a question that was on its way meanwhile must not be answered `Voided`.
-//!   It is not answered at all, because `aex-admin` has the truth already.
-//! - A journal that begins anew (none was there, another boot, or damage) knows nothing of what an
-//!   earlier one redeemed. A first start cannot be told from a lost file, so both are treated alike:
-//!   the book is not *covered*, and an id that it does not know is `Unknown`.
-//! - It becomes covered when no id of the lost journal can be asked about for the first time any
-//!   more. Tickets expire [`TICKET_LIFE_MS`] after their grant, and `aex-admin` voids every hold whose
-//!   ticket has expired without a receipt. So once it has been connected without a break for
-//!   [`COVER_AFTER_MS`], it has asked about all of them. Time alone would not do: while it is away,
-//!   it asks nothing, and comes back with questions that are as old as its absence.
-//!
-//! Whatever the answer, the id is dead from then on: an `Unknown` cannot be redeemed later either.
+//! `Unknown` says by itself neither that money was spent nor that it was not. But `aex-admin` is told
+//! since when the journal has been kept without a gap ([`crate::journal`]), and knows when it granted
+//! the hold. A journal that was there before knows every redemption of it: it forgets one only when its
+//! ticket has expired *and* `aex-admin` acknowledged its ending [`SETTLED_FOR_MS`] ago, and of those it
+//! says nothing more, because `aex-admin` has the truth already. So `Unknown` of a younger hold means
+//! never sent; of an older one, that nobody knows.
 //!
 //! # Bounds
 //!
@@ -32,12 +24,10 @@ use std::collections::{HashMap, VecDeque};
 use aex_admin_proto::HoldId;
 use aex_admin_proto::egress::{Ending, Exchange, Failure, MAX_RECEIPTS, Receipt};
 
-use crate::record::{DeadAs, Record};
+use crate::record::Record;
 
 /// How long a ticket can be redeemed, as `aex-admin` grants them.
 pub const TICKET_LIFE_MS: u64 = 30_000;
-/// How long `aex-admin` must have been connected before an unknown id is certainly unredeemed.
-pub const COVER_AFTER_MS: u64 = 2 * TICKET_LIFE_MS;
 /// How long an acknowledged ending is remembered at least.
 pub const SETTLED_FOR_MS: u64 = 30_000;
 /// How long a dead id is remembered; its ticket has expired long before.
@@ -86,12 +76,6 @@ struct Ended {
     exchange: Exchange,
 }
 
-#[derive(Debug)]
-struct Dead {
-    until_boot_ms: u64,
-    as_what: DeadAs,
-}
-
 /// `H` is a handle to a running exchange, for those who must cut it.
 #[derive(Debug)]
 pub struct Book<H> {
@@ -100,15 +84,15 @@ pub struct Book<H> {
     ended: HashMap<HoldId, Ended>,
     /// Until when, in whole seconds of the boot clock: there may be many.
     used: HashMap<HoldId, u32>,
-    dead: HashMap<HoldId, Dead>,
+    /// Until when, boot clock.
+    dead: HashMap<HoldId, u64>,
     waiting: VecDeque<Receipt>,
-    covered: bool,
 }
 
 impl<H> Book<H> {
-    /// A book that knows nothing; `covered` as the module's header says.
+    /// A book that knows nothing.
     #[must_use]
-    pub fn new(limits: Limits, covered: bool) -> Self {
+    pub fn new(limits: Limits) -> Self {
         Self {
             limits,
             open: HashMap::new(),
@@ -116,14 +100,13 @@ impl<H> Book<H> {
             used: HashMap::new(),
             dead: HashMap::new(),
             waiting: VecDeque::new(),
-            covered,
         }
     }
 
     /// The book that an earlier process wrote. What it left open was ended by its own end.
     #[must_use]
-    pub fn restored(limits: Limits, records: Vec<Record>, intact: bool, now_boot_ms: u64) -> Self {
-        let mut book = Self::new(limits, false);
+    pub fn restored(limits: Limits, records: Vec<Record>, now_boot_ms: u64) -> Self {
+        let mut book = Self::new(limits);
         let mut redeemed = HashMap::new();
         for record in records {
             match record {
@@ -147,18 +130,9 @@ impl<H> Book<H> {
                 } => {
                     book.used.insert(id, whole_seconds(expires_boot_ms));
                 }
-                Record::Dead {
-                    id,
-                    until_boot_ms,
-                    as_what,
-                } => {
-                    let dead = Dead {
-                        until_boot_ms,
-                        as_what,
-                    };
-                    book.dead.insert(id, dead);
+                Record::Dead { id, until_boot_ms } => {
+                    book.dead.insert(id, until_boot_ms);
                 }
-                Record::Covered => book.covered = intact,
             }
         }
         for (id, expires_boot_ms) in redeemed {
@@ -247,8 +221,8 @@ impl<H> Book<H> {
         }
         let ending = if let Some(ended) = self.ended.get(&id) {
             Ending::Ended(ended.exchange.clone())
-        } else if let Some(dead) = self.dead.get(&id) {
-            dead.as_what.ending()
+        } else if self.dead.contains_key(&id) {
+            Ending::Unknown
         } else if self.used.contains_key(&id) {
             return None;
         } else if self.dead.len() >= self.limits.dead {
@@ -258,11 +232,6 @@ impl<H> Book<H> {
             return Some(Record::Dead {
                 id,
                 until_boot_ms: now_boot_ms.saturating_add(DEAD_FOR_MS),
-                as_what: if self.covered {
-                    DeadAs::Voided
-                } else {
-                    DeadAs::Unknown
-                },
             });
         };
         self.waiting.push_back(Receipt { id, ending });
@@ -270,13 +239,9 @@ impl<H> Book<H> {
     }
 
     /// The record of [`Book::void`] is in the journal: the ticket is dead, and may be said to be.
-    pub fn died(&mut self, id: HoldId, until_boot_ms: u64, as_what: DeadAs) {
-        let dead = Dead {
-            until_boot_ms,
-            as_what,
-        };
-        self.dead.insert(id, dead);
-        let ending = as_what.ending();
+    pub fn died(&mut self, id: HoldId, until_boot_ms: u64) {
+        self.dead.insert(id, until_boot_ms);
+        let ending = Ending::Unknown;
         self.waiting.push_back(Receipt { id, ending });
     }
 
@@ -300,15 +265,6 @@ impl<H> Book<H> {
     #[must_use]
     pub fn open_count(&self) -> usize {
         self.open.len()
-    }
-
-    #[must_use]
-    pub fn is_covered(&self) -> bool {
-        self.covered
-    }
-
-    pub fn cover(&mut self) {
-        self.covered = true;
     }
 
     #[must_use]
@@ -349,7 +305,7 @@ impl<H> Book<H> {
         self.used
             .retain(|_, until_s| u64::from(*until_s) * 1000 >= now_boot_ms);
         self.dead
-            .retain(|_, dead| dead.until_boot_ms >= now_boot_ms);
+            .retain(|_, until_boot_ms| *until_boot_ms >= now_boot_ms);
         shrink(&mut self.used);
         shrink(&mut self.dead);
         shrink(&mut self.ended);
@@ -374,27 +330,11 @@ impl<H> Book<H> {
             id,
             expires_boot_ms: u64::from(until_s) * 1000,
         });
-        let dead = self.dead.iter().map(|(&id, dead)| Record::Dead {
-            id,
-            until_boot_ms: dead.until_boot_ms,
-            as_what: dead.as_what,
-        });
-        let covered = self.covered.then_some(Record::Covered);
-        covered
-            .into_iter()
-            .chain(used)
-            .chain(dead)
-            .chain(ended)
-            .chain(open)
-    }
-}
-
-impl DeadAs {
-    fn ending(self) -> Ending {
-        match self {
-            Self::Voided => Ending::Voided,
-            Self::Unknown => Ending::Unknown,
-        }
+        let dead = self
+            .dead
+            .iter()
+            .map(|(&id, &until_boot_ms)| Record::Dead { id, until_boot_ms });
+        used.chain(dead).chain(ended).chain(open)
     }
 }
 

@@ -5,6 +5,10 @@
 //! was written is in the page cache; it need not survive the machine, because after another boot
 //! nothing of it is believed. So there is no fsync here. What it means is [`crate::book`]'s.
 //!
+//! Its head also says since when it has been kept without a gap: from an earlier process on, if that
+//! one's file is whole and of this boot, else from this one's start. `aex-admin` is told: a hold that
+//! was granted later and that the journal does not know was never sent.
+//!
 //! It is rewritten as a whole (a new file, then a rename) at each start and whenever it has grown to
 //! twice what the book still needs, so its size follows the traffic of half a minute, not history.
 
@@ -12,6 +16,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use aex_admin_proto::HoldId;
 
 use crate::EgressError;
 use crate::record::{Header, Record};
@@ -25,8 +31,9 @@ const MAX_BYTES: u64 = 256 * 1024 * 1024;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Found {
     pub records: Vec<Record>,
-    /// It was of this boot and undamaged: everything that it should know is in `records`.
-    pub intact: bool,
+    /// Since when nothing is missing in `records`; absent: the journal is new, of another boot, or
+    /// damaged.
+    pub begun_boot_ms: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -48,7 +55,11 @@ impl Journal {
     ///
     /// # Errors
     /// The file cannot be made or read, or another process has it.
-    pub fn open(path: &Path, boot_id: &str) -> Result<(Self, Found), EgressError> {
+    pub fn open(
+        path: &Path,
+        boot_id: &str,
+        now_boot_ms: u64,
+    ) -> Result<(Self, Found), EgressError> {
         let lock_path = with_suffix(path, ".lock");
         let lock = private(&lock_path, OpenOptions::new().write(true).create(true))
             .map_err(|error| EgressError::file("cannot open", &lock_path, error))?;
@@ -61,19 +72,19 @@ impl Journal {
                 return Err(EgressError::file("cannot lock", lock_path, error));
             }
         }
-        let header = Header {
-            boot_id: boot_id.to_owned(),
-        };
         let file = private(
             path,
             OpenOptions::new().read(true).append(true).create(true),
         )
         .map_err(|error| EgressError::file("cannot open journal", path, error))?;
-        let found = read(&file, &header)
+        let found = read(&file, boot_id)
             .map_err(|error| EgressError::file("cannot read journal", path, error))?;
         let journal = Self {
             path: path.to_owned(),
-            header,
+            header: Header {
+                boot_id: boot_id.to_owned(),
+                begun_boot_ms: found.begun_boot_ms.unwrap_or(now_boot_ms),
+            },
             file,
             bytes: 0,
             rewrite_at_bytes: 0,
@@ -81,6 +92,12 @@ impl Journal {
             _lock: lock,
         };
         Ok((journal, found))
+    }
+
+    /// Since when it has been kept without a gap, boot clock.
+    #[must_use]
+    pub fn begun_boot_ms(&self) -> u64 {
+        self.header.begun_boot_ms
     }
 
     /// Adds a record that need not be in the file yet; [`Journal::flush`] must follow soon.
@@ -195,44 +212,71 @@ fn write_new(
     Ok((file, bytes))
 }
 
-fn read(file: &File, expected: &Header) -> io::Result<Found> {
+fn read(file: &File, boot_id: &str) -> io::Result<Found> {
     let mut text = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut text)?;
     if text.len() as u64 > MAX_BYTES {
         tracing::error!("the journal is too large to be ours: starting a new one");
         return Ok(Found::default());
     }
-    Ok(interpret(&text, expected))
+    Ok(interpret(&text, boot_id))
 }
 
 /// A torn last line tells of something that had not happened yet: it is left out, and no damage.
-fn interpret(text: &[u8], expected: &Header) -> Found {
-    let whole = text
-        .iter()
-        .rposition(|&b| b == b'\n')
-        .map_or(&text[..0], |end| &text[..end]);
-    let mut lines = whole.split(|&b| b == b'\n').map(std::str::from_utf8);
+fn interpret(text: &[u8], boot_id: &str) -> Found {
+    let mut lines = whole_lines(text).map(std::str::from_utf8);
     let header = lines.next().and_then(|line| Header::read(line.ok()?));
-    if header.as_ref() != Some(expected) {
+    let Some(header) = header.filter(|header| header.boot_id == boot_id) else {
         if !text.is_empty() {
             tracing::warn!("the journal is of another boot or damaged: starting a new one");
         }
         return Found::default();
-    }
+    };
     let mut found = Found {
         records: Vec::new(),
-        intact: true,
+        begun_boot_ms: Some(header.begun_boot_ms),
     };
     for line in lines {
         match line.ok().and_then(Record::read) {
             Some(record) => found.records.push(record),
-            None => found.intact = false,
+            None => found.begun_boot_ms = None,
         }
     }
-    if !found.intact {
+    if found.begun_boot_ms.is_none() {
         tracing::warn!("the journal is damaged: what it does not tell counts as unknown");
     }
     found
+}
+
+fn whole_lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let end = text.iter().rposition(|&b| b == b'\n').unwrap_or(0);
+    text[..end].split(|&b| b == b'\n')
+}
+
+/// Ids of exchanges that may have been sent, as the journal at `path` tells them, of whichever boot.
+/// For a restore, which has no other witness.
+///
+/// # Errors
+/// It is there and cannot be read.
+pub fn sent(path: &Path) -> Result<Vec<HoldId>, EgressError> {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut text));
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.map_err(|error| EgressError::file("cannot read journal", path, error))?,
+    };
+    let mut ids: Vec<HoldId> = whole_lines(&text)
+        .skip(1)
+        .filter_map(|line| Record::read(std::str::from_utf8(line).ok()?))
+        .filter_map(|record| match record {
+            Record::Redeemed { id, .. } | Record::Used { id, .. } => Some(id),
+            Record::Ended { id, exchange, .. } => exchange.sent.then_some(id),
+            Record::Dead { .. } => None,
+        })
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `aex-egress`: arguments, hardening, and the order in which things start and stop.
 
 use std::future::Future;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use aex_admin_proto::places::Places;
 use aex_egress::forward::Egress;
 use aex_egress::keys::{KeyRing, read_handed};
 use aex_egress::register::Register;
-use aex_egress::{EgressError, orders, receipts, serve};
+use aex_egress::{EgressError, journal, orders, receipts, serve};
 use clap::Parser;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -51,6 +52,9 @@ struct Args {
     /// Open descriptor with lines NAME=VALUE, read to its end and closed
     #[arg(long, value_name = "N")]
     keys_fd: Option<i32>,
+    /// Print the ids of requests that the journal tells as sent, one a line, and end
+    #[arg(long)]
+    list_sent: bool,
     /// Threads that carry requests
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
@@ -71,7 +75,12 @@ fn main() -> ExitCode {
         tracing::error!(%errno, "cannot protect this process's memory");
         return ExitCode::FAILURE;
     }
-    match start(&args) {
+    let done = if args.list_sent {
+        list_sent(&args)
+    } else {
+        start(&args)
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -86,6 +95,18 @@ fn harden() -> nix::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     umask(Mode::from_bits_truncate(0o077));
+    Ok(())
+}
+
+fn list_sent(args: &Args) -> Result<(), EgressError> {
+    let places = Places::from_environment().map(|places| places.egress_journal());
+    let path = (args.journal.clone().or(places)).ok_or(EgressError::NoHome)?;
+    for id in journal::sent(&path)? {
+        // Whoever reads it may stop.
+        if writeln!(std::io::stdout(), "{id}").is_err() {
+            break;
+        }
+    }
     Ok(())
 }
 

@@ -6,13 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aex_admin_proto::client::{CallError, Client};
-use aex_admin_proto::clock::boot_ms;
 use aex_admin_proto::egress::{EgressConfig, Failure, ORDERS, Orders, OrdersParams};
 use aex_admin_proto::worker::POLL_MS;
 use tokio::time::sleep;
 
 use crate::EgressError;
-use crate::book::COVER_AFTER_MS;
 use crate::forward::Egress;
 use crate::keys::KeyRing;
 use crate::provider::Active;
@@ -28,7 +26,6 @@ struct Standing {
     system: Arc<SystemTrust>,
     /// Number of the connection that the rest is about.
     connection: u64,
-    connected_since_boot_ms: u64,
     acting_on: Option<u64>,
     problem: Option<Problem>,
 }
@@ -46,7 +43,6 @@ pub async fn run(client: &Client, egress: Arc<Egress>, keys: KeyRing) {
         keys,
         system: Arc::default(),
         connection: 0,
-        connected_since_boot_ms: 0,
         acting_on: None,
         problem: None,
     };
@@ -64,10 +60,6 @@ pub async fn run(client: &Client, egress: Arc<Egress>, keys: KeyRing) {
         match client.call::<_, Orders>(ORDERS, &params, CALL_LIMIT).await {
             Ok(orders) => {
                 let is_stuck = !standing.carry_out(orders);
-                // A call that outlived its connection proves nothing about the new one.
-                if *connections.borrow() == number {
-                    standing.cover_if_due();
-                }
                 if is_stuck {
                     sleep(REFUSED_PAUSE).await;
                 }
@@ -87,7 +79,6 @@ impl Standing {
     fn on_connection(&mut self, number: u64) {
         if self.connection != number {
             self.connection = number;
-            self.connected_since_boot_ms = boot_ms();
             self.acting_on = None;
             self.problem = None;
             tracing::info!("connected to aex-admin");
@@ -144,11 +135,5 @@ impl Standing {
         let active = Active::build(config, &self.keys, &self.system, before.as_deref())?;
         self.egress.activate(Arc::new(active));
         Ok(())
-    }
-
-    fn cover_if_due(&self) {
-        if boot_ms().saturating_sub(self.connected_since_boot_ms) >= COVER_AFTER_MS {
-            self.egress.register.cover();
-        }
     }
 }

@@ -65,6 +65,7 @@ impl<'a> Batch<'a> {
             register,
             params: ReceiptsParams {
                 receipts: register.take_batch(),
+                journal_begun_boot_ms: register.journal_begun_boot_ms(),
             },
         }
     }

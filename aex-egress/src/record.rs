@@ -7,16 +7,7 @@ use aex_admin_proto::HoldId;
 use aex_admin_proto::egress::{Exchange, Failure};
 
 /// First word of a journal, with its version.
-pub const MAGIC: &str = "aex-egress-journal 1";
-
-/// How an id that can never be redeemed is reported.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeadAs {
-    /// It certainly was never redeemed.
-    Voided,
-    /// It may have been, in a journal that is lost.
-    Unknown,
-}
+pub const MAGIC: &str = "aex-egress-journal 2";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -31,19 +22,15 @@ pub enum Record {
     /// Over, and its receipt acknowledged: known only so that the ticket stays used.
     Used { id: HoldId, expires_boot_ms: u64 },
     /// Never to be redeemed.
-    Dead {
-        id: HoldId,
-        until_boot_ms: u64,
-        as_what: DeadAs,
-    },
-    /// Every ticket that an earlier, lost journal may have known has been asked about.
-    Covered,
+    Dead { id: HoldId, until_boot_ms: u64 },
 }
 
 /// The journal's first line, without its newline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     pub boot_id: String,
+    /// Since when the journal has been kept without a gap.
+    pub begun_boot_ms: u64,
 }
 
 impl Header {
@@ -51,15 +38,18 @@ impl Header {
         out.extend_from_slice(MAGIC.as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.boot_id.as_bytes());
+        write_figure(out, self.begun_boot_ms);
         out.push(b'\n');
     }
 
     #[must_use]
     pub fn read(line: &str) -> Option<Self> {
-        let boot_id = line.strip_prefix(MAGIC)?.strip_prefix(' ')?;
-        (!boot_id.is_empty() && !boot_id.contains(' ')).then(|| Self {
-            boot_id: boot_id.to_owned(),
-        })
+        let mut words = line.strip_prefix(MAGIC)?.strip_prefix(' ')?.split(' ');
+        let header = Self {
+            boot_id: words.next().filter(|id| !id.is_empty())?.to_owned(),
+            begun_boot_ms: words.next()?.parse().ok()?,
+        };
+        words.next().is_none().then_some(header)
     }
 }
 
@@ -75,18 +65,7 @@ impl Record {
                 id,
                 expires_boot_ms,
             } => write_start(out, b"U ", *id, *expires_boot_ms),
-            Self::Dead {
-                id,
-                until_boot_ms,
-                as_what,
-            } => {
-                write_start(out, b"V ", *id, *until_boot_ms);
-                out.extend_from_slice(match as_what {
-                    DeadAs::Voided => b" voided".as_slice(),
-                    DeadAs::Unknown => b" unknown",
-                });
-            }
-            Self::Covered => out.push(b'C'),
+            Self::Dead { id, until_boot_ms } => write_start(out, b"V ", *id, *until_boot_ms),
             Self::Ended {
                 id,
                 expires_boot_ms,
@@ -104,7 +83,6 @@ impl Record {
     pub fn read(line: &str) -> Option<Self> {
         let mut words = line.split(' ');
         let record = match words.next()? {
-            "C" => Self::Covered,
             "R" => Self::Redeemed {
                 id: words.next()?.parse().ok()?,
                 expires_boot_ms: words.next()?.parse().ok()?,
@@ -116,11 +94,6 @@ impl Record {
             "V" => Self::Dead {
                 id: words.next()?.parse().ok()?,
                 until_boot_ms: words.next()?.parse().ok()?,
-                as_what: match words.next()? {
-                    "voided" => DeadAs::Voided,
-                    "unknown" => DeadAs::Unknown,
-                    _ => return None,
-                },
             },
             "E" => Self::Ended {
                 id: words.next()?.parse().ok()?,
@@ -245,9 +218,7 @@ mod tests {
             for record in [
                 Record::Redeemed { id, expires_boot_ms: at },
                 Record::Used { id, expires_boot_ms: at },
-                Record::Dead { id, until_boot_ms: at, as_what: DeadAs::Voided },
-                Record::Dead { id, until_boot_ms: at, as_what: DeadAs::Unknown },
-                Record::Covered,
+                Record::Dead { id, until_boot_ms: at },
                 Record::Ended { id, expires_boot_ms: at, exchange: exchange.clone() },
             ] {
                 let mut line = Vec::new();
@@ -271,10 +242,9 @@ mod tests {
             "",
             "R",
             "R 00",
-            "C ",
-            "C x",
             "X 1",
             "V 00112233445566778899aabbccddeeff 1 maybe",
+            "V 00112233445566778899aabbccddeeff",
         ] {
             assert_eq!(Record::read(bad), None, "{bad:?}");
         }

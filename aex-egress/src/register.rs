@@ -48,9 +48,9 @@ impl Register {
     /// # Errors
     /// The journal cannot be used.
     pub fn open(path: &Path) -> Result<Self, EgressError> {
-        let (mut journal, found) = Journal::open(path, &journal::boot_id()?)?;
         let now = boot_ms();
-        let mut book = Book::restored(Limits::default(), found.records, found.intact, now);
+        let (mut journal, found) = Journal::open(path, &journal::boot_id()?, now)?;
+        let mut book = Book::restored(Limits::default(), found.records, now);
         book.sweep(now);
         journal.rewrite(book.records())?;
         Ok(Self {
@@ -121,13 +121,9 @@ impl Register {
         let mut inner = self.lock();
         if let Some(record) = inner.book.void(id, boot_ms())
             && inner.write(&record)
-            && let Record::Dead {
-                id,
-                until_boot_ms,
-                as_what,
-            } = record
+            && let Record::Dead { id, until_boot_ms } = record
         {
-            inner.book.died(id, until_boot_ms, as_what);
+            inner.book.died(id, until_boot_ms);
         }
         drop(inner);
         self.owing.notify_one();
@@ -197,13 +193,10 @@ impl Register {
         self.lock().book.acknowledged(batch, boot_ms());
     }
 
-    /// `aex-admin` has asked about every ticket that a lost journal may have known.
-    pub fn cover(&self) {
-        let mut inner = self.lock();
-        if !inner.book.is_covered() && inner.write(&Record::Covered) {
-            inner.book.cover();
-            tracing::info!("the journal now covers every ticket that can be asked about");
-        }
+    /// Since when every redemption is known, boot clock.
+    #[must_use]
+    pub fn journal_begun_boot_ms(&self) -> u64 {
+        self.lock().journal.begun_boot_ms()
     }
 
     pub fn sweep(&self, now_boot_ms: u64) {

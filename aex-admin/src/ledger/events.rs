@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::chain::{self, GENESIS};
+use super::chain::{self, EventHash, GENESIS};
+use super::reader::{HoldHistory, hold_history_since};
 use super::{Head, Ledger, LedgerError, Result};
 
 /// One event before it has its id and hash.
@@ -71,6 +72,14 @@ impl Ledger {
         Ok(id)
     }
 
+    /// Brings a reservation's history up to this transaction.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn bring_up_history(&self, hold: &str, history: &mut HoldHistory) -> Result<()> {
+        hold_history_since(&self.conn, hold, history)
+    }
+
     /// Ended requests since `since_ms`, newest first. Stops at the first older event, so it costs what
     /// the last minute holds, not what history holds.
     ///
@@ -118,6 +127,16 @@ pub struct Ended<'a> {
     /// Reservation id, hexadecimal.
     pub hold: &'a str,
     pub cost_pico: i64,
+}
+
+/// The hash of one event; nothing when it is not there.
+pub(super) fn hash_of(conn: &Connection, id: i64) -> Result<Option<EventHash>> {
+    let found: Option<Vec<u8>> = conn
+        .query_row("SELECT hash FROM events WHERE id = ?1", [id], |row| {
+            row.get(0)
+        })
+        .optional()?;
+    Ok(found.and_then(|hash| hash.try_into().ok()))
 }
 
 pub(super) fn head(conn: &Connection) -> Result<Head> {

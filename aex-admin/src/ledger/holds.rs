@@ -2,7 +2,7 @@
 
 use aex_admin_proto::HoldId;
 use aex_admin_proto::egress::Ending;
-use rusqlite::Row;
+use rusqlite::{OptionalExtension, Row};
 use serde::de::DeserializeOwned;
 
 use super::{Ledger, LedgerError, Result};
@@ -16,6 +16,8 @@ pub struct NewHold {
     pub agent: i64,
     /// Digest of the request that it was granted to.
     pub request: i64,
+    /// 0: before the egress's journal, or unknown.
+    pub opened_boot_ms: u64,
     pub expires_boot_ms: u64,
     pub deadline_boot_ms: u64,
 }
@@ -54,6 +56,7 @@ fn read(row: &Row<'_>) -> Result<HoldRow> {
             request: row.get(2)?,
             expires_boot_ms: boot_ms(3)?,
             deadline_boot_ms: boot_ms(4)?,
+            opened_boot_ms: boot_ms(8)?,
         },
         terms: parse(terms)?,
         // One that cannot be read is asked for again.
@@ -67,8 +70,8 @@ impl Ledger {
     pub fn insert_hold(&self, hold: &NewHold) -> Result<()> {
         self.conn
             .prepare_cached(
-                "INSERT INTO holds (event, agent_id, request, expires_boot_ms, deadline_boot_ms) \
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO holds (event, agent_id, request, expires_boot_ms, deadline_boot_ms, \
+                 opened_boot_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute((
                 hold.event,
@@ -76,6 +79,7 @@ impl Ledger {
                 hold.request,
                 stored(hold.expires_boot_ms),
                 stored(hold.deadline_boot_ms),
+                stored(hold.opened_boot_ms),
             ))?;
         Ok(())
     }
@@ -109,7 +113,7 @@ impl Ledger {
     pub fn holds(&self) -> Result<Vec<HoldRow>> {
         let mut statement = self.conn.prepare(
             "SELECT h.event, h.agent_id, h.request, h.expires_boot_ms, h.deadline_boot_ms, \
-             e.hold, e.detail, h.receipt FROM holds h LEFT JOIN events e ON e.id = h.event",
+             e.hold, e.detail, h.receipt, h.opened_boot_ms FROM holds h LEFT JOIN events e ON e.id = h.event",
         )?;
         let mut rows = statement.query([])?;
         let mut holds = Vec::new();
@@ -117,6 +121,22 @@ impl Ledger {
             holds.push(read(row)?);
         }
         Ok(holds)
+    }
+
+    /// The terms that a `hold.open` event froze; nothing when it is none.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn terms(&self, event: i64) -> Result<Option<Terms>> {
+        let detail: Option<String> = self
+            .conn
+            .query_row(
+                "SELECT detail FROM events WHERE id = ?1 AND action = 'hold.open'",
+                [event],
+                |row| row.get(0),
+            )
+            .optional()?;
+        Ok(detail.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
     /// Boot times of an earlier boot mean nothing: its holds are past every deadline.
@@ -128,7 +148,7 @@ impl Ledger {
             return Ok(());
         }
         self.conn.execute(
-            "UPDATE holds SET expires_boot_ms = 0, deadline_boot_ms = 0",
+            "UPDATE holds SET opened_boot_ms = 0, expires_boot_ms = 0, deadline_boot_ms = 0",
             [],
         )?;
         self.set_meta(BOOT_ID, boot_id.as_bytes())

@@ -1,26 +1,43 @@
 //! The ledger: one SQLite file, and every SQL statement of AEX.
 //!
-//! Owns: the schema, the rows, the event chain's storage, the exclusive lock. One connection writes
-//! ([`Ledger`]), others read beside it ([`reader`]). Absent on purpose: decisions and clocks.
+//! Owns: the schema, the rows, the event chain's storage, the key that signs it ([`seal`]), the
+//! exclusive lock. One connection writes ([`Ledger`]), others read beside it ([`reader`]). Absent on
+//! purpose: decisions and clocks.
 
 mod agents;
+pub mod backup;
 mod chain;
+mod checkpoints;
 mod events;
 mod holds;
 pub mod reader;
+pub mod restore;
 mod schema;
+pub mod seal;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use aex_admin_proto::operator::Checkpoint;
 use nix::fcntl::{Flock, FlockArg};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub use agents::{AgentRow, NewAgent, Recorded, TokenRow};
 pub use chain::{EventHash, GENESIS, link};
+use checkpoints::Checkpoints;
+pub(crate) use checkpoints::{CHECKPOINT_ACTION, KEY_ACTION, is_sealed_by};
 pub use events::{Ended, Event};
 pub use holds::{HoldRow, NewHold};
+use seal::Sealer;
+
+/// How long SQLite waits for another process's lock before it says so: whoever asks can look around
+/// between, and wait on.
+const LOCK_SLICE: Duration = Duration::from_millis(100);
+
+/// `meta`: the key that signs tickets.
+pub const TICKET_KEY: &str = "ticket_key";
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -35,6 +52,21 @@ pub enum LedgerError {
          install the newer AEX"
     )]
     Newer { found: i64, known: i64 },
+    #[error(
+        "the ledger {ledger} does not have event {event} as its last checkpoint in {checkpoint} tells \
+         it: it is an older ledger or another one, and to serve it could spend money twice. Put the \
+         right ledger back, or restore a backup with `aex ledger restore FILE`; to begin anew, move \
+         {checkpoint} away too"
+    )]
+    NotAsCheckpointed {
+        ledger: PathBuf,
+        checkpoint: PathBuf,
+        event: i64,
+    },
+    #[error("{0} is not a ledger's signing key (64 hexadecimal digits); put the right one back")]
+    Key(PathBuf),
+    #[error("{0} is not a checkpoint of a ledger; put the right one back, or move it away")]
+    KeptCheckpoint(PathBuf),
     #[error("the ledger has a value it should not have: {0}")]
     Value(String),
     #[error("cannot open {path}: {source}")]
@@ -68,7 +100,16 @@ pub struct Ledger {
     committed: Head,
     /// SQLite's counter of other connections' commits, as last seen.
     data_version: i64,
-    _lock: Flock<File>,
+    sealer: Sealer,
+    /// The last event that bears the seal.
+    sealed: i64,
+    checkpoints: Checkpoints,
+    _lock: Lock,
+}
+
+/// The right to write a ledger: one process has it.
+pub struct Lock {
+    _file: Flock<File>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,10 +123,31 @@ impl Ledger {
     ///
     /// # Errors
     /// See [`LedgerError`]; nothing is changed when the schema is newer than this program.
-    pub fn open(path: &Path, lock_wait_ms: u64) -> Result<Self> {
-        let lock = take_lock(path)?;
+    pub fn open(path: &Path) -> Result<Self> {
+        let lock = Lock::take(path)?;
+        let kept = seal::kept_checkpoint(path)?;
+        Self::open_as(path, lock, kept)
+    }
+
+    /// Opens a ledger that was just put in the place of another one: compared with its last checkpoint
+    /// already, and the difference accepted.
+    ///
+    /// # Errors
+    /// As of [`Ledger::open`].
+    pub fn open_restored(path: &Path, lock: Lock) -> Result<Self> {
+        Self::open_as(path, lock, None)
+    }
+
+    fn open_as(path: &Path, lock: Lock, kept: Option<Checkpoint>) -> Result<Self> {
+        if let Some(kept) = kept.as_ref().filter(|_| !path.exists()) {
+            return Err(not_as(kept, path));
+        }
+        let sealer = match Sealer::load(path)? {
+            Some(sealer) => sealer,
+            None => Sealer::create(path)?,
+        };
         let conn = Connection::open(path)?;
-        conn.busy_timeout(std::time::Duration::from_millis(lock_wait_ms))?;
+        conn.busy_timeout(LOCK_SLICE)?;
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", true)?;
@@ -95,7 +157,13 @@ impl Ledger {
         // Without it each bind of another value may plan the statement anew: a fifth of the CPU.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         schema::bring_up(&conn)?;
+        if let Some(kept) = kept
+            && events::hash_of(&conn, kept.event)? != seal::hash_of(&kept)
+        {
+            return Err(not_as(&kept, path));
+        }
         let head = events::head(&conn)?;
+        let checkpoints = Checkpoints::found(&conn, head.id)?;
         let data_version = data_version(&conn)?;
         Ok(Self {
             conn,
@@ -103,6 +171,9 @@ impl Ledger {
             head,
             committed: head,
             data_version,
+            sealer,
+            sealed: head.id,
+            checkpoints,
             _lock: lock,
         })
     }
@@ -112,20 +183,10 @@ impl Ledger {
         &self.path
     }
 
-    /// How long [`Ledger::begin`] waits for another process's lock.
-    ///
-    /// # Errors
-    /// SQLite's own.
-    pub fn set_lock_wait_ms(&self, lock_wait_ms: u64) -> Result<()> {
-        Ok(self
-            .conn
-            .busy_timeout(std::time::Duration::from_millis(lock_wait_ms))?)
-    }
-
     /// Begins the transaction of a batch.
     ///
     /// # Errors
-    /// [`LedgerError::Busy`] when another process kept the lock all the while.
+    /// [`LedgerError::Busy`] when another process kept the lock for all of a tenth of a second.
     pub fn begin(&mut self) -> Result<()> {
         self.head = self.committed;
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -138,14 +199,20 @@ impl Ledger {
     /// The batch is undone on [`LedgerError::Busy`] and [`LedgerError::Full`]; after any other error
     /// nobody knows, and the process must end and recover.
     pub fn commit(&mut self) -> Result<()> {
+        if self.head.id != self.sealed {
+            self.seal_head()?;
+        }
         self.conn.prepare_cached("COMMIT")?.execute([])?;
         self.committed = self.head;
+        self.sealed = self.head.id;
+        self.checkpoints.committed();
         Ok(())
     }
 
     /// Undoes the batch.
     pub fn roll_back(&mut self) {
         self.head = self.committed;
+        self.checkpoints.undone();
         // SQLite has undone it by itself after some errors; then this one says so.
         let _ = self.conn.execute("ROLLBACK", []);
     }
@@ -209,10 +276,26 @@ impl Ledger {
     }
 }
 
+fn not_as(kept: &Checkpoint, path: &Path) -> LedgerError {
+    LedgerError::NotAsCheckpointed {
+        ledger: path.to_owned(),
+        checkpoint: seal::checkpoint_path(path),
+        event: kept.event,
+    }
+}
+
 fn data_version(conn: &Connection) -> Result<i64> {
     Ok(conn
         .prepare_cached("PRAGMA data_version")?
         .query_row([], |row| row.get(0))?)
+}
+
+impl Lock {
+    /// # Errors
+    /// Another process has it.
+    pub fn take(path: &Path) -> Result<Self> {
+        take_lock(path).map(|file| Self { _file: file })
+    }
 }
 
 fn take_lock(path: &Path) -> Result<Flock<File>> {
@@ -223,15 +306,14 @@ fn take_lock(path: &Path) -> Result<Flock<File>> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(file_error)?;
     }
-    let mut lock_path = path.as_os_str().to_owned();
-    lock_path.push(".lock");
+    let lock_path = seal::beside(path, ".lock");
     let file = File::options()
         .create(true)
         .truncate(false)
         .write(true)
         .open(&lock_path)
         .map_err(|source| LedgerError::File {
-            path: lock_path.into(),
+            path: lock_path.clone(),
             source,
         })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
@@ -245,7 +327,7 @@ fn take_lock(path: &Path) -> Result<Flock<File>> {
 pub fn open_read_only(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
-    conn.busy_timeout(std::time::Duration::from_secs(5))?;
+    conn.busy_timeout(Duration::from_secs(5))?;
     schema::check_version(&conn)?;
     Ok(conn)
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use aex_admin_proto::operator::{EventView, TokenView};
 use rusqlite::Connection;
+use serde_json::value::RawValue;
 
 use super::agents::{self, AgentRow};
 use super::{Event, LedgerError, Result, open_read_only};
@@ -58,7 +59,7 @@ pub fn tokens(conn: &Connection, agent: i64) -> Result<Vec<TokenView>> {
 /// # Errors
 /// SQLite's own.
 pub fn tail(conn: &Connection, after: Option<i64>, limit: u32) -> Result<Vec<EventView>> {
-    let columns = "id, at_ms, agent, action, cost_micro, cost_pico, hold, detail, hash";
+    let columns = "id, at_ms, agent, action, cost_micro, cost_pico, held_pico, hold, detail, hash";
     let sql = match after {
         Some(_) => format!("SELECT {columns} FROM events WHERE id > ?1 ORDER BY id LIMIT ?2"),
         None => format!(
@@ -70,8 +71,8 @@ pub fn tail(conn: &Connection, after: Option<i64>, limit: u32) -> Result<Vec<Eve
     let mut rows = statement.query((after.unwrap_or(0), limit))?;
     let mut events = Vec::new();
     while let Some(row) = rows.next()? {
-        let detail: String = row.get(7)?;
-        let hash: Vec<u8> = row.get(8)?;
+        let detail: String = row.get(8)?;
+        let hash: Vec<u8> = row.get(9)?;
         events.push(EventView {
             id: row.get(0)?,
             at_ms: row.get(1)?,
@@ -79,8 +80,9 @@ pub fn tail(conn: &Connection, after: Option<i64>, limit: u32) -> Result<Vec<Eve
             action: row.get(3)?,
             cost_micro: row.get(4)?,
             cost_pico: row.get(5)?,
-            hold: row.get(6)?,
-            detail: serde_json::from_str(&detail)
+            held_pico: row.get(6)?,
+            hold: row.get(7)?,
+            detail: RawValue::from_string(detail)
                 .map_err(|_| LedgerError::Value("events: detail is not JSON".to_owned()))?,
             hash: hex::encode(hash),
         });
@@ -107,6 +109,57 @@ pub fn reserved(conn: &Connection) -> Result<Vec<(String, i64, i64)>> {
     let mut statement = conn.prepare("SELECT name, reserved_micro, held_pico FROM agents")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What the ledger has of one reservation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HoldHistory {
+    pub agent: Option<String>,
+    pub ended: bool,
+    /// All charges and corrections together.
+    pub cost_pico: i64,
+    /// The last event that was looked at.
+    pub up_to: i64,
+}
+
+impl HoldHistory {
+    fn add(&mut self, agent: Option<String>, action: &str, cost_pico: i64) {
+        self.agent = agent.or(self.agent.take());
+        self.ended |= matches!(action, "usage.commit" | "hold.release");
+        self.cost_pico = self.cost_pico.saturating_add(cost_pico);
+    }
+}
+
+/// The events of a reservation (hexadecimal id). Reads the whole history: nothing for the request
+/// path.
+///
+/// # Errors
+/// SQLite's own.
+pub fn hold_history(conn: &Connection, hold: &str) -> Result<HoldHistory> {
+    let mut history = HoldHistory::default();
+    hold_history_since(conn, hold, &mut history)?;
+    Ok(history)
+}
+
+/// Goes on where `history` ended.
+pub(super) fn hold_history_since(
+    conn: &Connection,
+    hold: &str,
+    history: &mut HoldHistory,
+) -> Result<()> {
+    let head: i64 = conn.query_row("SELECT COALESCE(MAX(id), 0) FROM events", [], |row| {
+        row.get(0)
+    })?;
+    let mut statement = conn.prepare(
+        "SELECT agent, action, cost_pico FROM events WHERE id > ?1 AND id <= ?2 AND hold = ?3",
+    )?;
+    let mut rows = statement.query((history.up_to, head, hold))?;
+    while let Some(row) = rows.next()? {
+        let action: String = row.get(1)?;
+        history.add(row.get(0)?, &action, row.get(2)?);
+    }
+    history.up_to = head;
+    Ok(())
 }
 
 /// A connection that sees the ledger as it is now, whatever is written meanwhile.

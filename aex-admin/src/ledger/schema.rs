@@ -5,7 +5,10 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{LedgerError, Result};
 
 /// `PRAGMA user_version` of the newest schema that this program knows.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
+
+/// Each brings the schema from the version before it to its own. What was released is never edited.
+const MIGRATIONS: [(i64, &str); 2] = [(1, VERSION_1), (2, VERSION_2)];
 
 /// `holds` are the open ones: small rows under the id of their `hold.open` event, which has the rest,
 /// so that a batch touches few pages. The `agents.allowed_*` columns are comma-separated names, empty for none; NULL is no limit.
@@ -85,6 +88,12 @@ CREATE TABLE events (
 ) STRICT;
 ";
 
+/// When a hold was granted, so that an egress whose journal is older can say that it was never sent;
+/// 0: before that is known.
+const VERSION_2: &str = "
+ALTER TABLE holds ADD COLUMN opened_boot_ms INTEGER NOT NULL DEFAULT 0;
+";
+
 pub(super) fn check_version(conn: &Connection) -> Result<i64> {
     let found: i64 = conn.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found > VERSION {
@@ -96,14 +105,14 @@ pub(super) fn check_version(conn: &Connection) -> Result<i64> {
     Ok(found)
 }
 
-/// Makes the tables, or moves them forward, in one transaction.
+/// Makes the tables, or moves them forward: each step whole, or not at all.
 pub(super) fn bring_up(conn: &Connection) -> Result<()> {
-    if check_version(conn)? == VERSION {
-        return Ok(());
+    let found = check_version(conn)?;
+    for (version, statements) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
+        conn.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {statements} PRAGMA user_version = {version}; COMMIT;"
+        ))?;
     }
-    conn.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {VERSION_1} PRAGMA user_version = {VERSION}; COMMIT;"
-    ))?;
     Ok(())
 }
 

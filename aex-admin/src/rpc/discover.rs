@@ -80,7 +80,36 @@ const METHODS: &[(&str, &[Role], &str, &[&str])] = &[
         "Events, newest last.",
         &["after", "limit", "follow"],
     ),
-    (m::LEDGER_AUDIT, READ, "Checks the whole ledger.", &[]),
+    (
+        m::LEDGER_AUDIT,
+        READ,
+        "Checks the whole ledger, also against kept checkpoints.",
+        &["against"],
+    ),
+    (
+        m::LEDGER_REPLAY,
+        READ,
+        "Rebuilds every balance from the events, and compares.",
+        &[],
+    ),
+    (
+        m::LEDGER_CHECKPOINT,
+        OPERATOR,
+        "Signs the last event; to be kept elsewhere.",
+        &[],
+    ),
+    (
+        m::LEDGER_BACKUP,
+        OPERATOR,
+        "Writes a copy of the ledger to a new file.",
+        &["path"],
+    ),
+    (
+        m::LEDGER_RESOLVE,
+        OPERATOR,
+        "Appends a correction: what a request really cost, or an agent's money.",
+        &["hold", "agent", "cost_pico", "reason"],
+    ),
     (m::MODEL_LIST, READ, "Models and their prices.", &[]),
     (
         m::CONFIG_CHECK,

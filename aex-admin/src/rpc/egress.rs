@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aex_admin_proto::clock;
 use aex_admin_proto::egress::{
     self, EgressConfig, Orders, OrdersParams, ReceiptsParams, SharedTicketKey,
 };
@@ -21,15 +20,9 @@ pub(super) fn dispatch(
     raw: Option<&RawValue>,
 ) -> Option<()> {
     if method == egress::RECEIPTS {
-        let (call, ReceiptsParams { receipts }) = params(call, raw)?;
-        let call_session = call.session;
+        let (call, said): (_, ReceiptsParams) = params(call, raw)?;
         let reply = reply_as(call, |()| serde_json::Map::new());
-        let since_boot_ms = kernel.egress.borrow().since_boot_ms(call_session);
-        kernel.send(Command::Receipts {
-            receipts,
-            since_boot_ms,
-            reply,
-        });
+        kernel.send(Command::Receipts { said, reply });
         return Some(());
     }
     let (call, said): (_, OrdersParams) = params(call, raw)?;
@@ -38,14 +31,8 @@ pub(super) fn dispatch(
     kernel.egress.send_modify(|state| {
         let same = state.session == Some(session);
         let offered = state.offered.filter(|_| same);
-        let since_boot_ms = if same {
-            state.since_boot_ms
-        } else {
-            clock::boot_ms()
-        };
         *state = EgressState {
             session: Some(session),
-            since_boot_ms,
             said,
             offered,
         };

@@ -28,21 +28,9 @@ pub struct InForce {
 #[derive(Debug, Clone, Default)]
 pub(super) struct EgressState {
     pub session: Option<SessionId>,
-    /// When this connection first asked for orders, boot clock.
-    pub since_boot_ms: u64,
     pub said: OrdersParams,
     /// The generation offered last on this connection.
     pub offered: Option<u64>,
-}
-
-impl EgressState {
-    /// Since when `session` has been the egress; the end of time when it is not.
-    pub(super) fn since_boot_ms(&self, session: SessionId) -> u64 {
-        match self.session {
-            Some(ours) if ours == session => self.since_boot_ms,
-            _ => u64::MAX,
-        }
-    }
 }
 
 pub struct Kernel {

@@ -1,27 +1,34 @@
 //! What an operator may ask; an auditor, of that, what only reads.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aex_admin_proto::operator::{
-    AgentList, AgentState, ConfigText, Metrics, ModelList, NameParams, Tail, TailParams, TokenList,
+    AgentList, AgentState, AuditParams, AuditReport, BackupParams, Checkpoint, ConfigText,
+    MAX_AGAINST, Metrics, ModelList, NameParams, ResolveParams, Tail, TailParams, TokenList,
     method as m,
 };
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::worker::POLL_MS;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Call, Kernel, discover, params, reload, reply};
 use crate::config::{self, Catalogue};
-use crate::ledger::{AgentRow, reader};
+use crate::ledger::{AgentRow, LedgerError, backup, reader};
 use crate::writer::{Command, OperatorCommand as Op};
 use crate::{audit, views};
 
 const MAX_TAIL: u32 = 1000;
 const DEFAULT_TAIL: u32 = 20;
+
+/// Of a method that takes none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParams {}
 
 pub(super) fn dispatch(
     kernel: &Arc<Kernel>,
@@ -39,6 +46,7 @@ pub(super) fn dispatch(
         m::AGENT_DELETE => change(kernel, call, raw, Op::Delete),
         m::TOKEN_CREATE => change(kernel, call, raw, Op::TokenCreate),
         m::TOKEN_REVOKE => change(kernel, call, raw, Op::TokenRevoke),
+        m::LEDGER_CHECKPOINT => change(kernel, call, raw, |_: NoParams| Op::Checkpoint),
         m::CONFIG_CHECK => {
             let (call, ConfigText { text }) = params(call, raw)?;
             let checked = config::parse(&text, Catalogue::builtin())
@@ -112,7 +120,26 @@ fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) 
             let (call, asked) = params(call, raw)?;
             answer(call, async move { tail(&kernel, asked).await });
         }
-        m::LEDGER_AUDIT => answer(call, async move { audit_now(&kernel).await }),
+        m::LEDGER_AUDIT => {
+            let (call, AuditParams { against }) = params(call, raw)?;
+            answer(call, async move { audit_now(&kernel, against).await });
+        }
+        m::LEDGER_REPLAY => answer(call, async move {
+            aside(&kernel, "a replay", |path| audit::replay(&path)).await
+        }),
+        m::LEDGER_BACKUP => {
+            let (call, BackupParams { path }) = params(call, raw)?;
+            answer(call, async move {
+                aside(&kernel, "a backup", move |ledger| {
+                    backup::write(&ledger, Path::new(&path))
+                })
+                .await
+            });
+        }
+        m::LEDGER_RESOLVE => {
+            let (call, asked) = params(call, raw)?;
+            tokio::spawn(async move { resolve(&kernel, call, asked).await });
+        }
         // The role's table has no other.
         _ => answer(call, async move { kernel.reload().await }),
     }
@@ -194,23 +221,59 @@ async fn tail(kernel: &Kernel, asked: TailParams) -> Result<Tail, RpcError> {
     Ok(Tail { events })
 }
 
-/// One audit at a time, on a thread and a connection of its own.
-async fn audit_now(kernel: &Kernel) -> Result<aex_admin_proto::operator::AuditReport, RpcError> {
+async fn audit_now(kernel: &Kernel, against: Vec<Checkpoint>) -> Result<AuditReport, RpcError> {
+    if against.len() > MAX_AGAINST {
+        let text = format!("at most {MAX_AGAINST} checkpoints at once");
+        return Err(RpcError::new(code::INVALID_PARAMS, text));
+    }
+    aside(kernel, "an audit", move |path| {
+        audit::of_file(&path, &against)
+    })
+    .await
+}
+
+/// Long work on the ledger's file: one at a time, on a thread and a connection of its own.
+async fn aside<T: Send + 'static>(
+    kernel: &Kernel,
+    what: &str,
+    work: impl FnOnce(PathBuf) -> Result<T, LedgerError> + Send + 'static,
+) -> Result<T, RpcError> {
     if kernel.auditing.swap(true, Ordering::AcqRel) {
         return Err(RpcError::new(
             code::UNAVAILABLE,
-            "an audit is running already",
+            "an audit, replay or backup is running already; try again when it is done",
         ));
     }
     let path = kernel.ledger.clone();
-    let report = tokio::task::spawn_blocking(move || audit::of_file(&path)).await;
+    let done = tokio::task::spawn_blocking(move || work(path)).await;
     kernel.auditing.store(false, Ordering::Release);
-    match report {
-        Ok(Ok(report)) => Ok(report),
+    match done {
+        Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => Err(RpcError::new(code::INTERNAL, error.to_string())),
-        Err(_) => Err(RpcError::new(
-            code::INTERNAL,
-            "the audit failed; see the log of aex-admin",
-        )),
+        Err(_) => {
+            let text = format!("{what} failed; see the log of aex-admin");
+            Err(RpcError::new(code::INTERNAL, text))
+        }
+    }
+}
+
+/// The history of the request is read beside the writer, which then reads only what came since.
+async fn resolve(kernel: &Kernel, call: Call, asked: ResolveParams) {
+    let history = match asked.hold.clone() {
+        None => Ok(None),
+        Some(hold) => {
+            aside(kernel, "a resolve", move |path| {
+                reader::hold_history(&reader::snapshot(&path)?, &hold).map(Some)
+            })
+            .await
+        }
+    };
+    match history {
+        Err(error) => call.answer::<()>(Err(error)),
+        Ok(history) => {
+            let reply = reply(call);
+            let command = Op::Resolve(Box::new(asked), history);
+            kernel.send(Command::Operator { command, reply });
+        }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Memory {
     pub open: HashMap<HoldId, OpenHold>,
     /// Ended, and their receipt not here yet.
     pub booked: HashMap<HoldId, BookedHold>,
+    /// Ended at their ceiling without their worker's figure, which may still come.
+    pub late: HashMap<HoldId, LateHold>,
     recent: HashMap<HoldId, (u64, SettleReply)>,
     recent_order: VecDeque<HoldId>,
 }
@@ -40,7 +42,7 @@ pub(crate) struct OpenHold {
     /// As this process sealed it; none when an earlier one did.
     pub ticket: Option<String>,
     pub request: i64,
-    /// 0 when it was granted by an earlier process.
+    /// 0 when it was granted before this boot.
     pub opened_boot_ms: u64,
     pub expires_boot_ms: u64,
     pub deadline_boot_ms: u64,
@@ -85,6 +87,19 @@ pub(crate) struct BookedHold {
     pub asked_boot_ms: u64,
 }
 
+/// See [`Memory::late`].
+pub(crate) struct LateHold {
+    pub agent: i64,
+    pub terms: Terms,
+    pub cost_pico: i64,
+    pub receipt: Option<Ending>,
+    pub since_boot_ms: u64,
+}
+
+/// How long a figure may be late, and for how many holds it is waited.
+const LATE_MS: u64 = 600_000;
+const MAX_LATE: usize = 4096;
+
 impl Memory {
     /// Rebuilds everything from the ledger.
     pub(crate) fn rebuild(&mut self, ledger: &Ledger, now: Now) -> Result<()> {
@@ -92,16 +107,34 @@ impl Memory {
         self.models.clear();
         self.open.clear();
         self.booked.clear();
+        self.late.clear();
         for row in ledger.holds()? {
             self.take_up(row, now);
         }
         let window_ms = i64::try_from(WINDOW_MS).unwrap_or(i64::MAX);
         let since_ms = now.wall_ms.saturating_sub(window_ms);
+        let mut late = Vec::new();
         ledger.ended_since(since_ms, |ended| {
             // The wall clock may have been set back: what is later than now counts as now.
             let age_ms = u64::try_from(now.wall_ms.saturating_sub(ended.at_ms)).unwrap_or(0);
-            self.remember(ended, now.boot_ms.saturating_sub(age_ms));
-        })
+            let at_boot_ms = now.boot_ms.saturating_sub(age_ms);
+            if let Some((id, opened)) = self.remember(ended, at_boot_ms) {
+                late.push((id, opened, ended.agent, ended.cost_pico, at_boot_ms));
+            }
+        })?;
+        for (id, opened, agent, cost_pico, since_boot_ms) in late {
+            if let Some(terms) = ledger.terms(opened)? {
+                let hold = LateHold {
+                    agent,
+                    terms,
+                    cost_pico,
+                    receipt: None,
+                    since_boot_ms,
+                };
+                self.late.insert(id, hold);
+            }
+        }
+        Ok(())
     }
 
     fn take_up(&mut self, found: HoldRow, now: Now) {
@@ -110,7 +143,7 @@ impl Memory {
             agent: found.row.agent,
             ticket: None,
             request: found.row.request,
-            opened_boot_ms: 0,
+            opened_boot_ms: found.row.opened_boot_ms,
             expires_boot_ms: found.row.expires_boot_ms,
             deadline_boot_ms: found.row.deadline_boot_ms,
             dispatched: false,
@@ -128,7 +161,8 @@ impl Memory {
     }
 
     /// Counts an ended request of the last minute again, and keeps it for a receipt that may come.
-    fn remember(&mut self, ended: &Ended<'_>, at_boot_ms: u64) {
+    /// Answers it, with its `hold.open` event, when its worker's figure may still come too.
+    fn remember(&mut self, ended: &Ended<'_>, at_boot_ms: u64) -> Option<(HoldId, i64)> {
         #[derive(serde::Deserialize)]
         struct Detail {
             model: String,
@@ -143,11 +177,10 @@ impl Memory {
             complete: bool,
             #[serde(default)]
             receipt: bool,
+            opened: Option<i64>,
         }
         // Corrections have neither tokens nor a request.
-        let Ok(detail) = serde_json::from_str::<Detail>(ended.detail) else {
-            return;
-        };
+        let detail = serde_json::from_str::<Detail>(ended.detail).ok()?;
         for live in [
             self.agents.entry(ended.agent).or_default(),
             self.models.entry(detail.model).or_default(),
@@ -157,7 +190,8 @@ impl Memory {
                 live.requests.add(at_boot_ms, 1);
             }
         }
-        if let (false, Ok(id)) = (detail.receipt, ended.hold.parse()) {
+        let id: HoldId = ended.hold.parse().ok()?;
+        if !detail.receipt {
             let hold = BookedHold {
                 agent: ended.agent,
                 hold_pico: detail.hold_pico,
@@ -168,6 +202,27 @@ impl Memory {
                 asked_boot_ms: 0,
             };
             self.booked.insert(id, hold);
+        }
+        detail.opened.map(|opened| (id, opened))
+    }
+
+    /// A hold ended at its ceiling, and its worker said nothing yet.
+    pub(crate) fn expect_late(
+        &mut self,
+        id: HoldId,
+        hold: OpenHold,
+        cost_pico: i64,
+        now_boot_ms: u64,
+    ) {
+        if self.late.len() < MAX_LATE {
+            let late = LateHold {
+                agent: hold.agent,
+                terms: hold.terms,
+                cost_pico,
+                receipt: hold.receipt,
+                since_boot_ms: now_boot_ms,
+            };
+            self.late.insert(id, late);
         }
     }
 
@@ -251,5 +306,6 @@ impl Memory {
         };
         self.agents.retain(|_, live| idle(live));
         self.models.retain(|_, live| idle(live));
+        (self.late).retain(|_, late| now_boot_ms < late.since_boot_ms.saturating_add(LATE_MS));
     }
 }

@@ -8,11 +8,15 @@
 //! Absent on purpose: sockets, and rules (they are in [`crate::core`]).
 
 mod answers;
+mod checkpoints;
+mod corrections;
 mod grants;
+mod locked;
 mod memory;
 mod operator;
 mod outside;
 mod requests;
+mod resolve;
 mod settles;
 mod shared;
 mod staged;
@@ -25,7 +29,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use aex_admin_proto::clock::{boot_ms, wall_ms};
-use aex_admin_proto::egress::Receipt;
+use aex_admin_proto::egress::ReceiptsParams;
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::ticket::TicketKey;
 use aex_admin_proto::worker::{
@@ -39,6 +43,7 @@ use crate::ledger::{Ledger, LedgerError};
 
 use answers::Answers;
 pub use answers::{Outlet, Reply};
+use locked::Locked;
 pub use operator::OperatorCommand;
 pub use shared::{Counters, PendingOrders, Shared};
 use staged::Staged;
@@ -64,10 +69,8 @@ pub enum Command {
         params: Box<SettleParams>,
         reply: Reply<SettleReply>,
     },
-    /// `since_boot_ms`: when the connection of the egress that says so began.
     Receipts {
-        receipts: Vec<Receipt>,
-        since_boot_ms: u64,
+        said: ReceiptsParams,
         reply: Reply<()>,
     },
     Models {
@@ -129,6 +132,8 @@ pub struct Writer {
     /// Agents whose money or rights changed in this batch: their waiters are looked at again.
     stirred: HashSet<i64>,
     swept_boot_ms: u64,
+    checkpointed_boot_ms: u64,
+    locked: Locked,
     clock: Clock,
 }
 
@@ -156,12 +161,17 @@ impl Writer {
             staged: Staged::default(),
             stirred: HashSet::new(),
             swept_boot_ms: 0,
+            checkpointed_boot_ms: 0,
+            locked: Locked::default(),
             clock,
         };
+        writer.checkpointed_boot_ms = writer.now().boot_ms;
         writer.rebuild()?;
         writer.ledger.begin()?;
         writer.note_outside_changes(writer.now())?;
+        writer.take_up_chain(writer.now())?;
         writer.ledger.commit()?;
+        writer.ledger.keep_checkpoint()?;
         writer.shared.publish_event(writer.ledger.last_event());
         Ok(writer)
     }
@@ -190,6 +200,7 @@ impl Writer {
                 std::process::abort();
             }
             if stop {
+                self.last_checkpoint();
                 return;
             }
         }
@@ -197,6 +208,9 @@ impl Writer {
 
     /// Until the next look around, or the next waiter's deadline.
     fn pause(&self) -> Duration {
+        if self.locked.len() > 0 {
+            return Duration::from_millis(1);
+        }
         let now_boot_ms = self.now().boot_ms;
         let sweep = (self.swept_boot_ms + SWEEP_MS).saturating_sub(now_boot_ms);
         let waiter = self.waiting.next_deadline_boot_ms().unwrap_or(u64::MAX);
@@ -227,18 +241,20 @@ impl Writer {
         if sweep {
             self.swept_boot_ms = now_boot_ms;
         }
+        commands = self.locked.with(commands);
         if commands.is_empty() && !(sweep && self.has_upkeep()) {
             return Ok(());
         }
         let mut answers = Answers::default();
         self.staged.forget();
-        if let Err(error) = self.ledger.begin() {
-            tracing::warn!(%error, "no transaction");
-            self.shared.set_trouble(Some(error.to_string()));
-            refuse_all(commands, &error);
-            self.expire_waiters(&mut answers, self.now());
-            answers.send();
-            return Ok(());
+        match self.ledger.begin() {
+            Ok(()) => self.locked.opened(),
+            Err(error) => {
+                self.not_begun(commands, now_boot_ms, &error);
+                self.expire_waiters(&mut answers, self.now());
+                answers.send();
+                return Ok(());
+            }
         }
         commands.sort_by_key(order);
         let done = self.transact(commands, sweep, &mut answers);
@@ -249,6 +265,22 @@ impl Writer {
             }
             Err(error @ (LedgerError::Busy | LedgerError::Full)) => self.undone(answers, &error),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Another process has the lock: what came lately waits on, the rest is refused.
+    fn not_begun(&mut self, commands: Vec<Command>, now_boot_ms: u64, error: &LedgerError) {
+        let late = match error {
+            LedgerError::Busy => {
+                let wait_ms = self.config.lock_wait_ms;
+                self.locked.keep(commands, now_boot_ms, wait_ms)
+            }
+            _ => Some(commands),
+        };
+        if let Some(late) = late {
+            tracing::warn!(%error, "no transaction");
+            self.shared.set_trouble(Some(error.to_string()));
+            refuse_all(late, error);
         }
     }
 
@@ -286,17 +318,14 @@ impl Writer {
             });
             self.reserve(params, session, reply, others, answers)?;
         }
-        self.staged.write(&self.ledger)
+        self.staged.write(&self.ledger)?;
+        self.checkpoint_if_due()
     }
 
     fn operate(&mut self, command: Command, answers: &mut Answers) -> Result<(), LedgerError> {
         match command {
             Command::Settle { params, reply } => self.settle(*params, reply, answers)?,
-            Command::Receipts {
-                receipts,
-                since_boot_ms,
-                reply,
-            } => self.receipts(receipts, since_boot_ms, reply, answers)?,
+            Command::Receipts { said, reply } => self.receipts(said, reply, answers)?,
             Command::Models { token, reply } => {
                 let models = self.models(&token)?;
                 answers.push(reply, Ok(models));
@@ -340,9 +369,6 @@ impl Writer {
     }
 
     fn set_config(&mut self, config: Arc<Config>) {
-        if let Err(error) = self.ledger.set_lock_wait_ms(config.lock_wait_ms) {
-            tracing::warn!(%error, "lock_wait stays as it was");
-        }
         self.config = config;
     }
 
@@ -354,6 +380,7 @@ impl Writer {
         });
         self.shared.publish_event(self.ledger.last_event());
         answers.send();
+        self.keep_checkpoint();
     }
 
     fn undone(&mut self, answers: Answers, error: &LedgerError) -> Result<(), LedgerError> {

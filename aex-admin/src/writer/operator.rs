@@ -2,8 +2,8 @@
 //! event are one operation.
 
 use aex_admin_proto::operator::{
-    AgentState, CreateParams, NameParams, RotateParams, SetParams, Settings, TokenCreateParams,
-    TokenIdParams, TokenReply,
+    AgentState, CreateParams, NameParams, ResolveParams, RotateParams, SetParams, Settings,
+    TokenCreateParams, TokenIdParams, TokenReply,
 };
 use aex_admin_proto::rpc::{RpcError, code};
 use serde::Serialize;
@@ -14,6 +14,7 @@ use super::requests::of_one_operation;
 use super::{Reply, Writer};
 use crate::core::money::MAX_BUDGET_MICRO;
 use crate::core::reserve::Now;
+use crate::ledger::reader::HoldHistory;
 use crate::ledger::{AgentRow, Event, LedgerError, NewAgent, Recorded};
 use crate::{token, views};
 
@@ -31,10 +32,13 @@ pub enum OperatorCommand {
     Delete(NameParams),
     TokenCreate(TokenCreateParams),
     TokenRevoke(TokenIdParams),
+    Checkpoint,
+    /// With what was read of the reservation before, if it is about one.
+    Resolve(Box<ResolveParams>, Option<HoldHistory>),
 }
 
 /// Why a change is not made.
-enum Trouble {
+pub(super) enum Trouble {
     Rpc(RpcError),
     Ledger(LedgerError),
 }
@@ -51,7 +55,7 @@ impl From<RpcError> for Trouble {
     }
 }
 
-type Changed = Result<Value, Trouble>;
+pub(super) type Changed = Result<Value, Trouble>;
 
 impl Writer {
     pub(super) fn operator(
@@ -77,6 +81,10 @@ impl Writer {
             OperatorCommand::Delete(params) => self.delete(&params.name, now),
             OperatorCommand::TokenCreate(params) => self.create_token(&params, now),
             OperatorCommand::TokenRevoke(params) => self.revoke_token(params.id, now),
+            OperatorCommand::Checkpoint => (self.ledger.checkpoint(now.wall_ms))
+                .map_err(Trouble::Ledger)
+                .and_then(|checkpoint| reply_of(&checkpoint)),
+            OperatorCommand::Resolve(params, history) => self.resolve(&params, history),
         };
         let answer = match changed {
             Ok(value) => Ok(value),
@@ -360,7 +368,7 @@ fn text_of(value: &Value) -> String {
     value.to_string()
 }
 
-fn reply_of<T: Serialize>(value: &T) -> Changed {
+pub(super) fn reply_of<T: Serialize>(value: &T) -> Changed {
     serde_json::to_value(value).map_err(|error| {
         LedgerError::Value(format!("an answer does not serialise: {error}")).into()
     })

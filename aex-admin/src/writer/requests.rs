@@ -232,6 +232,7 @@ impl Writer {
             event: 0,
             agent: agent.id,
             request: grants::digest(params).cast_signed(),
+            opened_boot_ms: now.boot_ms,
             expires_boot_ms: now.boot_ms.saturating_add(grants::TICKET_MS),
             deadline_boot_ms: now.boot_ms.saturating_add(timeout_ms),
         };
@@ -242,7 +243,7 @@ impl Writer {
             ticket: None,
             terms,
             request: row.request,
-            opened_boot_ms: now.boot_ms,
+            opened_boot_ms: row.opened_boot_ms,
             expires_boot_ms: row.expires_boot_ms,
             deadline_boot_ms: row.deadline_boot_ms,
             dispatched: false,
@@ -308,7 +309,9 @@ impl Writer {
     }
 
     pub(super) fn cancel(&mut self, id: &HoldId) {
-        if let Some(waiter) = self.waiting.remove(id) {
+        if let Some(reply) = self.locked.cancel(id) {
+            reply.send(Ok(ReserveReply::Refused(Refusal::Cancelled)));
+        } else if let Some(waiter) = self.waiting.remove(id) {
             waiter
                 .reply
                 .send(Ok(ReserveReply::Refused(Refusal::Cancelled)));
@@ -337,6 +340,7 @@ impl Writer {
 
     /// A worker's connection is gone: its waiters leave, its holds are nobody's until re-claimed.
     pub(super) fn session_gone(&mut self, session: SessionId) {
+        self.locked.session_gone(session);
         drop(self.waiting.take_if(|waiter| waiter.session == session));
         self.shared.set_waiting(self.waiting.len());
         let since_boot_ms = self.now().boot_ms;

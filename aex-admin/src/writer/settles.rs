@@ -1,7 +1,7 @@
 //! Settle and receipts: how holds end.
 
 use aex_admin_proto::HoldId;
-use aex_admin_proto::egress::{Ending, Failure, Receipt};
+use aex_admin_proto::egress::{Ending, Failure, Receipt, ReceiptsParams};
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::worker::{Basis, Observed, SettleParams, SettleReply, Usage};
 use serde::Serialize;
@@ -12,7 +12,6 @@ use super::requests::of_one_operation;
 use super::shared::basis_name;
 use super::{Reply, Writer, grants};
 use crate::core::charge::{self, Verdict};
-use crate::core::reserve::Now;
 use crate::ledger::{Event, LedgerError};
 
 /// What the ledger keeps of an ended hold.
@@ -37,6 +36,9 @@ struct Detail<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     complete: bool,
+    /// Id of its `hold.open` event, where a true figure may still come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opened: Option<i64>,
     /// The egress's receipt was here already, and agreed or decided.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     receipt: bool,
@@ -68,13 +70,23 @@ impl Writer {
             return Ok(());
         }
         let verdict = {
-            let mut memory = self.shared.memory();
-            let Some(hold) = memory.open.get_mut(&params.id) else {
-                let error = RpcError::new(code::NOT_FOUND, "the hold has ended");
-                answers.push(reply, Err(error));
-                return Ok(());
+            let memory = self.shared.memory();
+            memory
+                .open
+                .get(&params.id)
+                .map(|hold| charge::judge(&hold.terms, &params.observed, hold.receipt.as_ref()))
+        };
+        let Some(verdict) = verdict else {
+            let answer = match self.settle_late(&params.id, &params.observed) {
+                Ok(answer) => answer,
+                Err(error) => Err(of_one_operation(error)?),
             };
-            charge::judge(&hold.terms, &params.observed, hold.receipt.as_ref())
+            if let Ok(answer) = &answer {
+                let mut memory = self.shared.memory();
+                memory.remember_answer(params.id, digest, answer.clone());
+            }
+            answers.push(reply, answer);
+            return Ok(());
         };
         if verdict == Verdict::AwaitReceipt {
             self.await_receipt(params, digest, reply);
@@ -143,13 +155,12 @@ impl Writer {
     /// The egress reports.
     pub(super) fn receipts(
         &mut self,
-        receipts: Vec<Receipt>,
-        since_boot_ms: u64,
+        said: ReceiptsParams,
         reply: Reply<()>,
         answers: &mut Answers,
     ) -> Result<(), LedgerError> {
-        for mut receipt in receipts {
-            self.know_better(&mut receipt, since_boot_ms);
+        for mut receipt in said.receipts {
+            self.know_better(&mut receipt, said.journal_begun_boot_ms);
             if let Err(error) = self.receipt(&receipt, answers) {
                 of_one_operation(error)?;
             }
@@ -158,14 +169,14 @@ impl Writer {
         Ok(())
     }
 
-    /// An egress that does not know a hold granted while it was connected never redeemed it, and will
-    /// not: what it does not know it never forwards. Its journal says nothing of older ones.
-    fn know_better(&self, receipt: &mut Receipt, since_boot_ms: u64) {
+    /// An egress that does not know a hold granted after its journal began never redeemed it, and will
+    /// not: what it was asked about it never forwards. Of older ones its journal proves nothing.
+    fn know_better(&self, receipt: &mut Receipt, journal_begun_boot_ms: u64) {
         let memory = self.shared.memory();
         let younger = memory
             .open
             .get(&receipt.id)
-            .is_some_and(|hold| hold.opened_boot_ms > since_boot_ms);
+            .is_some_and(|hold| hold.opened_boot_ms > journal_begun_boot_ms);
         if receipt.ending == Ending::Unknown && younger {
             receipt.ending = Ending::Voided;
         }
@@ -182,7 +193,7 @@ impl Writer {
         }
         let booked = self.shared.memory().booked.remove(&id);
         if let Some(booked) = booked {
-            return self.compare(&id, booked, &receipt.ending, now);
+            return self.compare(&id, &booked, &receipt.ending);
         }
         let kept = {
             let mut memory = self.shared.memory();
@@ -241,46 +252,6 @@ impl Writer {
         Ok(())
     }
 
-    /// A settle was booked; the receipt may show that it was a lie.
-    fn compare(
-        &mut self,
-        id: &HoldId,
-        hold: BookedHold,
-        ending: &Ending,
-        now: Now,
-    ) -> Result<(), LedgerError> {
-        let lied = matches!(ending, Ending::Ended(exchange)
-            if charge::contradicts_booked(exchange, hold.status, hold.complete));
-        let missing_pico = hold.hold_pico.saturating_sub(hold.cost_pico);
-        if !lied || missing_pico <= 0 {
-            return Ok(());
-        }
-        let Some(agent) = self.staged.agent(&self.ledger, hold.agent)? else {
-            return Ok(());
-        };
-        let (balance, cost_micro) = agent
-            .balance
-            .with_commit(0, missing_pico)
-            .ok_or_else(|| LedgerError::Value("a charge beyond 64 bits".to_owned()))?;
-        let hold = id.to_string();
-        tracing::warn!(hold, agent = agent.name, "a receipt contradicts a settle");
-        self.ledger.within(|ledger| {
-            ledger.append(&Event {
-                at_ms: now.wall_ms,
-                agent: Some(&agent.name),
-                action: "usage.commit",
-                cost_micro,
-                cost_pico: missing_pico,
-                held_pico: 0,
-                hold: Some(&hold),
-                detail: r#"{"correction":true,"reason":"the receipt contradicts the worker"}"#,
-            })?;
-            Ok(())
-        })?;
-        let agent = agent.id;
-        self.staged.set_balance(agent, balance)
-    }
-
     /// Writes the end of a hold. From here it must succeed.
     fn end(
         &mut self,
@@ -335,7 +306,10 @@ impl Writer {
         let agent = agent.id;
         self.staged.set_balance(agent, balance)?;
         let severed = hold.severed;
-        memory.close_hold(id, entry.tokens, entry.sent, now.boot_ms);
+        let ended = memory.close_hold(id, entry.tokens, entry.sent, now.boot_ms);
+        if let (Some(ended), true) = (ended, entry.basis == Basis::Ceiling && seen.is_none()) {
+            memory.expect_late(*id, ended, entry.cost_pico, now.boot_ms);
+        }
         if let Some(booked) = booked {
             memory.booked.insert(*id, booked);
         }
@@ -414,6 +388,7 @@ impl<'a> Entry<'a> {
             failure: seen.and_then(|seen| seen.failure),
             reason: self.reason,
             complete: seen.is_some_and(|seen| seen.complete),
+            opened: (self.basis == Basis::Ceiling && seen.is_none()).then_some(hold.event),
             receipt: hold.receipt.is_some(),
             overrun: self.cost_pico > hold.terms.hold_pico,
         }

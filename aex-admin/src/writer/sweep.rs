@@ -41,6 +41,7 @@ impl Writer {
             || !memory.open.is_empty()
             || !memory.booked.is_empty()
             || !memory.agents.is_empty()
+            || self.owes_checkpoint(self.now())
     }
 
     pub(super) fn sweep(&mut self, answers: &mut Answers) -> Result<(), LedgerError> {

@@ -10,7 +10,7 @@ use aex_admin::audit;
 use aex_admin::config::{Catalogue, parse};
 use aex_admin::ledger::Ledger;
 use aex_admin::writer::{Command, OperatorCommand, Reply, Shared, Writer, system_clock};
-use aex_admin_proto::egress::{Ending, Exchange, Receipt};
+use aex_admin_proto::egress::{Ending, Exchange, Receipt, ReceiptsParams};
 use aex_admin_proto::operator::{CreateParams, Settings};
 use aex_admin_proto::rpc::RpcError;
 use aex_admin_proto::ticket::TicketKey;
@@ -48,7 +48,7 @@ pub(crate) struct Agent {
 impl Kernel {
     pub(crate) fn start(home: &Path) -> Self {
         let (config, _) = parse(CONFIG, Catalogue::builtin()).unwrap();
-        let ledger = Ledger::open(&home.join("aex.db"), config.lock_wait_ms).unwrap();
+        let ledger = Ledger::open(&home.join("aex.db")).unwrap();
         let shared = Arc::new(Shared::default());
         let key = TicketKey::new(1, [9; 32]);
         let config = Arc::new(config);
@@ -145,8 +145,10 @@ impl Kernel {
     pub(crate) fn receipt(&self, id: HoldId, ending: Ending) {
         let receipts = vec![Receipt { id, ending }];
         self.ask(|reply| Command::Receipts {
-            receipts,
-            since_boot_ms: u64::MAX,
+            said: ReceiptsParams {
+                receipts,
+                journal_begun_boot_ms: u64::MAX,
+            },
             reply,
         })
         .recv_timeout(LIMIT)
@@ -167,7 +169,7 @@ impl Kernel {
 
     #[track_caller]
     pub(crate) fn audit(&self) {
-        let report = audit::of_file(&self.home.join("aex.db")).unwrap();
+        let report = audit::of_file(&self.home.join("aex.db"), &[]).unwrap();
         assert!(report.ok, "{:#?}", report.violations);
     }
 

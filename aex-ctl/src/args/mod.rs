@@ -69,13 +69,18 @@ pub(crate) enum Command {
         watch: bool,
     },
     /// Check the ledger; names what is violated, where (exit 1)
-    #[command(after_help = "Example:\n  aex audit --strict")]
+    #[command(
+        after_help = "Example:\n  aex audit --strict\n  aex audit --against /mnt/elsewhere/checkpoints.jsonl"
+    )]
     Audit {
+        /// Checkpoints that were kept elsewhere, as `aex ledger checkpoint` prints them
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
         /// Changes made from outside count as violations
         #[arg(long)]
         strict: bool,
     },
-    /// Read the ledger
+    /// Read, sign, back up and correct the ledger
     #[command(after_help = "Example:\n  aex ledger tail -f")]
     Ledger {
         #[command(subcommand)]
@@ -222,6 +227,68 @@ pub(crate) enum LedgerCommand {
         #[arg(short = 'n', long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
         lines: u32,
     },
+    /// Every event, all fields, oldest first
+    #[command(after_help = "Example:\n  aex ledger export --format csv > events.csv")]
+    Export {
+        #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+        format: ExportFormat,
+    },
+    /// Sign the last event; keep what it prints elsewhere, for `aex audit --against`
+    #[command(after_help = "Example:\n  aex ledger checkpoint >> /mnt/elsewhere/checkpoints.jsonl")]
+    Checkpoint,
+    /// Copy the ledger to a new file while the kernel runs
+    #[command(after_help = "Example:\n  aex ledger backup /mnt/elsewhere/aex-2026-01-31.db")]
+    Backup { file: PathBuf },
+    /// Put a backup in the ledger's place; the kernel must be stopped
+    ///
+    /// The backup is audited, and compared with the last checkpoint and with the egress's journal.
+    /// Where it lacks something that they tell, nothing is changed without --accept-loss.
+    #[command(after_help = "Example:\n  aex daemon stop && aex ledger restore aex-2026-01-31.db")]
+    Restore {
+        file: PathBuf,
+        /// Restore although events are missing in it; what is missing is recorded
+        #[arg(long)]
+        accept_loss: bool,
+    },
+    /// Rebuild every balance from the events, and compare (exit 1 when one differs)
+    #[command(after_help = "Example:\n  aex ledger replay")]
+    Replay,
+    /// Append a correction, with a reason
+    ///
+    /// With HOLD: that request is to have cost --cost in all, by the provider's bill. With --agent:
+    /// --add is added to what the agent spent.
+    #[command(
+        after_help = "Example:\n  aex ledger resolve 6f1c… --cost 0.0132 --reason 'invoice 2026-01, line 7'\n  aex ledger resolve --agent atlas --add 1.50 --reason 'lost with the disk of 31 January'"
+    )]
+    Resolve(ResolveArgs),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    Jsonl,
+    Csv,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResolveArgs {
+    /// Reservation id of an ended request: `x-aex-request-id`, `hold` in the events
+    #[arg(requires = "cost", conflicts_with_all = ["agent", "add"])]
+    pub(crate) hold: Option<String>,
+    /// What the request really cost, USD, to the picodollar
+    #[arg(long, value_name = "USD", requires = "hold", value_parser = values::usd_pico)]
+    pub(crate) cost: Option<i64>,
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "add",
+        required_unless_present = "hold"
+    )]
+    pub(crate) agent: Option<String>,
+    /// Added to what the agent spent, USD; may be negative
+    #[arg(long, value_name = "USD", requires = "agent", allow_hyphen_values = true, value_parser = values::signed_usd_pico)]
+    pub(crate) add: Option<i64>,
+    #[arg(long)]
+    pub(crate) reason: String,
 }
 
 #[derive(Debug, Subcommand)]

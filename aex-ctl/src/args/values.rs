@@ -2,9 +2,8 @@
 
 use std::net::SocketAddr;
 
-/// Largest amount that is taken, in micro-dollars: far from where sums could overflow.
-const MAX_MICRO: i64 = 9_000_000 * MICRO_PER_USD;
-const MICRO_PER_USD: i64 = 1_000_000;
+/// Largest amount that is taken: in picodollars it still fits 64 bits.
+const MAX_USD: i64 = 9_000_000;
 const MAX_DECIMALS: usize = 6;
 /// Longest duration that is taken: ten years.
 const MAX_SECONDS: u64 = 10 * 366 * 24 * 3600;
@@ -14,6 +13,21 @@ const MAX_NAME_BYTES: usize = 256;
 
 /// USD as an exact decimal, in micro-dollars: `2.01` is 2010000.
 pub(crate) fn usd(text: &str) -> Result<i64, String> {
+    decimal(text, MAX_DECIMALS, "a micro-dollar")
+}
+
+/// As [`usd`], in picodollars: `0.000000000001` is 1.
+pub(crate) fn usd_pico(text: &str) -> Result<i64, String> {
+    decimal(text, 2 * MAX_DECIMALS, "a picodollar")
+}
+
+/// As [`usd_pico`], with a sign.
+pub(crate) fn signed_usd_pico(text: &str) -> Result<i64, String> {
+    signed(text, usd_pico)
+}
+
+/// USD in units of which 10 to the power of `decimals` make one.
+fn decimal(text: &str, decimals: usize, unit: &str) -> Result<i64, String> {
     let bad = || format!("expected USD as a decimal such as 5.00, not `{text}`");
     let (whole, fraction) = match text.split_once('.') {
         Some((_, "")) => return Err(bad()),
@@ -24,28 +38,33 @@ pub(crate) fn usd(text: &str) -> Result<i64, String> {
     if whole.is_empty() || !digits(whole) || !digits(fraction) {
         return Err(bad());
     }
-    if fraction.len() > MAX_DECIMALS {
+    if fraction.len() > decimals {
         return Err(format!(
-            "at most {MAX_DECIMALS} decimals: a micro-dollar is the smallest amount"
+            "at most {decimals} decimals: {unit} is the smallest amount"
         ));
     }
-    let too_much = || format!("at most {} USD", MAX_MICRO / MICRO_PER_USD);
+    let too_much = || format!("at most {MAX_USD} USD");
     let whole: i64 = whole.parse().map_err(|_| too_much())?;
-    let fraction: i64 = format!("{fraction:0<MAX_DECIMALS$}")
+    let fraction: i64 = format!("{fraction:0<decimals$}")
         .parse()
         .map_err(|_| bad())?;
+    let of_one_usd = i64::pow(10, u32::try_from(decimals).unwrap_or(u32::MAX));
     whole
-        .checked_mul(MICRO_PER_USD)
-        .and_then(|micro| micro.checked_add(fraction))
-        .filter(|micro| *micro <= MAX_MICRO)
+        .checked_mul(of_one_usd)
+        .and_then(|amount| amount.checked_add(fraction))
+        .filter(|amount| *amount <= MAX_USD * of_one_usd)
         .ok_or_else(too_much)
 }
 
 /// As [`usd`], with a sign: what is added to a budget, or taken from it.
 pub(crate) fn signed_usd(text: &str) -> Result<i64, String> {
+    signed(text, usd)
+}
+
+fn signed(text: &str, amount: impl Fn(&str) -> Result<i64, String>) -> Result<i64, String> {
     match text.strip_prefix('-') {
-        Some(amount) => usd(amount).map(|micro| -micro),
-        None => usd(text.strip_prefix('+').unwrap_or(text)),
+        Some(text) => amount(text).map(|amount| -amount),
+        None => amount(text.strip_prefix('+').unwrap_or(text)),
     }
 }
 
@@ -203,8 +222,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_amount_survives_being_written_and_read(micro in 0..=MAX_MICRO) {
-            let text = format!("{}.{:06}", micro / MICRO_PER_USD, micro % MICRO_PER_USD);
+        fn any_amount_survives_being_written_and_read(micro in 0..=MAX_USD * 1_000_000) {
+            let text = format!("{}.{:06}", micro / 1_000_000, micro % 1_000_000);
+            prop_assert_eq!(usd_pico(&text), Ok(micro * 1_000_000));
             prop_assert_eq!(usd(&text), Ok(micro));
             let trimmed = text.trim_end_matches('0');
             if !trimmed.ends_with('.') {

@@ -7,6 +7,7 @@ mod daemon;
 mod kernel;
 mod ledger;
 mod logs;
+mod restore;
 mod run;
 
 use serde_json::value::RawValue;
@@ -39,7 +40,9 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Fault> {
         Command::Status => kernel::status(&kernel()?, out).await,
         Command::Metrics { watch } => kernel::metrics(watch, &kernel()?, out).await,
         Command::Models => kernel::models(&kernel()?, out).await,
-        Command::Audit { strict } => ledger::audit(strict, &kernel()?, out).await,
+        Command::Audit { against, strict } => {
+            ledger::audit(against.as_deref(), strict, &kernel()?, out).await
+        }
         Command::Ledger { command } => ledger::run(command, &kernel()?, out).await,
         Command::Config { command } => config::run(command, &kernel()?, out).await,
         Command::Rpc { method, params } => rpc(&method, params, &kernel()?, out).await,

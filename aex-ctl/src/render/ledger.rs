@@ -1,6 +1,6 @@
 //! Events, and what an audit found.
 
-use aex_admin_proto::operator::{AuditReport, EventView, Finding};
+use aex_admin_proto::operator::{AuditReport, EventView, Finding, Replay, RestoreReport};
 use serde_json::Value;
 
 use super::{money, time};
@@ -22,17 +22,14 @@ pub(crate) fn event(event: &EventView) -> String {
         event.agent.as_deref().unwrap_or("-"),
         event.action,
         cost,
-        summary(&event.detail)
+        summary(event.detail.get())
     );
     line.trim_end().replace('\n', " ")
 }
 
-fn summary(detail: &Value) -> String {
-    let Value::Object(fields) = detail else {
-        return match detail {
-            Value::Null => String::new(),
-            other => shortened(&other.to_string()),
-        };
+fn summary(detail: &str) -> String {
+    let Ok(fields) = serde_json::from_str::<serde_json::Map<String, Value>>(detail) else {
+        return shortened(detail);
     };
     let pairs: Vec<String> = fields
         .iter()
@@ -90,10 +87,106 @@ fn finding(kind: &str, finding: &Finding) -> String {
     )
 }
 
+pub(crate) fn replay(replay: &Replay) -> String {
+    let mut text = String::new();
+    for agent in &replay.agents {
+        let verdict = if agent.same { "same" } else { "DIFFERS" };
+        text.push_str(&format!(
+            "{verdict} {}: spent {} + {} pico, held {} pico, budget {}",
+            agent.agent,
+            money(agent.spent_micro),
+            agent.carry_pico,
+            agent.held_pico,
+            money(agent.budget_micro)
+        ));
+        if !agent.same {
+            text.push_str(&format!(
+                "; its events make spent {} + {} pico, held {} pico, budget {}",
+                money(agent.replayed_spent_micro),
+                agent.replayed_carry_pico,
+                agent.replayed_held_pico,
+                money(agent.replayed_budget_micro)
+            ));
+        }
+        text.push('\n');
+    }
+    let verdict = if replay.same { "same" } else { "DIFFERS" };
+    text.push_str(&format!("replay {verdict}: {} events", replay.events));
+    text
+}
+
+pub(crate) fn restore(report: &RestoreReport) -> String {
+    let mut text = String::new();
+    if report.diverged {
+        text.push_str("The backup's history is not that of the ledger's last checkpoint.\n");
+    }
+    if report.missing_events > 0 {
+        text.push_str(&format!(
+            "The backup lacks {} events of the last checkpoint, and {} of spending.\n",
+            report.missing_events,
+            money(report.missing_spent_micro)
+        ));
+    }
+    if report.unknown_requests > 0 {
+        text.push_str(&format!(
+            "It does not know {} requests that were sent by the egress's journal.\n",
+            report.unknown_requests
+        ));
+    }
+    text.push_str(&match (&report.replaced, report.restored) {
+        (_, false) => "Nothing was changed. Take a newer backup, or --accept-loss: then book what \
+                       is missing with `aex ledger resolve --agent`."
+            .to_owned(),
+        (Some(replaced), true) => format!(
+            "Restored {} events. The ledger that was there is kept as {replaced}.",
+            report.events
+        ),
+        (None, true) => format!("Restored {} events.", report.events),
+    });
+    text
+}
+
+/// One event as a line of CSV (RFC 4180), in the order of [`CSV_HEAD`].
+pub(crate) fn csv(event: &EventView) -> String {
+    let id = event.id.to_string();
+    let numbers = [
+        event.at_ms,
+        event.cost_micro,
+        event.cost_pico,
+        event.held_pico,
+    ];
+    let [at_ms, cost_micro, cost_pico, held_pico] = numbers.map(|number| number.to_string());
+    [
+        id.as_str(),
+        &at_ms,
+        event.agent.as_deref().unwrap_or(""),
+        &event.action,
+        &cost_micro,
+        &cost_pico,
+        &held_pico,
+        event.hold.as_deref().unwrap_or(""),
+        event.detail.get(),
+        &event.hash,
+    ]
+    .map(quoted)
+    .join(",")
+}
+
+pub(crate) const CSV_HEAD: &str =
+    "id,at_ms,agent,action,cost_micro,cost_pico,held_pico,hold,detail,hash";
+
+fn quoted(field: &str) -> String {
+    if field.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::value::RawValue;
 
     #[test]
     fn an_event_is_one_line() {
@@ -105,7 +198,9 @@ mod tests {
             cost_micro: 12_345,
             cost_pico: 12_345_000_000,
             hold: None,
-            detail: json!({"model": "m\nx", "tokens": 3, "none": null}),
+            held_pico: 0,
+            detail: RawValue::from_string(r#"{"model": "m\nx", "tokens": 3, "none": null}"#.into())
+                .unwrap(),
             hash: String::new(),
         };
         let line = super::event(&event);

@@ -7,12 +7,12 @@ mod table;
 
 pub(crate) use agent::{agent, agents, new_token, tokens};
 pub(crate) use figures::{metrics, models, programs, status};
-pub(crate) use ledger::{audit, event};
+pub(crate) use ledger::{CSV_HEAD, audit, csv, event, replay, restore};
 
 use jiff::Timestamp;
 
 /// Micro-dollars to the last digit: `$0.012345`.
-fn money(micro: i64) -> String {
+pub(crate) fn money(micro: i64) -> String {
     let sign = if micro < 0 { "-" } else { "" };
     let amount = micro.unsigned_abs();
     format!("{sign}${}.{:06}", amount / 1_000_000, amount % 1_000_000)

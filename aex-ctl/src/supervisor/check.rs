@@ -21,7 +21,7 @@ pub(crate) enum Checked {
 }
 
 /// A program of AEX: it lies beside this one.
-pub(super) fn beside(binary: &str) -> Result<PathBuf, Fault> {
+pub(crate) fn beside(binary: &str) -> Result<PathBuf, Fault> {
     let own = std::env::current_exe()
         .and_then(|path| path.canonicalize())
         .map_err(|error| Fault::failed(format!("cannot find this program's own file: {error}")))?;

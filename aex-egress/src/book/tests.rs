@@ -8,7 +8,7 @@ fn id(n: u8) -> HoldId {
 }
 
 fn book() -> Book<()> {
-    Book::new(Limits::default(), true)
+    Book::new(Limits::default())
 }
 
 fn ended(bytes_down: u64) -> Exchange {
@@ -28,13 +28,8 @@ fn redeem(book: &mut Book<()>, n: u8) {
 
 /// Voids as the register does, with a journal that always works.
 fn void(book: &mut Book<()>, n: u8) {
-    if let Some(Record::Dead {
-        id,
-        until_boot_ms,
-        as_what,
-    }) = book.void(id(n), NOW)
-    {
-        book.died(id, until_boot_ms, as_what);
+    if let Some(Record::Dead { id, until_boot_ms }) = book.void(id(n), NOW) {
+        book.died(id, until_boot_ms);
     }
 }
 
@@ -64,7 +59,7 @@ fn a_ticket_is_redeemed_once_through_every_stage_of_its_life() {
         "until expiry"
     );
     book.sweep(EXPIRES.max(NOW + SETTLED_FOR_MS) + 1001);
-    assert_eq!(book.records().count(), 1, "only that it is covered");
+    assert_eq!(book.records().count(), 0);
 }
 
 #[test]
@@ -77,14 +72,14 @@ fn an_exchange_ends_once() {
 }
 
 #[test]
-fn a_void_before_redemption_is_certain_and_final() {
+fn a_void_before_redemption_is_final() {
     let mut book = book();
     void(&mut book, 1);
     assert_eq!(book.may_redeem(id(1)), Err(NotRedeemed::Dead));
     void(&mut book, 1);
     assert_eq!(
         sent(&mut book),
-        [(id(1), Ending::Voided), (id(1), Ending::Voided)]
+        [(id(1), Ending::Unknown), (id(1), Ending::Unknown)]
     );
     book.sweep(NOW + DEAD_FOR_MS);
     assert_eq!(book.may_redeem(id(1)), Err(NotRedeemed::Dead));
@@ -128,22 +123,6 @@ fn a_long_exchange_is_not_voided_by_a_question_that_crossed_its_receipt() {
 }
 
 #[test]
-fn a_new_journal_is_not_certain_of_ids_that_it_does_not_know() {
-    let mut book = Book::new(Limits::default(), false);
-    void(&mut book, 1);
-    assert_eq!(sent(&mut book), [(id(1), Ending::Unknown)]);
-    assert_eq!(book.may_redeem(id(1)), Err(NotRedeemed::Dead), "nor later");
-    book.cover();
-    void(&mut book, 1);
-    void(&mut book, 2);
-    assert_eq!(
-        sent(&mut book),
-        [(id(1), Ending::Unknown), (id(2), Ending::Voided)],
-        "what was unknown stays so"
-    );
-}
-
-#[test]
 fn receipts_stay_owed_until_they_are_acknowledged() {
     let mut book = book();
     redeem(&mut book, 1);
@@ -182,13 +161,12 @@ fn a_restart_knows_what_the_records_say() {
     before.acknowledged(&batch, NOW);
     let _ = before.end(id(2), ended(2));
     void(&mut before, 9);
-    let mut after: Book<()> =
-        Book::restored(Limits::default(), before.records().collect(), true, NOW + 5);
+    let records = before.records().collect();
+    let mut after: Book<()> = Book::restored(Limits::default(), records, NOW + 5);
     for n in 1..=4 {
         assert_eq!(after.may_redeem(id(n)), Err(NotRedeemed::Used), "{n}");
     }
     assert_eq!(after.may_redeem(id(9)), Err(NotRedeemed::Dead));
-    assert!(after.is_covered());
     let gone = Ending::Ended(Exchange {
         sent: true,
         failure: Some(Failure::EgressGone),
@@ -208,19 +186,6 @@ fn a_restart_knows_what_the_records_say() {
 }
 
 #[test]
-fn damage_takes_certainty_away_but_no_knowledge() {
-    let mut before = book();
-    redeem(&mut before, 1);
-    let mut after: Book<()> =
-        Book::restored(Limits::default(), before.records().collect(), false, NOW);
-    assert!(!after.is_covered());
-    void(&mut after, 2);
-    let endings = sent(&mut after);
-    assert!(matches!(endings[0].1, Ending::Ended(_)));
-    assert_eq!(endings[1], (id(2), Ending::Unknown));
-}
-
-#[test]
 fn at_its_limits_it_refuses_and_never_forgets() {
     let limits = Limits {
         live: 2,
@@ -228,14 +193,14 @@ fn at_its_limits_it_refuses_and_never_forgets() {
         dead: 1,
         waiting: 10,
     };
-    let mut book: Book<()> = Book::new(limits, true);
+    let mut book: Book<()> = Book::new(limits);
     redeem(&mut book, 1);
     redeem(&mut book, 2);
     assert_eq!(book.may_redeem(id(3)), Err(NotRedeemed::Full));
     void(&mut book, 4);
     void(&mut book, 5);
     // What cannot be remembered as dead is not answered at all: the question comes again.
-    assert_eq!(sent(&mut book), [(id(4), Ending::Voided)]);
+    assert_eq!(sent(&mut book), [(id(4), Ending::Unknown)]);
     let _ = book.end(id(1), ended(0));
     assert_eq!(
         book.may_redeem(id(3)),

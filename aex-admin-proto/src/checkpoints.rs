@@ -1,0 +1,39 @@
+//! Files of checkpoints that an operator keeps elsewhere: one JSON document after another, as
+//! `aex ledger checkpoint` prints them (`>>` appends the next).
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::operator::{Checkpoint, MAX_AGAINST};
+
+/// A checkpoint is some 330 bytes.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// Reads them.
+///
+/// # Errors
+/// What is wrong with the file, for people.
+pub fn read(path: &Path) -> Result<Vec<Checkpoint>, String> {
+    let bad = |what: String| format!("{}: {what}", path.display());
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| bad(error.to_string()))?;
+    file.take(MAX_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|error| bad(error.to_string()))?;
+    let checkpoints: Vec<Checkpoint> = serde_json::Deserializer::from_str(&text)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .map_err(|error| {
+            bad(format!(
+                "not checkpoints as `aex ledger checkpoint` prints them: {error}"
+            ))
+        })?;
+    match checkpoints.len() {
+        0 => Err(bad("no checkpoint in it".to_owned())),
+        1..=MAX_AGAINST => Ok(checkpoints),
+        _ => Err(bad(format!(
+            "more than {MAX_AGAINST} checkpoints; the newest few are enough"
+        ))),
+    }
+}
