@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod kernel;
+mod tamper;
 
 use std::time::Duration;
 
