@@ -14,7 +14,7 @@ help:
 	@echo 'make run [MODEL=smollm2]  start a kernel on 127.0.0.1:9000 and let an agent spend its cent'
 	@echo 'make test                 format, lints, unit, integration, Python SDK, real model'
 	@echo 'make bench                direct, nginx and AEX side by side (release build)'
-	@echo 'make bench-ledger         the ledger alone: durable holds and settles, beside fdatasync'
+	@echo 'make bench-ledger         the ledger alone: durable holds and settles, cost of a long history'
 	@echo 'make build                the programs, in target/debug'
 
 build:
@@ -58,7 +58,8 @@ bench:
 	target/release/aex-bench $(BENCH_ARGS)
 
 bench-ledger:
-	$(CARGO) build -p aex-admin -p aex-tests --release --locked
+	$(CARGO) build -p aex-admin -p aex-ctl -p aex-tests --release --locked
+	$(CARGO) build -p aex-admin --example fill-ledger --release --locked
 	target/release/aex-bench-ledger $(BENCH_ARGS)
 
 clean:

@@ -1,15 +1,18 @@
-//! `aex-bench-ledger`: durable holds and settles a second, beside what the disk can do.
+//! `aex-bench-ledger`: durable holds and settles a second, beside what the disk can do, and what a
+//! long history costs.
 
 use std::io;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use aex_tests::bench::ledger::admin::{Admin, Home};
 use aex_tests::bench::ledger::disk::{Disk, Syncs};
 use aex_tests::bench::ledger::pairs::{Load, Tally};
-use aex_tests::bench::ledger::report::{Aftermath, PairCell, Report};
-use aex_tests::bench::ledger::runtime;
-use aex_tests::harness::program;
+use aex_tests::bench::ledger::report::{
+    Aftermath, AuditCell, PairCell, Report, SizeCell, ViewCell,
+};
+use aex_tests::bench::ledger::{runtime, size};
+use aex_tests::bench::report::quantile;
 use clap::Parser;
 use serde_json::json;
 
@@ -17,11 +20,11 @@ const WARM_UP_US: u64 = 300_000;
 /// The disk gets this part of the time of the load beside it.
 const DISK_PART: u64 = 2;
 
-/// Measures aex-admin alone: durable hold + settle pairs/s and their latency, beside fdatasync.
+/// Measures aex-admin alone: durable hold + settle pairs/s beside fdatasync, and a long history's cost.
 #[derive(Parser)]
 #[command(
     version,
-    after_help = "Example:\n  cargo build --release --workspace && target/release/aex-bench-ledger --seconds 3"
+    after_help = "Example:\n  make bench-ledger BENCH_ARGS='--measure size --events 1000000'"
 )]
 struct Args {
     /// Time for each number in flight, over all rounds.
@@ -39,6 +42,13 @@ struct Args {
     /// Agents that the pairs are of.
     #[arg(long, default_value_t = 8)]
     agents: u32,
+    /// What is measured.
+    #[arg(long, value_delimiter = ',', default_values = ["pairs", "size"],
+          value_parser = ["pairs", "size"])]
+    measure: Vec<String>,
+    /// Events of the long history: ten millions take 4 GB of disk.
+    #[arg(long, default_value_t = 10_000_000)]
+    events: u64,
     /// Where the temporary home is made: its disk is the one that is measured.
     #[arg(long, value_name = "DIR", default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
@@ -77,8 +87,15 @@ fn print(args: &Args, report: &Report) {
 }
 
 fn measure(args: &Args) -> io::Result<Report> {
+    let wanted = |name: &str| args.measure.iter().any(|part| part == name);
     let mut report = Report::default();
-    runtime()?.block_on(pairs(args, &mut report))?;
+    let runtime = runtime()?;
+    if wanted("pairs") {
+        runtime.block_on(pairs(args, &mut report))?;
+    }
+    if wanted("size") {
+        report.size = Some(runtime.block_on(long_history(args))?);
+    }
     report.judge();
     Ok(report)
 }
@@ -97,7 +114,8 @@ async fn pairs(args: &Args, report: &mut Report) -> io::Result<()> {
         restart_us: again.start_us,
     });
     drop(again);
-    audited(&home)
+    // What was measured is worth nothing when the ledger does not hold.
+    size::audit(&home).map(drop)
 }
 
 /// Disk and loads in turns, so that none has the quiet minute for itself.
@@ -130,16 +148,30 @@ async fn in_turns(
     Ok(cells.collect())
 }
 
-/// What was measured is worth nothing when the ledger does not hold.
-fn audited(home: &Home) -> io::Result<()> {
-    let output = Command::new(program("aex-admin"))
-        .arg("audit")
-        .arg("--db")
-        .arg(&home.places.ledger)
-        .output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stdout);
-    Err(io::Error::other(format!("the audit fails: {said}")))
+/// A start, the views and the audit with a long history, then holds and settles on top of it.
+async fn long_history(args: &Args) -> io::Result<SizeCell> {
+    let home = Home::below(&args.dir)?;
+    say(&format!("writing {} events …", args.events));
+    let fill_us = size::fill(&home, args.events)?;
+    let ledger_bytes = size::ledger_bytes(&home)?;
+    say("starts, views, audits …");
+    let (mut starts_us, admin) = size::starts(&home).await?;
+    starts_us.sort_unstable();
+    let views = size::views(&home, &admin).await?;
+    let rss_kb = admin.rss_kb();
+    let audits = (0..args.rounds.max(1)).map(|_| size::audit(&home));
+    let audits: Vec<_> = audits.collect::<io::Result<_>>()?;
+    let mut load = Load::begin(&admin, &home.places, args.workers, args.agents).await?;
+    let pairs = in_turns(args, &home, &admin, &mut load).await?;
+    Ok(SizeCell {
+        events: args.events,
+        ledger_bytes,
+        fill_us,
+        start_p50_us: quantile(&starts_us, 50),
+        start_max_us: quantile(&starts_us, 100),
+        rss_kb,
+        views: views.into_iter().map(ViewCell::of).collect(),
+        audit: AuditCell::best_of(&audits),
+        pairs,
+    })
 }

@@ -1,5 +1,6 @@
 //! The ledger alone: `aex-admin` without agents, HTTP or a provider, under holds and settles from its
-//! own sockets ([`pairs`]), beside what the disk itself can do ([`disk`]).
+//! own sockets ([`pairs`]), beside what the disk itself can do ([`disk`]), and with a long history
+//! ([`size`]).
 //!
 //! The benchmark is worker and egress at once and speaks their protocol; it decides nothing and reads
 //! no row of the ledger.
@@ -8,6 +9,7 @@ pub mod admin;
 pub mod disk;
 pub mod pairs;
 pub mod report;
+pub mod size;
 
 use std::io;
 
