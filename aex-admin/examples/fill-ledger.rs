@@ -25,9 +25,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const BATCH_EVENTS: i64 = 50_000;
 /// Holds open at once: each ends this many holds after it was opened.
 const OPEN_HOLDS: usize = 64;
-/// The newest event is this old: nothing of the last minute is read at a start.
-const AGE_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 86_400_000;
 const LOCK_WAIT_MS: u64 = 1000;
 const BUDGET_MICRO: i64 = 1_000_000_000_000;
 const PRICE_SOURCE: &str = "models.yaml";
@@ -48,9 +45,12 @@ struct Args {
     events: i64,
     #[arg(long, default_value_t = 100)]
     agents: usize,
-    /// The time that the events are spread over.
-    #[arg(long, default_value_t = 30)]
-    days: i64,
+    /// The time that the events are spread over, in seconds.
+    #[arg(long, default_value_t = 30 * 86_400)]
+    span_s: i64,
+    /// How long ago it ended, in seconds: what is younger than a minute is read at a start.
+    #[arg(long, default_value_t = 3600)]
+    age_s: i64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -121,15 +121,15 @@ struct Filler {
     random: Random,
     written: i64,
     in_batch: i64,
-    /// Time of the first event, and how many events lie in a day.
+    /// Time of the first event, and from it to the last.
     first_ms: i64,
-    events_per_day: i64,
+    span_ms: i64,
+    events: i64,
 }
 
 impl Filler {
     fn new(args: &Args) -> Result<Self, FillError> {
-        let days = args.days.max(1);
-        let last_ms = clock::wall_ms() - AGE_MS;
+        let span_ms = args.span_s * 1000;
         Ok(Self {
             ledger: Ledger::open(&args.db, LOCK_WAIT_MS)?,
             agents: Vec::new(),
@@ -137,8 +137,9 @@ impl Filler {
             random: Random(0x5EED),
             written: 0,
             in_batch: 0,
-            first_ms: last_ms - days * DAY_MS,
-            events_per_day: (args.events / days).max(1),
+            first_ms: clock::wall_ms() - args.age_s * 1000 - span_ms,
+            span_ms,
+            events: args.events.max(1),
         })
     }
 
@@ -149,9 +150,8 @@ impl Filler {
     }
 
     fn at_ms(&self) -> i64 {
-        let day = self.written / self.events_per_day;
-        let within = self.written % self.events_per_day;
-        self.first_ms + day * DAY_MS + within * DAY_MS / self.events_per_day
+        let share = i128::from(self.span_ms) * i128::from(self.written) / i128::from(self.events);
+        self.first_ms + i64::try_from(share).unwrap_or(self.span_ms)
     }
 
     fn append(&mut self, event: &Event<'_>) -> Result<(), FillError> {

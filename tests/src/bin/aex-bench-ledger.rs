@@ -163,15 +163,29 @@ async fn long_history(args: &Args) -> io::Result<SizeCell> {
     let audits: Vec<_> = audits.collect::<io::Result<_>>()?;
     let mut load = Load::begin(&admin, &home.places, args.workers, args.agents).await?;
     let pairs = in_turns(args, &home, &admin, &mut load).await?;
+    drop((load, admin, home));
+    let (busy_start_us, busy_rss_kb) = busy_minute(args).await?;
     Ok(SizeCell {
         events: args.events,
         ledger_bytes,
         fill_us,
         start_p50_us: quantile(&starts_us, 50),
         start_max_us: quantile(&starts_us, 100),
+        busy_start_us,
+        busy_rss_kb,
         rss_kb,
         views: views.into_iter().map(ViewCell::of).collect(),
         audit: AuditCell::best_of(&audits),
         pairs,
     })
+}
+
+/// The time of a start that has a whole minute to read again, and the memory after it.
+async fn busy_minute(args: &Args) -> io::Result<(u32, u64)> {
+    let home = Home::below(&args.dir)?;
+    say("a start within a busy minute …");
+    size::fill_busy_minute(&home)?;
+    let admin = Admin::start(&home).await?;
+    let start_us = u32::try_from(admin.start_us).unwrap_or(u32::MAX);
+    Ok((start_us, admin.rss_kb()))
 }

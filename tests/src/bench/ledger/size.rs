@@ -17,6 +17,10 @@ use super::micros;
 use crate::bench::load::now_us;
 use crate::harness::{process, program};
 
+/// Requests a second in the minute before a start.
+pub const BUSY_PAIRS_PER_S: u64 = 5000;
+/// The rest of the minute is for writing it.
+const BUSY_S: u64 = 55;
 const STARTS: usize = 5;
 const CALLS: usize = 200;
 /// Commands are processes, and take longer.
@@ -46,11 +50,26 @@ pub struct Audited {
 /// # Errors
 /// It cannot be written: most likely there is no room.
 pub fn fill(home: &Home, events: u64) -> io::Result<u64> {
+    write(home, events, &[])
+}
+
+/// Writes a ledger whose last minute was as busy as [`BUSY_PAIRS_PER_S`] makes it.
+///
+/// # Errors
+/// It cannot be written.
+pub fn fill_busy_minute(home: &Home) -> io::Result<()> {
+    let events = 2 * BUSY_PAIRS_PER_S * BUSY_S;
+    let span_s = BUSY_S.to_string();
+    write(home, events, &["--age-s", "0", "--span-s", &span_s]).map(drop)
+}
+
+fn write(home: &Home, events: u64, options: &[&str]) -> io::Result<u64> {
     let before_us = now_us();
     let status = Command::new(program("examples/fill-ledger"))
         .arg("--db")
         .arg(&home.places.ledger)
         .args(["--events", &events.to_string()])
+        .args(options)
         .status()?;
     if !status.success() {
         return Err(io::Error::other("the ledger could not be written"));
