@@ -8,12 +8,13 @@ VENV ?= target/venv
 PYTHON = $(VENV)/bin/python
 MODEL ?=
 
-.PHONY: help build run test lint unit sdk model bench venv clean
+.PHONY: help build run test lint unit sdk model bench bench-ledger venv clean
 
 help:
 	@echo 'make run [MODEL=smollm2]  start a kernel on 127.0.0.1:9000 and let an agent spend its cent'
 	@echo 'make test                 format, lints, unit, integration, Python SDK, real model'
 	@echo 'make bench                direct, nginx and AEX side by side (release build)'
+	@echo 'make bench-ledger         the ledger alone: durable holds and settles, cost of a long history'
 	@echo 'make build                the programs, in target/debug'
 
 build:
@@ -55,6 +56,11 @@ model: venv
 bench:
 	$(CARGO) build --workspace --release --locked
 	target/release/aex-bench $(BENCH_ARGS)
+
+bench-ledger:
+	$(CARGO) build -p aex-admin -p aex-ctl -p aex-tests --release --locked
+	$(CARGO) build -p aex-admin --example fill-ledger --release --locked
+	target/release/aex-bench-ledger $(BENCH_ARGS)
 
 clean:
 	$(CARGO) clean

@@ -60,14 +60,14 @@ impl Cell {
     }
 }
 
-fn real(count: u64) -> f64 {
+pub(super) fn real(count: u64) -> f64 {
     // Counts of a benchmark are far below 2^52.
     #[expect(clippy::cast_precision_loss, reason = "exact below 2^52")]
     let real = count as f64;
     real
 }
 
-fn per(count: u64, of: u64) -> f64 {
+pub(super) fn per(count: u64, of: u64) -> f64 {
     if of == 0 { 0.0 } else { real(count) / real(of) }
 }
 
@@ -274,7 +274,7 @@ impl Report {
     }
 }
 
-fn megabytes(kb: u64) -> String {
+pub(super) fn megabytes(kb: u64) -> String {
     format!("{:.1} MB", real(kb) / 1024.0)
 }
 
