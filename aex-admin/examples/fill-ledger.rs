@@ -21,11 +21,12 @@ use serde_json::json;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// A checkpoint as often as the kernel signs one.
+const SIGNED_EVENTS: i64 = 65_536;
 /// Events in one transaction.
 const BATCH_EVENTS: i64 = 50_000;
 /// Holds open at once: each ends this many holds after it was opened.
 const OPEN_HOLDS: usize = 64;
-const LOCK_WAIT_MS: u64 = 1000;
 const BUDGET_MICRO: i64 = 1_000_000_000_000;
 const PRICE_SOURCE: &str = "models.yaml";
 /// Bytes of a prompt for each of its tokens, about: the bound is that much above the usage.
@@ -82,6 +83,7 @@ fn fill(args: &Args) -> Result<(), FillError> {
     }
     let mut filler = Filler::new(args)?;
     filler.ledger.begin()?;
+    filler.ledger.declare_key(filler.at_ms())?;
     filler.create_agents(args.agents.max(1))?;
     while filler.is_short_of(args.events) {
         if filler.in_batch >= BATCH_EVENTS {
@@ -131,7 +133,7 @@ impl Filler {
     fn new(args: &Args) -> Result<Self, FillError> {
         let span_ms = args.span_s * 1000;
         Ok(Self {
-            ledger: Ledger::open(&args.db, LOCK_WAIT_MS)?,
+            ledger: Ledger::open(&args.db)?,
             agents: Vec::new(),
             open: VecDeque::new(),
             random: Random(0x5EED),
@@ -240,6 +242,9 @@ impl Filler {
 
     fn next_batch(&mut self) -> Result<(), FillError> {
         self.write_balances()?;
+        if self.ledger.events_since_checkpoint() >= SIGNED_EVENTS {
+            self.ledger.checkpoint(self.at_ms())?;
+        }
         self.ledger.commit()?;
         self.in_batch = 0;
         Ok(self.ledger.begin()?)

@@ -24,10 +24,8 @@ impl Window {
         }
         let end = at_ms.div_ceil(BUCKET_MS);
         self.sum = self.sum.saturating_add(amount);
-        let mut at = self.buckets.len();
-        while at > 0 && self.buckets[at - 1].0 > end {
-            at -= 1;
-        }
+        // From either end, and cheap at both: a start reads the last minute backwards.
+        let at = self.buckets.partition_point(|bucket| bucket.0 <= end);
         match at.checked_sub(1).map(|before| &mut self.buckets[before]) {
             Some(bucket) if bucket.0 == end => bucket.1 = bucket.1.saturating_add(amount),
             _ => self.buckets.insert(at, (end, amount)),

@@ -307,5 +307,9 @@ impl Memory {
         self.agents.retain(|_, live| idle(live));
         self.models.retain(|_, live| idle(live));
         (self.late).retain(|_, late| now_boot_ms < late.since_boot_ms.saturating_add(LATE_MS));
+        // A start after a busy minute takes up all of that minute; its memory is given back.
+        if self.booked.capacity() > 1024 && self.booked.len() * 4 < self.booked.capacity() {
+            self.booked.shrink_to(self.booked.len() * 2);
+        }
     }
 }

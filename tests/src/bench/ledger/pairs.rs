@@ -347,7 +347,10 @@ impl Egress {
         let rest = owed.receipts.split_off(count);
         let receipts = std::mem::replace(&mut owed.receipts, rest);
         owed.sent = receipts.len();
-        ReceiptsParams { receipts }
+        ReceiptsParams {
+            receipts,
+            journal_begun_boot_ms: 0,
+        }
     }
 
     fn owes(&self) -> bool {
