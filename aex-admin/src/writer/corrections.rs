@@ -125,23 +125,27 @@ impl Writer {
         let Some((agent, booked_pico, Verdict::Commit(charge))) = judged else {
             return Ok(Err(RpcError::new(code::NOT_FOUND, "the hold has ended")));
         };
+        let missing_pico = charge.cost_pico.saturating_sub(booked_pico);
         let hold = id.to_string();
-        let corrected = self.correct(&Correction {
-            agent,
-            cost_pico: charge.cost_pico.saturating_sub(booked_pico),
-            hold: Some(&hold),
-            reason: "the worker's figure came after the hold had ended",
-            by: "kernel",
-        })?;
-        let Some(corrected) = corrected else {
+        if missing_pico != 0 {
+            self.correct(&Correction {
+                agent,
+                cost_pico: missing_pico,
+                hold: Some(&hold),
+                reason: "the worker's figure came after the hold had ended",
+                by: "kernel",
+            })?;
+        }
+        let Some(agent) = self.staged.agent(&self.ledger, agent)? else {
             return Ok(Err(RpcError::new(code::NOT_FOUND, "the hold has ended")));
         };
+        let remaining_micro = agent.balance.free_micro().max(0);
         self.shared.memory().late.remove(id);
         Ok(Ok(SettleReply {
             basis: charge.basis,
             cost_micro: charge.cost_pico.div_euclid(PICO_PER_MICRO),
             cost_pico: charge.cost_pico,
-            remaining_micro: corrected.balance.free_micro().max(0),
+            remaining_micro,
             severed: false,
         }))
     }

@@ -143,11 +143,15 @@ impl Kernel {
     }
 
     pub(crate) fn receipt(&self, id: HoldId, ending: Ending) {
+        self.receipt_since(id, ending, u64::MAX);
+    }
+
+    pub(crate) fn receipt_since(&self, id: HoldId, ending: Ending, journal_begun_boot_ms: u64) {
         let receipts = vec![Receipt { id, ending }];
         self.ask(|reply| Command::Receipts {
             said: ReceiptsParams {
                 receipts,
-                journal_begun_boot_ms: u64::MAX,
+                journal_begun_boot_ms,
             },
             reply,
         })
@@ -165,6 +169,22 @@ impl Kernel {
         let conn = rusqlite::Connection::open(self.home.join("aex.db")).unwrap();
         conn.busy_timeout(LIMIT).unwrap();
         conn.execute(sql, []).unwrap();
+    }
+
+    /// Waits for what the writer does by itself.
+    #[track_caller]
+    pub(crate) fn until(&self, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..LIMIT.as_millis() / 10 {
+            if holds(self) {
+                return;
+            }
+            self.pause_ms(10);
+        }
+        panic!("it does not come true");
+    }
+
+    pub(crate) fn pause_ms(&self, ms: u64) {
+        std::thread::sleep(Duration::from_millis(ms));
     }
 
     #[track_caller]

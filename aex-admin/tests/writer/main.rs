@@ -4,6 +4,7 @@
 
 mod kernel;
 mod tamper;
+mod upkeep;
 
 use std::time::Duration;
 
