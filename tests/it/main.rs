@@ -15,6 +15,7 @@ mod common;
 mod crash;
 mod hidden;
 mod http_surface;
+mod ledger;
 mod load;
 mod money;
 mod outside;
