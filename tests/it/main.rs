@@ -16,6 +16,7 @@ mod crash;
 mod hidden;
 mod http_surface;
 mod load;
+mod matrix;
 mod money;
 mod outside;
 mod restart;
