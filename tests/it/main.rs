@@ -22,4 +22,5 @@ mod outside;
 mod restart;
 mod scenarios;
 mod secrets;
+mod storage;
 mod windows;
