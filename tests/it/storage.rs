@@ -67,11 +67,11 @@ fn goes_on(kernel: &Kernel, token: &str) {
 /// Every answer is in the ledger, at what the provider bills.
 fn nothing_is_lost(kernel: &Kernel, sim: &Sim) {
     kernel.settled();
+    let (spent, billed) = (spent_pico(kernel, "a"), bill_pico(&sim.bill()));
     let inexact = kernel.sqlite(
         "SELECT at_ms, action, detail FROM events WHERE action IN ('usage.commit', 'hold.release') AND \
          detail->>'basis' IS NOT 'exact'",
     );
-    let (spent, billed) = (spent_pico(kernel, "a"), bill_pico(&sim.bill()));
     assert_eq!(spent, billed, "inexact: {inexact}");
     kernel.audit();
 }
