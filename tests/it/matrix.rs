@@ -252,9 +252,7 @@ fn serve_again(kernel: &Kernel, token: &str, since_boot_ms: u64) -> u64 {
 /// Milliseconds until nothing was held any more.
 fn no_hold_stays(kernel: &Kernel) -> u64 {
     let since_boot_ms = clock::boot_ms();
-    let free = wait_until(NO_HOLD_LEFT, || {
-        (kernel.look()?.open_holds == 0).then_some(())
-    });
+    let free = wait_until(NO_HOLD_LEFT, || kernel.holds_nothing().then_some(()));
     assert!(free.is_some(), "a hold stays: {:?}", kernel.look());
     clock::boot_ms() - since_boot_ms
 }

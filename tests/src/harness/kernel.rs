@@ -495,9 +495,15 @@ models:
     /// # Panics
     /// One stays open.
     pub fn settled(&self) {
-        super::wait_for("all holds to end", || {
-            (self.status().open_holds == 0).then_some(())
-        });
+        super::wait_for("all holds to end", || self.holds_nothing().then_some(()));
+    }
+
+    /// No hold is open, and the ledger says so too: the kernel's own figure changes a moment before
+    /// the commit.
+    #[must_use]
+    pub fn holds_nothing(&self) -> bool {
+        self.look().is_some_and(|status| status.open_holds == 0)
+            && self.sqlite_number("SELECT COUNT(*) FROM holds") == 0
     }
 
     /// All log files together.
