@@ -18,11 +18,11 @@ use crate::common::{
     assert_error, assert_retry_after, bill_pico, hello, in_flight, sim, spent_pico,
 };
 
-const LOCK_WAIT_MS: u64 = 1_000;
+const LOCK_WAIT_MS: u64 = 2_000;
 /// What the lock's holder keeps it for.
 const LOCKED_FOR_MS: u64 = 10_000;
 /// What an answer may take that waits for nothing, on a machine that does other things too.
-const QUICK_MS: u64 = 500;
+const QUICK_MS: u64 = 1_000;
 /// The longest pause of the supervisor between two starts is five seconds.
 const GOES_ON: Duration = Duration::from_secs(15);
 const PAGE_BYTES: u64 = 4096;
@@ -300,8 +300,8 @@ fn a_lock_held_by_another_program() {
                 });
                 assert!(took_ms <= QUICK_MS, "{path} took {took_ms} ms");
             }
-            let took_ms = timed(|| assert!(kernel.look().is_some()));
-            assert!(took_ms <= QUICK_MS, "status took {took_ms} ms");
+            let took_ms = timed(|| assert!(kernel.aex(&["status"]).status.success()));
+            assert!(took_ms <= QUICK_MS, "aex status took {took_ms} ms");
             longest_ms = longest_ms.max(request.join().unwrap());
         });
         refused += 1;
@@ -310,7 +310,7 @@ fn a_lock_held_by_another_program() {
     locked.give_back();
     goes_on(&kernel, &token);
     nothing_is_lost(&kernel, &sim);
-    assert!(refused >= 3, "{refused}");
+    assert!(refused >= 2, "{refused}");
     let limit_ms = LOCK_WAIT_MS + QUICK_MS;
     assert!(longest_ms <= limit_ms, "a request waited {longest_ms} ms");
 }
