@@ -263,6 +263,8 @@ struct Booked {
     hold_pico: i64,
     cost_pico: i64,
     ends: i64,
+    /// Why it was not exact, in the ledger's words.
+    reason: String,
 }
 
 fn booked(kernel: &Kernel) -> Booked {
@@ -282,6 +284,9 @@ fn booked(kernel: &Kernel) -> Booked {
             "SUM(action='hold.release' OR (action='usage.commit' AND \
              detail->>'correction' IS NULL))",
         ),
+        reason: kernel.sqlite(&format!(
+            "SELECT detail->>'reason' FROM events WHERE agent='{AGENT}' ORDER BY id DESC LIMIT 1"
+        )),
     }
 }
 
