@@ -300,7 +300,10 @@ fn check_money(kernel: &Kernel, sim: &Sim, step: Step, victims: &[Victim]) {
         .iter()
         .any(|one| one.body["model"] == UPSTREAM_MODEL);
     let booked = booked(kernel);
-    let told = format!("seen: {was_seen}, billed {true_pico}, {booked:?}");
+    let told = format!(
+        "seen: {was_seen}, billed {true_pico}, {booked:?}: {}",
+        booked.reason
+    );
 
     assert!(booked.cost_pico >= true_pico, "below the bill: {told}");
     let most_pico = booked.hold_pico.max(true_pico);
