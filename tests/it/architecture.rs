@@ -92,6 +92,14 @@ fn every_crate_has_the_workspaces_lints() {
     }
     let workspace = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     assert!(workspace.contains("unsafe_code = \"forbid\""));
+    // The one that has its own, since it may be unsafe, is no part of any program.
+    let members = workspace.lines().find(|line| line.starts_with("members"));
+    let named = members.unwrap().matches('"').count() / 2;
+    assert_eq!(named, PROGRAMS.len() + 3, "{members:?}");
+    for directory in PROGRAMS.into_iter().chain(["aex-admin-proto", "tests"]) {
+        let all: Vec<String> = dependencies(directory).into_values().flatten().collect();
+        assert!(!all.contains(&"aex-interpose".to_owned()), "{directory}");
+    }
 }
 
 /// Source files below a module, whether it is a file, a directory or both.

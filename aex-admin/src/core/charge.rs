@@ -48,7 +48,10 @@ pub fn judge(terms: &Terms, seen: &Observed, receipt: Option<&Ending>) -> Verdic
         seen.failure,
         Some(Failure::Connect | Failure::Tls | Failure::NotConfigured | Failure::Ticket)
     );
-    let wants_release = unsent || seen.status.is_some_and(refused) || never_dispatched(seen);
+    // The egress went away with the request in hand: only its journal knows whether it was sent.
+    let untold = seen.status.is_none() && seen.failure == Some(Failure::EgressGone);
+    let wants_release =
+        unsent || untold || seen.status.is_some_and(refused) || never_dispatched(seen);
     if wants_release {
         return match receipt {
             None | Some(Ending::Opened { .. }) => Verdict::AwaitReceipt,

@@ -1,8 +1,10 @@
 //! One running kernel: its home, its commands, its HTTP address, its end.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -14,6 +16,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::interpose::{Interposed, Steering};
 use super::{process, program, wait_until};
 use crate::sim::Sim;
 
@@ -21,6 +24,8 @@ use crate::sim::Sim;
 const MAX_KERNELS: usize = 2;
 /// How long the programs may take to go away.
 const STOP_LIMIT: Duration = Duration::from_secs(45);
+/// How long [`Kernel::look`] waits for its answer.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 static RUNNING: Mutex<usize> = Mutex::new(0);
 static ONE_ENDED: Condvar = Condvar::new();
@@ -54,6 +59,8 @@ pub struct KernelBuilder {
     workers: u32,
     listen: String,
     env: Vec<(String, String)>,
+    interposed: bool,
+    takes_turn: bool,
 }
 
 impl KernelBuilder {
@@ -103,6 +110,20 @@ impl KernelBuilder {
         self
     }
 
+    /// Its programs can be steered by [`Kernel::steer`].
+    #[must_use]
+    pub fn interposed(mut self) -> Self {
+        self.interposed = true;
+        self
+    }
+
+    /// Runs beside as many others as there are: for a kernel that mostly waits. The test bounds them.
+    #[must_use]
+    pub fn out_of_turn(mut self) -> Self {
+        self.takes_turn = false;
+        self
+    }
+
     /// Starts it; returns when it says that it is ready.
     ///
     /// # Panics
@@ -125,15 +146,19 @@ impl KernelBuilder {
     /// The temporary directory cannot be written.
     #[must_use]
     pub fn prepare(self) -> Kernel {
-        let turn = Turn::wait();
+        let turn = self.takes_turn.then(Turn::wait);
         let dir = tempfile::Builder::new()
             .prefix("aex-test-")
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()
             .expect("a temporary directory");
         let places = Places::user(&dir.path().join("home"));
+        let interposed = self
+            .interposed
+            .then(|| Interposed::install(&dir.path().join("programs")));
         let kernel = Kernel {
             _dir: dir,
+            interposed,
             places,
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             workers: self.workers,
@@ -163,6 +188,7 @@ fn said(output: &Output) -> String {
 /// A kernel in a home of its own. Dropped, it is stopped, and nothing of it may be left.
 pub struct Kernel {
     _dir: TempDir,
+    interposed: Option<Interposed>,
     pub places: Places,
     /// Where agents connect to.
     pub addr: SocketAddr,
@@ -171,7 +197,7 @@ pub struct Kernel {
     env: Vec<(String, String)>,
     /// All pids that were ever seen, so that each can be looked for at the end.
     seen_pids: Vec<u32>,
-    _turn: Turn,
+    _turn: Option<Turn>,
 }
 
 impl Kernel {
@@ -189,6 +215,8 @@ impl Kernel {
             workers: 2,
             listen: "127.0.0.1:0".into(),
             env: Vec::new(),
+            interposed: false,
+            takes_turn: true,
         }
     }
 
@@ -231,6 +259,25 @@ models:
         &self.places.home
     }
 
+    /// The file of one of its programs.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        match &self.interposed {
+            Some(interposed) => interposed.program(name),
+            None => program(name),
+        }
+    }
+
+    /// Steers a program of a kernel that is [`KernelBuilder::interposed`].
+    ///
+    /// # Panics
+    /// It is not.
+    #[must_use]
+    pub fn steer(&self, program: &str) -> Steering {
+        let interposed = self.interposed.as_ref().expect("an interposed kernel");
+        interposed.steering(program)
+    }
+
     /// # Panics
     /// The file cannot be written.
     pub fn write_config(&self, text: &str) {
@@ -240,7 +287,7 @@ models:
     /// `aex` with this home and nothing of the tester's own environment that matters.
     #[must_use]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(program("aex"));
+        let mut command = Command::new(self.program("aex"));
         command
             .args(args)
             .stdin(Stdio::null())
@@ -337,6 +384,25 @@ models:
         serde_json::from_slice(&output.stdout).expect("a status")
     }
 
+    /// `kernel.status` over the operator's socket, without a process for it; nothing while nobody
+    /// answers.
+    #[must_use]
+    pub fn look(&self) -> Option<Status> {
+        #[derive(serde::Deserialize)]
+        struct Answer {
+            result: Status,
+        }
+        let mut socket = UnixStream::connect(self.places.operator_socket()).ok()?;
+        socket.set_read_timeout(Some(LOOK_LIMIT)).ok()?;
+        socket
+            .write_all(b"{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"kernel.status\"}\n")
+            .ok()?;
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).ok()?;
+        let answer: Answer = serde_json::from_str(&line).ok()?;
+        Some(answer.result)
+    }
+
     /// The pid of `aex-admin`, `aex-egress`, or a worker (`aex-proxy-0` is the first).
     ///
     /// # Panics
@@ -429,9 +495,15 @@ models:
     /// # Panics
     /// One stays open.
     pub fn settled(&self) {
-        super::wait_for("all holds to end", || {
-            (self.status().open_holds == 0).then_some(())
-        });
+        super::wait_for("all holds to end", || self.holds_nothing().then_some(()));
+    }
+
+    /// No hold is open, and the ledger says so too: the kernel's own figure changes a moment before
+    /// the commit.
+    #[must_use]
+    pub fn holds_nothing(&self) -> bool {
+        self.look().is_some_and(|status| status.open_holds == 0)
+            && self.sqlite_number("SELECT COUNT(*) FROM holds") == 0
     }
 
     /// All log files together.
@@ -467,6 +539,9 @@ models:
 
     /// Ends it, and returns the pids that outlived it.
     fn end(&mut self) -> Vec<u32> {
+        if let Some(interposed) = &self.interposed {
+            interposed.lift_all();
+        }
         self.note_running();
         // In a test that failed already, a second panic would end all the others.
         let stopped = self.command(&["daemon", "stop"]).output();

@@ -4,9 +4,11 @@
 //! files of the home, and /proc.
 
 mod client;
+mod interpose;
 mod kernel;
 pub mod process;
 
+pub use interpose::Steering;
 pub use kernel::{Kernel, KernelBuilder};
 
 use std::path::PathBuf;

@@ -218,6 +218,32 @@ fn money_comes_back_on_the_receipts_word_alone() {
 }
 
 #[test]
+fn what_the_egress_took_along_its_journal_knows() {
+    let gone = |status| Observed {
+        status,
+        failure: Some(Failure::EgressGone),
+        ..Observed::default()
+    };
+    check(&terms(), &gone(None), None, "waits");
+    check(
+        &terms(),
+        &gone(None),
+        Some(&Ending::Voided),
+        "released sent=false",
+    );
+    check(
+        &terms(),
+        &gone(None),
+        Some(&Ending::Unknown),
+        "Ceiling 2600",
+    );
+    let sent = ended(None, true, false);
+    check(&terms(), &gone(None), Some(&sent), "Ceiling 2600");
+    // An answer had begun.
+    check(&terms(), &gone(Some(200)), None, "Ceiling 2600");
+}
+
+#[test]
 fn a_small_bill_that_the_receipt_contradicts_costs_the_ceiling() {
     let small = Observed {
         usage: usage(1, 0, 1),
