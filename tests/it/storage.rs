@@ -199,7 +199,7 @@ fn a_failed_sync_ends_the_process_and_it_recovers() {
     assert!(steer.has_failed());
     goes_on(&kernel, &token);
     assert_ne!(kernel.pid("aex-admin"), admin);
-    log_says(&kernel, &["the commit failed; ending"]);
+    log_says(&kernel, &["the ledger failed; ending"]);
     nothing_is_lost(&kernel, &sim);
 }
 

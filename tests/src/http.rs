@@ -162,7 +162,14 @@ impl Connection {
     /// Nothing: the other side closed.
     fn fill(&mut self) -> io::Result<Option<()>> {
         let mut chunk = [0; 16 * 1024];
-        match self.wire.read(&mut chunk)? {
+        // A read with a time limit is not begun again by itself after a stopped process goes on.
+        let read = loop {
+            match self.wire.read(&mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        match read {
             0 => Ok(None),
             count => {
                 self.buffer.extend_from_slice(&chunk[..count]);

@@ -157,6 +157,7 @@ impl Ledger {
         // Without it each bind of another value may plan the statement anew: a fifth of the CPU.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         schema::bring_up(&conn)?;
+        settle_log(&conn)?;
         if let Some(kept) = kept
             && events::hash_of(&conn, kept.event)? != seal::hash_of(&kept)
         {
@@ -207,6 +208,14 @@ impl Ledger {
         self.sealed = self.head.id;
         self.checkpoints.committed();
         Ok(())
+    }
+
+    /// Puts what the log has into the file, so that the file alone is the ledger.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn settle_log(&self) -> Result<()> {
+        settle_log(&self.conn)
     }
 
     /// Undoes the batch.
@@ -274,6 +283,17 @@ impl Ledger {
     pub fn set_meta(&self, key: &str, value: &[u8]) -> Result<()> {
         schema::set_meta(&self.conn, key, value)
     }
+}
+
+/// Puts what the log has into the file, and syncs it. What an earlier process could not sync is found in
+/// the page cache all the same: nothing may be answered for before it is on the disk.
+fn settle_log(conn: &Connection) -> Result<()> {
+    let is_busy: bool = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if is_busy {
+        // What a reader's snapshot keeps in the log is in there, synced with the next commit.
+        tracing::warn!("somebody reads the ledger: its log is not put into the file yet");
+    }
+    Ok(())
 }
 
 fn not_as(kept: &Checkpoint, path: &Path) -> LedgerError {

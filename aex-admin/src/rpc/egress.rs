@@ -50,6 +50,11 @@ async fn orders(kernel: &Kernel, session: u64) -> Orders {
     let wait = async {
         let mut offered = kernel.offered.subscribe();
         loop {
+            if kernel.egress.borrow().session != Some(session) {
+                // Another egress is there: what is ordered is for it.
+                kernel.shared.orders_wait.notify_one();
+                return Orders::default();
+            }
             let config = news(kernel, session);
             let pending = kernel.shared.take_orders();
             if config.is_some() || !pending.void.is_empty() || !pending.cut.is_empty() {

@@ -51,14 +51,19 @@ impl Writer {
         }
     }
 
-    /// At a stop: the last events are signed too.
+    /// At a stop: the last events are signed too, and all is in the one file.
     pub(super) fn last_checkpoint(&mut self) {
         let at_ms = self.now().wall_ms;
         let signed = (self.ledger.begin())
             .and_then(|()| self.ledger.checkpoint(at_ms))
             .and_then(|_| self.ledger.commit());
         match signed {
-            Ok(()) => self.keep_checkpoint(),
+            Ok(()) => {
+                self.keep_checkpoint();
+                if let Err(error) = self.ledger.settle_log() {
+                    tracing::warn!(%error, "what the log has is not in the file yet");
+                }
+            }
             Err(error) => tracing::warn!(%error, "stopped without a last checkpoint"),
         }
     }

@@ -108,6 +108,9 @@ impl Memory {
         self.open.clear();
         self.booked.clear();
         self.late.clear();
+        // Answers that were never given are among them when a batch is undone.
+        self.recent.clear();
+        self.recent_order.clear();
         for row in ledger.holds()? {
             self.take_up(row, now);
         }

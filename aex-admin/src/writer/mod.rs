@@ -319,6 +319,10 @@ impl Writer {
             self.reserve(params, session, reply, others, answers)?;
         }
         self.staged.write(&self.ledger)?;
+        if self.shared.trouble().is_some() {
+            // A batch that writes nothing would end well on a full disk too.
+            self.ledger.touch()?;
+        }
         self.checkpoint_if_due()
     }
 
