@@ -8,5 +8,6 @@ pub mod hold;
 pub mod live;
 pub mod money;
 pub mod price;
+pub mod reservation;
 pub mod reserve;
 pub mod window;

@@ -97,8 +97,8 @@ fn ticket(config: &Config, key: &TicketKey, id: HoldId, hold: &OpenHold) -> Stri
         key: hold.terms.key,
         max_body_bytes: config.max_body_bytes.saturating_add(4096),
         max_response_bytes: MAX_RESPONSE_BYTES,
-        deadline_boot_ms: hold.deadline_boot_ms,
-        expires_boot_ms: hold.expires_boot_ms,
+        deadline_boot_ms: hold.course.deadline_boot_ms,
+        expires_boot_ms: hold.course.expires_boot_ms,
     })
 }
 
@@ -148,7 +148,7 @@ pub(crate) fn grant(
         remaining_micro,
         on_disconnect: terms.on_disconnect,
         drain_timeout_ms: config.drain_timeout_ms,
-        deadline_boot_ms: hold.deadline_boot_ms,
+        deadline_boot_ms: hold.course.deadline_boot_ms,
         max_response_bytes: MAX_RESPONSE_BYTES,
     }
 }

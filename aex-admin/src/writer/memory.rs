@@ -9,9 +9,10 @@ use aex_admin_proto::HoldId;
 use aex_admin_proto::egress::Ending;
 use aex_admin_proto::worker::{Observed, SettleReply};
 
-use super::{Reply, SessionId};
+use super::Reply;
 use crate::core::hold::Terms;
 use crate::core::live::Live;
+use crate::core::reservation::{Owner, Reservation};
 use crate::core::reserve::Now;
 use crate::core::window::WINDOW_MS;
 use crate::ledger::{Ended, HoldRow, Ledger, Result};
@@ -42,29 +43,9 @@ pub(crate) struct OpenHold {
     /// As this process sealed it; none when an earlier one did.
     pub ticket: Option<String>,
     pub request: i64,
-    /// 0 when it was granted before this boot.
-    pub opened_boot_ms: u64,
-    pub expires_boot_ms: u64,
-    pub deadline_boot_ms: u64,
-    /// Counted in the RPM window by the time its answer began.
-    pub dispatched: bool,
-    pub owner: Owner,
-    pub severed: bool,
-    pub receipt: Option<Ending>,
-    pub receipt_boot_ms: u64,
+    pub course: Reservation,
     /// The worker's settle, where it must wait for the receipt.
     pub claim: Option<Claim>,
-    /// When the egress was last asked for it.
-    pub asked_boot_ms: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
-    Session(SessionId),
-    /// Its worker went away at this time, boot clock.
-    Nobody {
-        since_boot_ms: u64,
-    },
 }
 
 pub(crate) struct Claim {
@@ -146,18 +127,20 @@ impl Memory {
             agent: found.row.agent,
             ticket: None,
             request: found.row.request,
-            opened_boot_ms: found.row.opened_boot_ms,
-            expires_boot_ms: found.row.expires_boot_ms,
-            deadline_boot_ms: found.row.deadline_boot_ms,
-            dispatched: false,
-            owner: Owner::Nobody {
-                since_boot_ms: now.boot_ms,
+            course: Reservation {
+                opened_boot_ms: found.row.opened_boot_ms,
+                expires_boot_ms: found.row.expires_boot_ms,
+                deadline_boot_ms: found.row.deadline_boot_ms,
+                dispatched: false,
+                owner: Owner::Nobody {
+                    since_boot_ms: now.boot_ms,
+                },
+                severed: false,
+                receipt: found.receipt,
+                receipt_boot_ms: now.boot_ms,
+                asked_boot_ms: 0,
             },
-            severed: false,
-            receipt: found.receipt,
-            receipt_boot_ms: now.boot_ms,
             claim: None,
-            asked_boot_ms: 0,
             terms: found.terms,
         };
         self.open_hold(found.id, hold);
@@ -222,7 +205,7 @@ impl Memory {
                 agent: hold.agent,
                 terms: hold.terms,
                 cost_pico,
-                receipt: hold.receipt,
+                receipt: hold.course.receipt,
                 since_boot_ms: now_boot_ms,
             };
             self.late.insert(id, late);
@@ -245,10 +228,10 @@ impl Memory {
 
     /// The answer to a request began: its RPM slot counts from there.
     pub(crate) fn dispatched(&mut self, id: &HoldId, at_boot_ms: u64) {
-        let Some(hold) = self.open.get_mut(id).filter(|hold| !hold.dispatched) else {
+        let Some(hold) = self.open.get_mut(id).filter(|hold| !hold.course.dispatched) else {
             return;
         };
-        hold.dispatched = true;
+        hold.course.dispatched = true;
         for live in [
             self.agents.get_mut(&hold.agent),
             self.models.get_mut(&hold.terms.model),
@@ -279,7 +262,7 @@ impl Memory {
         .into_iter()
         .flatten()
         {
-            if !hold.dispatched {
+            if !hold.course.dispatched {
                 live.never_sent();
             }
             live.ended(hold.terms.tokens(), true_tokens, now_boot_ms);

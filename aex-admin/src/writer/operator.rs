@@ -234,8 +234,8 @@ impl Writer {
             .iter_mut()
             .filter(|(_, hold)| hold.agent == agent)
         {
-            hold.severed = true;
-            hold.asked_boot_ms = self.now().boot_ms;
+            hold.course.severed = true;
+            hold.course.asked_boot_ms = self.now().boot_ms;
             self.shared.order_cut(*id);
         }
     }

@@ -6,12 +6,13 @@ use aex_admin_proto::worker::{ModelEntry, ModelsReply, ReserveParams, ReserveRep
 use aex_admin_proto::{HoldId, TokenDigest};
 
 use super::answers::Answers;
-use super::memory::{OpenHold, Owner};
+use super::memory::OpenHold;
 use super::waiting::Waiter;
 use super::{Reply, SessionId, Writer, grants};
 use crate::core::hold::Terms;
 use crate::core::live::Live;
 use crate::core::money::Balance;
+use crate::core::reservation::{Owner, Reservation};
 use crate::core::reserve::{self, Around, Now, Stop};
 use crate::ledger::{AgentRow, Event, LedgerError, NewHold};
 
@@ -85,7 +86,7 @@ impl Writer {
         if hold.request != digest {
             return Ok(Some(ReserveReply::Refused(Refusal::HoldIdReused)));
         }
-        hold.owner = Owner::Session(session);
+        hold.course.owner = Owner::Session(session);
         let free_micro = self
             .staged
             .agent(&self.ledger, hold.agent)?
@@ -228,13 +229,14 @@ impl Writer {
             .providers
             .get(&terms.provider)
             .map_or(0, |provider| provider.request_timeout_ms);
+        let course = Reservation::granted(session, now.boot_ms, grants::TICKET_MS, timeout_ms);
         let mut row = NewHold {
             event: 0,
             agent: agent.id,
             request: grants::digest(params).cast_signed(),
-            opened_boot_ms: now.boot_ms,
-            expires_boot_ms: now.boot_ms.saturating_add(grants::TICKET_MS),
-            deadline_boot_ms: now.boot_ms.saturating_add(timeout_ms),
+            opened_boot_ms: course.opened_boot_ms,
+            expires_boot_ms: course.expires_boot_ms,
+            deadline_boot_ms: course.deadline_boot_ms,
         };
         self.write_hold(&mut row, params.id, &terms, agent, &balance, now)?;
         let mut hold = OpenHold {
@@ -243,16 +245,8 @@ impl Writer {
             ticket: None,
             terms,
             request: row.request,
-            opened_boot_ms: row.opened_boot_ms,
-            expires_boot_ms: row.expires_boot_ms,
-            deadline_boot_ms: row.deadline_boot_ms,
-            dispatched: false,
-            owner: Owner::Session(session),
-            severed: false,
-            receipt: None,
-            receipt_boot_ms: 0,
+            course,
             claim: None,
-            asked_boot_ms: 0,
         };
         let remaining_micro = balance.free_micro().max(0);
         let grant = grants::grant(&self.config, &self.key, params.id, &hold, remaining_micro);
@@ -331,7 +325,7 @@ impl Writer {
                 continue;
             };
             match memory.open.get_mut(&claims.id) {
-                Some(hold) => hold.owner = Owner::Session(session),
+                Some(hold) => hold.course.owner = Owner::Session(session),
                 None => ended.push(claims.id),
             }
         }
@@ -345,8 +339,8 @@ impl Writer {
         self.shared.set_waiting(self.waiting.len());
         let since_boot_ms = self.now().boot_ms;
         for hold in self.shared.memory().open.values_mut() {
-            if hold.owner == Owner::Session(session) {
-                hold.owner = Owner::Nobody { since_boot_ms };
+            if hold.course.owner == Owner::Session(session) {
+                hold.course.owner = Owner::Nobody { since_boot_ms };
             }
         }
     }

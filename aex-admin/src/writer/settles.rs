@@ -12,6 +12,7 @@ use super::requests::of_one_operation;
 use super::shared::basis_name;
 use super::{Reply, Writer, grants};
 use crate::core::charge::{self, Verdict};
+use crate::core::reservation::Reservation;
 use crate::ledger::{Event, LedgerError};
 
 /// What the ledger keeps of an ended hold.
@@ -71,10 +72,9 @@ impl Writer {
         }
         let verdict = {
             let memory = self.shared.memory();
-            memory
-                .open
-                .get(&params.id)
-                .map(|hold| charge::judge(&hold.terms, &params.observed, hold.receipt.as_ref()))
+            memory.open.get(&params.id).map(|hold| {
+                charge::judge(&hold.terms, &params.observed, hold.course.receipt.as_ref())
+            })
         };
         let Some(verdict) = verdict else {
             let answer = match self.settle_late(&params.id, &params.observed) {
@@ -145,7 +145,7 @@ impl Writer {
             reply: Some(reply),
             since_boot_ms: now_boot_ms,
         });
-        hold.asked_boot_ms = now_boot_ms;
+        hold.course.asked_boot_ms = now_boot_ms;
         drop(memory);
         if !unprompted {
             self.shared.order_void(params.id);
@@ -160,7 +160,10 @@ impl Writer {
         answers: &mut Answers,
     ) -> Result<(), LedgerError> {
         for mut receipt in said.receipts {
-            self.know_better(&mut receipt, said.journal_begun_boot_ms);
+            if let Some(hold) = self.shared.memory().open.get(&receipt.id) {
+                let begun_boot_ms = said.journal_begun_boot_ms;
+                receipt.ending = hold.course.understood(&receipt.ending, begun_boot_ms);
+            }
             if let Err(error) = self.receipt(&receipt, answers) {
                 of_one_operation(error)?;
             }
@@ -169,26 +172,14 @@ impl Writer {
         Ok(())
     }
 
-    /// An egress that does not know a hold granted after its journal began never redeemed it, and will
-    /// not: what it was asked about it never forwards. Of older ones its journal proves nothing.
-    fn know_better(&self, receipt: &mut Receipt, journal_begun_boot_ms: u64) {
-        let memory = self.shared.memory();
-        let younger = memory
-            .open
-            .get(&receipt.id)
-            .is_some_and(|hold| hold.opened_boot_ms > journal_begun_boot_ms);
-        if receipt.ending == Ending::Unknown && younger {
-            receipt.ending = Ending::Voided;
-        }
-    }
-
     fn receipt(&mut self, receipt: &Receipt, answers: &mut Answers) -> Result<(), LedgerError> {
         let now = self.now();
         let id = receipt.id;
-        if let Ending::Opened { head_boot_ms } = receipt.ending {
-            self.shared
-                .memory()
-                .dispatched(&id, head_boot_ms.min(now.boot_ms));
+        if let Some(sent_at_boot_ms) = Reservation::sent_at_boot_ms(&receipt.ending) {
+            let mut memory = self.shared.memory();
+            memory.dispatched(&id, sent_at_boot_ms.min(now.boot_ms));
+        }
+        if matches!(receipt.ending, Ending::Opened { .. }) {
             return Ok(());
         }
         let booked = self.shared.memory().booked.remove(&id);
@@ -197,16 +188,11 @@ impl Writer {
         }
         let kept = {
             let mut memory = self.shared.memory();
-            if let Ending::Ended(exchange) = &receipt.ending
-                && exchange.sent
-            {
-                memory.dispatched(&id, exchange.head_boot_ms.min(now.boot_ms));
-            }
             match memory.open.get_mut(&id) {
                 None => return Ok(()),
                 Some(hold) => {
-                    hold.receipt = Some(receipt.ending.clone());
-                    hold.receipt_boot_ms = now.boot_ms;
+                    hold.course.receipt = Some(receipt.ending.clone());
+                    hold.course.receipt_boot_ms = now.boot_ms;
                     // A voided ticket can never be used: its hold ends, whoever held it.
                     let ends = hold.claim.is_some() || receipt.ending == Ending::Voided;
                     (!ends).then_some(hold.event)
@@ -230,7 +216,7 @@ impl Writer {
             let Some(hold) = memory.open.get_mut(id) else {
                 return Ok(());
             };
-            let Some(receipt) = &hold.receipt else {
+            let Some(receipt) = &hold.course.receipt else {
                 return Ok(());
             };
             let verdict = match &hold.claim {
@@ -275,7 +261,7 @@ impl Writer {
             .balance
             .with_commit(hold.terms.hold_pico, entry.cost_pico)
             .ok_or_else(|| LedgerError::Value("a charge beyond 64 bits".to_owned()))?;
-        let booked = hold.receipt.is_none().then(|| BookedHold {
+        let booked = hold.course.receipt.is_none().then(|| BookedHold {
             agent: agent.id,
             hold_pico: hold.terms.hold_pico,
             cost_pico: entry.cost_pico,
@@ -305,7 +291,7 @@ impl Writer {
         })?;
         let agent = agent.id;
         self.staged.set_balance(agent, balance)?;
-        let severed = hold.severed;
+        let severed = hold.course.severed;
         let ended = memory.close_hold(id, entry.tokens, entry.sent, now.boot_ms);
         if let (Some(ended), true) = (ended, entry.basis == Basis::Ceiling && seen.is_none()) {
             memory.expect_late(*id, ended, entry.cost_pico, now.boot_ms);
@@ -389,7 +375,7 @@ impl<'a> Entry<'a> {
             reason: self.reason,
             complete: seen.is_some_and(|seen| seen.complete),
             opened: (self.basis == Basis::Ceiling && seen.is_none()).then_some(hold.event),
-            receipt: hold.receipt.is_some(),
+            receipt: hold.course.receipt.is_some(),
             overrun: self.cost_pico > hold.terms.hold_pico,
         }
     }

@@ -146,11 +146,11 @@ impl Shared {
     /// Open holds of each worker connection.
     #[must_use]
     pub fn in_flight(&self, session: super::SessionId) -> u64 {
-        let owner = super::memory::Owner::Session(session);
+        let owner = crate::core::reservation::Owner::Session(session);
         self.memory()
             .open
             .values()
-            .filter(|hold| hold.owner == owner)
+            .filter(|hold| hold.course.owner == owner)
             .count() as u64
     }
 }
