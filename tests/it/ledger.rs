@@ -322,3 +322,95 @@ fn a_backup_is_made_while_it_runs_and_restored_when_stopped() {
     kernel.settled();
     kernel.audit();
 }
+
+/// Each check that docs/LEDGER.md gives for the sqlite3 shell: its name, what it should say, its SQL.
+fn checks_by_hand() -> Vec<(String, String, String)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/LEDGER.md");
+    let text = fs::read_to_string(path).unwrap();
+    let sql = text.split("```sql\n").nth(1).unwrap();
+    let sql = sql.split("```").next().unwrap();
+    let mut checks = Vec::new();
+    for block in sql.split("-- ").skip(1) {
+        let (head, statements) = block.split_once('\n').unwrap();
+        let (name, expected) = head.split_once(": ").unwrap();
+        checks.push((name.to_owned(), expected.to_owned(), statements.to_owned()));
+    }
+    checks
+}
+
+#[test]
+fn the_checks_by_hand_say_what_the_page_says() {
+    let sim = sim();
+    let (kernel, _) = with_history(&sim, 3);
+    // A correction, an outside change and a hold that is open belong to an ordinary ledger.
+    let hold = kernel.sqlite("SELECT hold FROM events WHERE action = 'usage.commit' LIMIT 1");
+    let args = [
+        "ledger", "resolve", &hold, "--cost", "0.01", "--reason", "x",
+    ];
+    kernel.aex_json(&args);
+    let checks = checks_by_hand();
+    assert!(checks.len() >= 13, "{checks:?}");
+    let run = |check: &str| {
+        let (_, _, sql) = checks
+            .iter()
+            .find(|(name, ..)| name.contains(check))
+            .unwrap();
+        kernel.sqlite(sql)
+    };
+    for (name, expected, sql) in &checks {
+        let said = kernel.sqlite(sql);
+        match expected.as_str() {
+            "no row" => assert_eq!(said, "", "{name}"),
+            "two equal numbers" => {
+                let (one, other) = said.split_once('|').unwrap();
+                assert_eq!(one, other, "{name}");
+            }
+            _ => assert!(name.starts_with("outside_update"), "{name}: {expected}"),
+        }
+    }
+    // And they find what they are for.
+    for (tamper, check) in [
+        (
+            "UPDATE agents SET spent_micro = spent_micro + 1",
+            "spent_equals_commits",
+        ),
+        (
+            "UPDATE agents SET carry_pico = (carry_pico + 1) % 1000000",
+            "picodollars_equal_commits",
+        ),
+        ("UPDATE agents SET held_pico = 7", "held_equals_open_holds"),
+        (
+            "UPDATE agents SET reserved_micro = 7",
+            "reserved_is_held_rounded_up",
+        ),
+        (
+            "INSERT INTO events SELECT 100000, at_ms, agent, action, cost_micro, cost_pico, held_pico, \
+             hold, detail, hash FROM events WHERE action = 'hold.open' LIMIT 1",
+            "hold_opened_once",
+        ),
+        (
+            "INSERT INTO events SELECT 100001, at_ms, agent, 'hold.release', 0, 1, 0, hold, '{}', hash \
+             FROM events WHERE action = 'hold.open' LIMIT 1",
+            "hold_ended_once",
+        ),
+        ("SELECT 1", "release_is_free"),
+        (
+            "UPDATE events SET cost_pico = -cost_pico WHERE action = 'usage.commit'",
+            "no_negative_balance",
+        ),
+        (
+            "UPDATE events SET held_pico = 9000000000000 WHERE action = 'hold.open'",
+            "held_within_budget",
+        ),
+        (
+            "INSERT INTO events SELECT 100002, at_ms, 'ghost', action, 0, 0, 0, hold, '{}', hash FROM events LIMIT 1",
+            "agent_kept",
+        ),
+    ] {
+        kernel.sqlite(tamper);
+        assert_ne!(run(check), "", "{check} after {tamper}");
+    }
+    let numbers = run("chain_contiguous");
+    let (one, other) = numbers.split_once('|').unwrap();
+    assert_ne!(one, other);
+}
