@@ -1,6 +1,5 @@
 //! What operators and auditors see, made from rows and the writer's memory.
 
-use aex_admin_proto::clock;
 use aex_admin_proto::operator::{AgentView, ModelView};
 
 use crate::config::Config;
@@ -9,9 +8,9 @@ use crate::writer::Shared;
 
 /// One agent, with what goes on in it now.
 #[must_use]
-pub(crate) fn agent(row: &AgentRow, shared: &Shared) -> AgentView {
+pub(crate) fn agent(row: &AgentRow, shared: &Shared, now_boot_ms: u64) -> AgentView {
     let (in_flight, requests_last_minute, tokens_last_minute) =
-        shared.activity(row.id, clock::boot_ms());
+        shared.activity(row.id, now_boot_ms);
     AgentView {
         name: row.name.clone(),
         state: row.grant.state,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use aex_admin_proto::clock;
 use aex_admin_proto::operator::{
     AgentList, AgentState, AuditParams, AuditReport, BackupParams, Checkpoint, ConfigText,
     MAX_AGAINST, Metrics, ModelList, NameParams, ResolveParams, Tail, TailParams, TokenList,
@@ -93,7 +94,7 @@ fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) 
             let (call, NameParams { name }) = params(call, raw)?;
             answer(call, async move {
                 let row = agent(&kernel, name).await?;
-                Ok(views::agent(&row, &kernel.shared))
+                Ok(views::agent(&row, &kernel.shared, clock::boot_ms()))
             });
         }
         m::TOKEN_LIST => {
@@ -158,7 +159,7 @@ async fn agents(kernel: &Kernel) -> Result<AgentList, RpcError> {
     Ok(AgentList {
         agents: rows
             .iter()
-            .map(|row| views::agent(row, &kernel.shared))
+            .map(|row| views::agent(row, &kernel.shared, clock::boot_ms()))
             .collect(),
     })
 }

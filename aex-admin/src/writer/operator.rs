@@ -257,7 +257,7 @@ impl Writer {
         let mut after = agent.clone();
         after.grant = grant.clone();
         after.balance.budget_micro = grant.budget_micro;
-        reply_of(&views::agent(&after, &self.shared))
+        reply_of(&views::agent(&after, &self.shared, now.boot_ms))
     }
 
     fn rotate(&mut self, params: &RotateParams, now: Now) -> Changed {
