@@ -98,8 +98,10 @@ pub struct Ledger {
     head: Head,
     /// As of the last commit.
     committed: Head,
-    /// SQLite's counter of other connections' commits, as last seen.
+    /// SQLite's counter of other connections' commits, as last seen, and as seen in the open batch:
+    /// what a batch noted is noted again when it was undone.
     data_version: i64,
+    batch_version: i64,
     sealer: Sealer,
     /// The last event that bears the seal.
     sealed: i64,
@@ -172,6 +174,7 @@ impl Ledger {
             head,
             committed: head,
             data_version,
+            batch_version: data_version,
             sealer,
             sealed: head.id,
             checkpoints,
@@ -190,6 +193,7 @@ impl Ledger {
     /// [`LedgerError::Busy`] when another process kept the lock for all of a tenth of a second.
     pub fn begin(&mut self) -> Result<()> {
         self.head = self.committed;
+        self.batch_version = self.data_version;
         self.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         Ok(())
     }
@@ -205,6 +209,7 @@ impl Ledger {
         }
         self.conn.prepare_cached("COMMIT")?.execute([])?;
         self.committed = self.head;
+        self.data_version = self.batch_version;
         self.sealed = self.head.id;
         self.checkpoints.committed();
         Ok(())
@@ -246,7 +251,7 @@ impl Ledger {
         done
     }
 
-    /// Whether another connection has committed since this was last asked: somebody's own UPDATE.
+    /// Whether another connection has committed since the last batch that stands: somebody's own UPDATE.
     /// Asked at the beginning of a batch. Should they have added to the chain or cut it, it goes on
     /// under a free id from the link that this process knows, so that the next audit finds it.
     ///
@@ -260,7 +265,7 @@ impl Ledger {
             self.committed.id = self.committed.id.max(found.id);
             self.head = self.committed;
         }
-        self.data_version = version;
+        self.batch_version = version;
         Ok(touched)
     }
 
