@@ -37,8 +37,10 @@ pub struct Reservation {
     pub severed: bool,
     pub receipt: Option<Ending>,
     pub receipt_boot_ms: u64,
-    /// When the egress was last asked about it, or told to cut it.
+    /// When the egress was last asked about it.
     pub asked_boot_ms: u64,
+    /// When it was last told to cut it: to be asked does not cut.
+    pub cut_boot_ms: u64,
 }
 
 /// What a look at a reservation comes to.
@@ -65,6 +67,7 @@ impl Reservation {
             receipt: None,
             receipt_boot_ms: 0,
             asked_boot_ms: 0,
+            cut_boot_ms: 0,
         }
     }
 
@@ -86,7 +89,8 @@ impl Reservation {
         }
         let unused = now_boot_ms > self.expires_boot_ms && !self.dispatched;
         let past = now_boot_ms > self.deadline_boot_ms.saturating_add(ASK_AGAIN_MS);
-        if (orphaned || unused || past || claimed) && self.may_ask(now_boot_ms) {
+        let may_ask = again(self.asked_boot_ms, now_boot_ms);
+        if (orphaned || unused || past || claimed) && may_ask {
             self.asked_boot_ms = now_boot_ms;
             return Due::Ask;
         }
@@ -95,15 +99,12 @@ impl Reservation {
 
     /// A severed exchange that is still open is cut again.
     pub fn cut_is_due(&mut self, now_boot_ms: u64) -> bool {
-        let due = self.severed && self.may_ask(now_boot_ms);
+        let is_open = self.receipt.is_none();
+        let due = self.severed && is_open && again(self.cut_boot_ms, now_boot_ms);
         if due {
-            self.asked_boot_ms = now_boot_ms;
+            self.cut_boot_ms = now_boot_ms;
         }
         due
-    }
-
-    fn may_ask(&self, now_boot_ms: u64) -> bool {
-        now_boot_ms >= self.asked_boot_ms.saturating_add(ASK_AGAIN_MS)
     }
 
     /// What the egress's word means for this one. Of a reservation that is younger than its journal it
@@ -129,6 +130,10 @@ impl Reservation {
             _ => None,
         }
     }
+}
+
+fn again(last_boot_ms: u64, now_boot_ms: u64) -> bool {
+    now_boot_ms >= last_boot_ms.saturating_add(ASK_AGAIN_MS)
 }
 
 #[cfg(test)]
@@ -220,7 +225,10 @@ mod tests {
         };
         assert!(severed.cut_is_due(START));
         assert!(!severed.cut_is_due(START + ASK_AGAIN_MS - 1));
+        assert_eq!(severed.due(true, START + ASK_AGAIN_MS), Due::Ask);
         assert!(severed.cut_is_due(START + ASK_AGAIN_MS));
+        severed.receipt = Some(Ending::Ended(Exchange::default()));
+        assert!(!severed.cut_is_due(START + 9 * ASK_AGAIN_MS));
     }
 
     #[test]

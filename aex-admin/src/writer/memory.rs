@@ -139,6 +139,7 @@ impl Memory {
                 receipt: found.receipt,
                 receipt_boot_ms: now.boot_ms,
                 asked_boot_ms: 0,
+                cut_boot_ms: 0,
             },
             claim: None,
             terms: found.terms,

@@ -235,7 +235,7 @@ impl Writer {
             .filter(|(_, hold)| hold.agent == agent)
         {
             hold.course.severed = true;
-            hold.course.asked_boot_ms = self.now().boot_ms;
+            hold.course.cut_boot_ms = self.now().boot_ms;
             self.shared.order_cut(*id);
         }
     }
