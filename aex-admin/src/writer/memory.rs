@@ -10,6 +10,7 @@ use aex_admin_proto::egress::Ending;
 use aex_admin_proto::worker::{Observed, SettleReply};
 
 use super::Reply;
+use crate::audit::CORRECTION;
 use crate::core::hold::Terms;
 use crate::core::live::Live;
 use crate::core::reservation::{Owner, Reservation};
@@ -77,6 +78,17 @@ pub(crate) struct LateHold {
     pub since_boot_ms: u64,
 }
 
+/// A hold as its event tells that its worker's figure may still come.
+struct Unsaid {
+    id: HoldId,
+    /// Its `hold.open` event.
+    opened: i64,
+    agent: i64,
+    cost_pico: i64,
+    receipt: Option<Ending>,
+    since_boot_ms: u64,
+}
+
 /// How long a figure may be late, and for how many holds it is waited.
 const LATE_MS: u64 = 600_000;
 const MAX_LATE: usize = 4096;
@@ -97,25 +109,33 @@ impl Memory {
         }
         let window_ms = i64::try_from(WINDOW_MS).unwrap_or(i64::MAX);
         let since_ms = now.wall_ms.saturating_sub(window_ms);
-        let mut late = Vec::new();
+        let mut unsaid = Vec::new();
+        // Newest first: a correction comes before what it corrects.
+        let mut corrected_pico: HashMap<String, i64> = HashMap::new();
         ledger.ended_since(since_ms, |ended| {
+            if ended.detail.starts_with(CORRECTION) {
+                let sum = corrected_pico.entry(ended.hold.to_owned()).or_insert(0);
+                *sum = sum.saturating_add(ended.cost_pico);
+                return;
+            }
             // The wall clock may have been set back: what is later than now counts as now.
             let age_ms = u64::try_from(now.wall_ms.saturating_sub(ended.at_ms)).unwrap_or(0);
             let at_boot_ms = now.boot_ms.saturating_sub(age_ms);
-            if let Some((id, opened)) = self.remember(ended, at_boot_ms) {
-                late.push((id, opened, ended.agent, ended.cost_pico, at_boot_ms));
-            }
+            let corrected_pico = corrected_pico.remove(ended.hold);
+            let found = self.remember(ended, corrected_pico.unwrap_or(0), at_boot_ms);
+            // A late figure counts once.
+            unsaid.extend(found.filter(|_| corrected_pico.is_none()));
         })?;
-        for (id, opened, agent, cost_pico, since_boot_ms) in late {
-            if let Some(terms) = ledger.terms(opened)? {
-                let hold = LateHold {
-                    agent,
+        for hold in unsaid {
+            if let Some(terms) = ledger.terms(hold.opened)? {
+                let late = LateHold {
+                    agent: hold.agent,
                     terms,
-                    cost_pico,
-                    receipt: None,
-                    since_boot_ms,
+                    cost_pico: hold.cost_pico,
+                    receipt: hold.receipt,
+                    since_boot_ms: hold.since_boot_ms,
                 };
-                self.late.insert(id, hold);
+                self.late.insert(hold.id, late);
             }
         }
         Ok(())
@@ -147,9 +167,15 @@ impl Memory {
         self.open_hold(found.id, hold);
     }
 
-    /// Counts an ended request of the last minute again, and keeps it for a receipt that may come.
-    /// Answers it, with its `hold.open` event, when its worker's figure may still come too.
-    fn remember(&mut self, ended: &Ended<'_>, at_boot_ms: u64) -> Option<(HoldId, i64)> {
+    /// Counts an ended request of the last minute again, and keeps it for a receipt that may come, also
+    /// for the second time: what was corrected is not corrected again. Answers it when its worker's
+    /// figure may still come too.
+    fn remember(
+        &mut self,
+        ended: &Ended<'_>,
+        corrected_pico: i64,
+        at_boot_ms: u64,
+    ) -> Option<Unsaid> {
         #[derive(serde::Deserialize)]
         struct Detail {
             model: String,
@@ -165,8 +191,8 @@ impl Memory {
             #[serde(default)]
             receipt: bool,
             opened: Option<i64>,
+            ending: Option<Ending>,
         }
-        // Corrections have neither tokens nor a request.
         let detail = serde_json::from_str::<Detail>(ended.detail).ok()?;
         for live in [
             self.agents.entry(ended.agent).or_default(),
@@ -182,7 +208,7 @@ impl Memory {
             let hold = BookedHold {
                 agent: ended.agent,
                 hold_pico: detail.hold_pico,
-                cost_pico: ended.cost_pico,
+                cost_pico: ended.cost_pico.saturating_add(corrected_pico),
                 status: detail.status,
                 complete: detail.complete,
                 since_boot_ms: at_boot_ms,
@@ -190,7 +216,14 @@ impl Memory {
             };
             self.booked.insert(id, hold);
         }
-        detail.opened.map(|opened| (id, opened))
+        Some(Unsaid {
+            id,
+            opened: detail.opened?,
+            agent: ended.agent,
+            cost_pico: ended.cost_pico,
+            receipt: detail.ending,
+            since_boot_ms: at_boot_ms,
+        })
     }
 
     /// A hold ended at its ceiling, and its worker said nothing yet.

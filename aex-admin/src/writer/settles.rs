@@ -37,9 +37,12 @@ struct Detail<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     complete: bool,
-    /// Id of its `hold.open` event, where a true figure may still come.
+    /// Id of its `hold.open` event, where a true figure may still come, and what the egress said: the
+    /// figure must not contradict it, after a restart either.
     #[serde(skip_serializing_if = "Option::is_none")]
     opened: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ending: Option<&'a Ending>,
     /// The egress's receipt was here already, and agreed or decided.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     receipt: bool,
@@ -361,6 +364,7 @@ impl<'a> Entry<'a> {
     }
 
     fn detail(&self, hold: &'a OpenHold, seen: Option<&Observed>) -> Detail<'a> {
+        let unsaid = self.basis == Basis::Ceiling && seen.is_none();
         Detail {
             model: &hold.terms.model,
             provider: &hold.terms.provider,
@@ -374,7 +378,8 @@ impl<'a> Entry<'a> {
             failure: seen.and_then(|seen| seen.failure),
             reason: self.reason,
             complete: seen.is_some_and(|seen| seen.complete),
-            opened: (self.basis == Basis::Ceiling && seen.is_none()).then_some(hold.event),
+            opened: unsaid.then_some(hold.event),
+            ending: hold.course.receipt.as_ref().filter(|_| unsaid),
             receipt: hold.course.receipt.is_some(),
             overrun: self.cost_pico > hold.terms.hold_pico,
         }
