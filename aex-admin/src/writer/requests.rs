@@ -310,7 +310,9 @@ impl Writer {
                 .reply
                 .send(Ok(ReserveReply::Refused(Refusal::Cancelled)));
             self.shared.set_waiting(self.waiting.len());
-        } else if self.shared.memory().open.contains_key(id) {
+        } else if let Some(hold) = self.shared.memory().open.get(id)
+            && hold.course.receipt.is_none()
+        {
             // It was granted meanwhile, and nobody will use it.
             self.shared.order_void(*id);
         }

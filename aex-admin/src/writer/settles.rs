@@ -193,6 +193,10 @@ impl Writer {
             let mut memory = self.shared.memory();
             match memory.open.get_mut(&id) {
                 None => return Ok(()),
+                // How it ended is known. An egress that has forgotten it since cannot know better.
+                Some(hold) if matches!(hold.course.receipt, Some(Ending::Ended(_))) => {
+                    return Ok(());
+                }
                 Some(hold) => {
                     hold.course.receipt = Some(receipt.ending.clone());
                     hold.course.receipt_boot_ms = now.boot_ms;
