@@ -181,7 +181,9 @@ impl Writer {
     }
 
     fn rebuild(&mut self) -> Result<(), LedgerError> {
-        self.shared.memory().rebuild(&self.ledger, self.now())
+        self.shared.memory().rebuild(&self.ledger, self.now())?;
+        self.shared.publish_open_holds();
+        Ok(())
     }
 
     /// Works until told to stop, or until nobody can ask any more.
@@ -383,6 +385,7 @@ impl Writer {
             counters.operations += answers.len() as u64;
         });
         self.shared.publish_event(self.ledger.last_event());
+        self.shared.publish_open_holds();
         answers.send();
         self.keep_checkpoint();
     }

@@ -21,6 +21,8 @@ pub struct Shared {
     pub orders_wait: Notify,
     last_event: watch::Sender<i64>,
     waiting: Mutex<u64>,
+    /// As of the last commit: memory is ahead of the ledger while a batch is written.
+    open_holds: Mutex<u64>,
     /// Why the last batch was not written; gone with the next that is.
     trouble: Mutex<Option<String>>,
 }
@@ -54,6 +56,7 @@ impl Default for Shared {
             orders_wait: Notify::new(),
             last_event: watch::Sender::new(0),
             waiting: Mutex::default(),
+            open_holds: Mutex::default(),
             trouble: Mutex::default(),
         }
     }
@@ -127,9 +130,16 @@ impl Shared {
         lock(&self.trouble).clone()
     }
 
+    /// Holds that the ledger has open.
     #[must_use]
     pub fn open_holds(&self) -> u64 {
-        self.memory().open.len() as u64
+        *lock(&self.open_holds)
+    }
+
+    /// What memory has is what the ledger has.
+    pub(crate) fn publish_open_holds(&self) {
+        let count = self.memory().open.len() as u64;
+        *lock(&self.open_holds) = count;
     }
 
     /// Open holds, and requests and tokens of the last minute, of one agent.
