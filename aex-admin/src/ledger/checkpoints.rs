@@ -76,11 +76,15 @@ impl Ledger {
         Ok(())
     }
 
-    /// Whether the last event is the one that was committed last.
+    /// Whether the last event that was found is the one that was committed last. A ledger without events,
+    /// and one that this key has yet to sign, were left by nobody.
     ///
     /// # Errors
     /// SQLite's own.
-    pub fn is_sealed(&self) -> Result<bool> {
+    pub fn is_as_left(&self) -> Result<bool> {
+        if self.key_is_new || self.committed.id == 0 {
+            return Ok(true);
+        }
         let seal = self.meta(HEAD_SEAL)?.unwrap_or_default();
         Ok(self
             .sealer

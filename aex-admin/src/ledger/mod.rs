@@ -103,6 +103,8 @@ pub struct Ledger {
     data_version: i64,
     batch_version: i64,
     sealer: Sealer,
+    /// There was no key: whatever is in the ledger, it did not sign it.
+    key_is_new: bool,
     /// The last event that bears the seal.
     sealed: i64,
     checkpoints: Checkpoints,
@@ -144,9 +146,9 @@ impl Ledger {
         if let Some(kept) = kept.as_ref().filter(|_| !path.exists()) {
             return Err(not_as(kept, path));
         }
-        let sealer = match Sealer::load(path)? {
-            Some(sealer) => sealer,
-            None => Sealer::create(path)?,
+        let (sealer, key_is_new) = match Sealer::load(path)? {
+            Some(sealer) => (sealer, false),
+            None => (Sealer::create(path)?, true),
         };
         let conn = Connection::open(path)?;
         conn.busy_timeout(LOCK_SLICE)?;
@@ -176,6 +178,7 @@ impl Ledger {
             data_version,
             batch_version: data_version,
             sealer,
+            key_is_new,
             sealed: head.id,
             checkpoints,
             _lock: lock,

@@ -7,24 +7,27 @@ use crate::ledger::{Event, LedgerError};
 
 /// Signed after this long, when anything happened.
 const EVERY_MS: u64 = 60_000;
+/// A checkpoint that could not be kept is kept again after this long.
+const KEEP_AGAIN_MS: u64 = 5_000;
 /// Signed after this many events.
 const EVERY_EVENTS: i64 = 65_536;
 
 impl Writer {
     /// At a start, in its first transaction.
     pub(super) fn take_up_chain(&mut self, now: Now) -> Result<(), LedgerError> {
+        let as_left = self.ledger.is_as_left()?;
+        if !as_left {
+            tracing::error!(
+                "the ledger's events are not as this kernel left them; see aex audit. Going on, recorded"
+            );
+            let note = Event::note(now.wall_ms, None, "outside.events", "{}");
+            self.ledger.append(&note)?;
+        }
         if !self.ledger.declares_key()? {
-            return self.ledger.declare_key(now.wall_ms);
+            self.ledger.declare_key(now.wall_ms)?;
+        } else if !as_left {
+            self.ledger.checkpoint(now.wall_ms)?;
         }
-        if self.ledger.is_sealed()? {
-            return Ok(());
-        }
-        tracing::error!(
-            "the ledger's events are not as this kernel left them; see aex audit. Going on, recorded"
-        );
-        let note = Event::note(now.wall_ms, None, "outside.events", "{}");
-        self.ledger.append(&note)?;
-        self.ledger.checkpoint(now.wall_ms)?;
         Ok(())
     }
 
@@ -44,10 +47,15 @@ impl Writer {
             && self.ledger.events_since_checkpoint() > 0
     }
 
-    /// After a commit. Without it only the checkpoint in the chain is there; it is tried again.
+    /// After a commit. Without it only the checkpoint in the chain is there; it is tried again later.
     pub(super) fn keep_checkpoint(&mut self) {
+        let now_boot_ms = self.now().boot_ms;
+        if now_boot_ms < self.keep_again_boot_ms {
+            return;
+        }
         if let Err(error) = self.ledger.keep_checkpoint() {
-            tracing::warn!(%error, "the checkpoint is not kept beside the ledger");
+            self.keep_again_boot_ms = now_boot_ms.saturating_add(KEEP_AGAIN_MS);
+            tracing::warn!(%error, "the checkpoint is not kept beside the ledger yet");
         }
     }
 

@@ -10,7 +10,7 @@ use super::{Command, Reply, SessionId};
 pub(super) struct Locked {
     /// With the time of arrival, boot clock; the oldest first.
     waiting: Vec<(u64, Command)>,
-    /// How many of the commands of the batch at hand had been waiting, with their arrivals.
+    /// Arrivals of those commands of the batch at hand that had been waiting: its first ones.
     arrivals_boot_ms: Vec<u64>,
     since_boot_ms: Option<u64>,
 }

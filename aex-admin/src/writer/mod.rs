@@ -133,6 +133,7 @@ pub struct Writer {
     stirred: HashSet<i64>,
     swept_boot_ms: u64,
     checkpointed_boot_ms: u64,
+    keep_again_boot_ms: u64,
     locked: Locked,
     clock: Clock,
 }
@@ -162,6 +163,7 @@ impl Writer {
             stirred: HashSet::new(),
             swept_boot_ms: 0,
             checkpointed_boot_ms: 0,
+            keep_again_boot_ms: 0,
             locked: Locked::default(),
             clock,
         };
@@ -171,7 +173,7 @@ impl Writer {
         writer.note_outside_changes(writer.now())?;
         writer.take_up_chain(writer.now())?;
         writer.ledger.commit()?;
-        writer.ledger.keep_checkpoint()?;
+        writer.keep_checkpoint();
         writer.shared.publish_event(writer.ledger.last_event());
         Ok(writer)
     }

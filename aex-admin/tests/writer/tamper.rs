@@ -140,6 +140,8 @@ fn a_budget_times_a_thousand_by_a_forged_event() {
     let found = scene.audit(true).violations;
     assert_eq!(found.len(), 1, "all but the seal is right: {found:?}");
     scene.found(false, "head_sealed");
+    // Nor with the kernel's own notes of key and seal taken out.
+    scene.sql("DELETE FROM meta WHERE key IN ('public_key', 'head_seal')");
     // Nor does it go away with the next start, which signs it: that start says so, for ever.
     drop(conn);
     Kernel::start(scene.home.path()).stop();

@@ -366,6 +366,7 @@ fn an_old_schema_is_moved_forward_and_a_newer_one_refused() {
     )
     .unwrap();
     drop(conn);
+    std::fs::remove_file(seal::key_path(&ledger)).unwrap();
     let mut kernel = Kernel::start(home.path());
     assert_eq!(kernel.sql::<i64>("PRAGMA user_version"), 2);
     assert_eq!(kernel.sql::<i64>("SELECT opened_boot_ms FROM holds"), 0);
