@@ -7,6 +7,8 @@ use super::{Event, Ledger, LedgerError, Result, events, schema, seal};
 
 /// `meta`: the seal of the last event, renewed with each commit.
 pub(super) const HEAD_SEAL: &str = "head_seal";
+/// `meta`: when writing was tried again, while it failed.
+const TRIED: &str = "tried_boot_ms";
 /// `meta`: the public key that the chain declared last.
 const PUBLIC_KEY: &str = "public_key";
 
@@ -91,12 +93,13 @@ impl Ledger {
             .is_seal(&seal, self.committed.id, &self.committed.hash))
     }
 
-    /// Writes the seal again, so that the commit shows whether anything can be written.
+    /// Writes something, so that the commit shows whether anything can be written. It must differ from
+    /// what is there: SQLite writes no page for the same bytes.
     ///
     /// # Errors
     /// SQLite's own.
-    pub fn touch(&self) -> Result<()> {
-        self.seal_head()
+    pub fn touch(&self, at_boot_ms: u64) -> Result<()> {
+        schema::set_meta(&self.conn, TRIED, &at_boot_ms.to_be_bytes())
     }
 
     pub(super) fn seal_head(&self) -> Result<()> {

@@ -325,7 +325,7 @@ impl Writer {
         self.staged.write(&self.ledger)?;
         if self.shared.trouble().is_some() {
             // A batch that writes nothing would end well on a full disk too.
-            self.ledger.touch()?;
+            self.ledger.touch(self.now().boot_ms)?;
         }
         self.checkpoint_if_due()
     }
