@@ -6,6 +6,9 @@ use super::chain::{self, EventHash, GENESIS};
 use super::reader::{HoldHistory, hold_history_since};
 use super::{Head, Ledger, LedgerError, Result};
 
+/// See [`Ledger::ended_since`].
+const MOST_OLDER_EVENTS: usize = 20_000;
+
 /// One event before it has its id and hash.
 #[derive(Debug, Clone, Copy)]
 pub struct Event<'a> {
@@ -80,12 +83,34 @@ impl Ledger {
         hold_history_since(&self.conn, hold, history)
     }
 
-    /// Ended requests since `since_ms`, newest first. Stops at the first older event, so it costs what
-    /// the last minute holds, not what history holds.
+    /// When the last event was, wall clock; nothing when there is none.
     ///
     /// # Errors
     /// SQLite's own.
-    pub fn ended_since(&self, since_ms: i64, mut each: impl FnMut(&Ended<'_>)) -> Result<()> {
+    pub fn last_event_at_ms(&self) -> Result<Option<i64>> {
+        Ok(self
+            .conn
+            .query_row(
+                "SELECT at_ms FROM events ORDER BY id DESC LIMIT 1",
+                [],
+                |row| row.get(0),
+            )
+            .optional()?)
+    }
+
+    /// Ended requests, newest first: all since `all_since_ms`, then of [`MOST_OLDER_EVENTS`] older events
+    /// those since `since_ms`. Stops at the first that is older still, so it costs what the last minute
+    /// holds, not what history holds.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn ended_since(
+        &self,
+        all_since_ms: i64,
+        since_ms: i64,
+        mut each: impl FnMut(&Ended<'_>),
+    ) -> Result<()> {
+        let mut older_left = MOST_OLDER_EVENTS;
         let mut statement = self.conn.prepare(
             "SELECT e.at_ms, e.action, e.detail, a.id, e.hold, e.cost_pico FROM events e \
              LEFT JOIN agents a ON a.name = e.agent ORDER BY e.id DESC",
@@ -93,9 +118,10 @@ impl Ledger {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let at_ms: i64 = row.get(0)?;
-            if at_ms < since_ms {
+            if at_ms < since_ms || (at_ms < all_since_ms && older_left == 0) {
                 break;
             }
+            older_left -= usize::from(at_ms < all_since_ms);
             let text = |at| {
                 row.get_ref(at)
                     .map(|value| value.as_str().unwrap_or_default())

@@ -107,22 +107,24 @@ impl Memory {
         for row in ledger.holds()? {
             self.take_up(row, now);
         }
-        let window_ms = i64::try_from(WINDOW_MS).unwrap_or(i64::MAX);
-        let since_ms = now.wall_ms.saturating_sub(window_ms);
+        // The wall clock may have been set back: then the last event counts as now.
+        let last_ms = ledger.last_event_at_ms()?.unwrap_or(i64::MIN);
+        let now_ms = now.wall_ms.max(last_ms);
+        let before = |ms: u64| now_ms.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX));
         let mut unsaid = Vec::new();
         // Newest first: a correction comes before what it corrects.
         let mut corrected_pico: HashMap<String, i64> = HashMap::new();
-        ledger.ended_since(since_ms, |ended| {
+        ledger.ended_since(before(WINDOW_MS), before(LATE_MS), |ended| {
             if ended.detail.starts_with(CORRECTION) {
                 let sum = corrected_pico.entry(ended.hold.to_owned()).or_insert(0);
                 *sum = sum.saturating_add(ended.cost_pico);
                 return;
             }
-            // The wall clock may have been set back: what is later than now counts as now.
-            let age_ms = u64::try_from(now.wall_ms.saturating_sub(ended.at_ms)).unwrap_or(0);
+            let age_ms = u64::try_from(now_ms.saturating_sub(ended.at_ms)).unwrap_or(0);
             let at_boot_ms = now.boot_ms.saturating_sub(age_ms);
             let corrected_pico = corrected_pico.remove(ended.hold);
-            let found = self.remember(ended, corrected_pico.unwrap_or(0), at_boot_ms);
+            let counts = age_ms < WINDOW_MS;
+            let found = self.remember(ended, corrected_pico.unwrap_or(0), at_boot_ms, counts);
             // A late figure counts once.
             unsaid.extend(found.filter(|_| corrected_pico.is_none()));
         })?;
@@ -167,7 +169,7 @@ impl Memory {
         self.open_hold(found.id, hold);
     }
 
-    /// Counts an ended request of the last minute again, and keeps it for a receipt that may come, also
+    /// Counts an ended request of the last minute again, and keeps any for a receipt that may come, also
     /// for the second time: what was corrected is not corrected again. Answers it when its worker's
     /// figure may still come too.
     fn remember(
@@ -175,6 +177,7 @@ impl Memory {
         ended: &Ended<'_>,
         corrected_pico: i64,
         at_boot_ms: u64,
+        counts: bool,
     ) -> Option<Unsaid> {
         #[derive(serde::Deserialize)]
         struct Detail {
@@ -194,13 +197,15 @@ impl Memory {
             ending: Option<Ending>,
         }
         let detail = serde_json::from_str::<Detail>(ended.detail).ok()?;
-        for live in [
-            self.agents.entry(ended.agent).or_default(),
-            self.models.entry(detail.model).or_default(),
-        ] {
-            live.tokens.add(at_boot_ms, detail.tokens);
-            if detail.sent {
-                live.requests.add(at_boot_ms, 1);
+        if counts {
+            for live in [
+                self.agents.entry(ended.agent).or_default(),
+                self.models.entry(detail.model).or_default(),
+            ] {
+                live.tokens.add(at_boot_ms, detail.tokens);
+                if detail.sent {
+                    live.requests.add(at_boot_ms, 1);
+                }
             }
         }
         let id: HoldId = ended.hold.parse().ok()?;

@@ -81,29 +81,37 @@ impl Model {
                 self.state.remembered.insert(hold.agent);
             }
         }
+        // The clock may have been set back: then the last event counts as now.
+        let last_ms = self
+            .state
+            .events
+            .last()
+            .map_or(i64::MIN, |event| event.at_ms);
+        let now_ms = now.wall_ms.max(last_ms);
         let events = self.state.events.iter().rev();
         let young: Vec<(i64, usize)> = events
-            .take_while(|event| event.at_ms >= now.wall_ms - 60_000)
+            .take_while(|event| event.at_ms >= now_ms - 600_000)
             .filter_map(|event| Some((event.at_ms, event.charge?)))
             .collect();
         for (at_ms, charge) in young {
-            self.remember(at_ms, charge);
+            self.remember(now_ms, at_ms, charge);
         }
     }
 
-    fn remember(&mut self, at_ms: i64, charge: usize) {
+    fn remember(&mut self, now_ms: i64, at_ms: i64, charge: usize) {
         let charge = self.state.charges[charge].clone();
         if charge.correction {
             return;
         }
-        // What is later than now counts as now.
-        let age_ms = u64::try_from((self.now.wall_ms - at_ms).max(0)).unwrap();
+        let age_ms = u64::try_from((now_ms - at_ms).max(0)).unwrap();
         let at_boot_ms = self.now.boot_ms.saturating_sub(age_ms);
-        let agent = self.state.holds[charge.hold].agent;
-        self.state.remembered.insert(agent);
-        self.count_tokens(charge.hold, charge.tokens, at_boot_ms);
-        if charge.sent {
-            self.count_request(charge.hold, at_boot_ms);
+        if age_ms < 60_000 {
+            let agent = self.state.holds[charge.hold].agent;
+            self.state.remembered.insert(agent);
+            self.count_tokens(charge.hold, charge.tokens, at_boot_ms);
+            if charge.sent {
+                self.count_request(charge.hold, at_boot_ms);
+            }
         }
         if charge.is_ceiling_unsaid && !self.state.holds[charge.hold].was_corrected {
             self.state.holds[charge.hold].late_since_ms = Some(at_boot_ms);
