@@ -397,12 +397,16 @@ pub struct RestoreReport {
     /// Events of the backup, and the hash of its last.
     pub events: i64,
     pub hash: String,
-    /// Events that the last checkpoint tells and the backup lacks.
+    /// Events that the ledger that is there or its last checkpoint tell, and the backup lacks.
     pub missing_events: i64,
-    /// What agents had spent by the last checkpoint, beyond what they had by the backup.
+    /// What agents had spent by them, beyond what they had by the backup.
     pub missing_spent_micro: i64,
-    /// The backup's history is not that of the last checkpoint.
+    /// The backup's history is not that of the last checkpoint, or of the ledger that is there.
     pub diverged: bool,
+    /// The ledger that is there cannot be read, so nobody knows what the backup lacks of it.
+    pub unreadable: bool,
+    /// The backup is signed with another key than the one beside the ledger.
+    pub foreign_key: bool,
     /// Requests that the egress's journal tells as sent, and the backup does not know.
     pub unknown_requests: u64,
     /// Where the ledger that was replaced is now.
@@ -413,7 +417,11 @@ impl RestoreReport {
     /// Nothing is known to be missing.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.missing_events == 0 && !self.diverged && self.unknown_requests == 0
+        self.missing_events == 0
+            && !self.diverged
+            && !self.unreadable
+            && !self.foreign_key
+            && self.unknown_requests == 0
     }
 }
 

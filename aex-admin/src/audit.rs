@@ -41,20 +41,20 @@ struct Audit {
 pub fn of_file(path: &Path, against: &[Checkpoint]) -> Result<AuditReport, LedgerError> {
     // Before the snapshot: what is kept was committed earlier, so the snapshot has it.
     let kept = kept_checkpoint(path)?;
-    audit(path, path, kept.as_ref(), against)
+    audit(path, Some(path), kept.as_ref(), against)
 }
 
-/// Audits a copy that was made of the ledger at `ledger`, whose key is still there.
+/// Audits a copy of a ledger with the key of the ledger at `key_of`, or with none.
 ///
 /// # Errors
 /// The file cannot be read as a ledger at all.
-pub fn of_copy(copy: &Path, ledger: &Path) -> Result<AuditReport, LedgerError> {
-    audit(copy, ledger, None, &[])
+pub fn of_copy(copy: &Path, key_of: Option<&Path>) -> Result<AuditReport, LedgerError> {
+    audit(copy, key_of, None, &[])
 }
 
 fn audit(
     path: &Path,
-    key_of: &Path,
+    key_of: Option<&Path>,
     kept: Option<&Checkpoint>,
     against: &[Checkpoint],
 ) -> Result<AuditReport, LedgerError> {

@@ -9,7 +9,7 @@ use aex_admin_proto::ticket::TicketKey;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{self, LoadError};
-use crate::ledger::{Ledger, LedgerError, TICKET_KEY};
+use crate::ledger::{Ledger, LedgerError};
 use crate::rpc::{self, InForce, Kernel, Role};
 use crate::writer::{Command, Shared, Writer, system_clock};
 
@@ -21,8 +21,6 @@ pub enum ServeError {
     Config(#[from] LoadError),
     #[error("{0}")]
     Ledger(#[from] LedgerError),
-    #[error("no randomness: {0}")]
-    Randomness(#[from] getrandom::Error),
     #[error("{what}: {source}")]
     System {
         what: String,
@@ -45,7 +43,7 @@ pub fn serve(places: &Places) -> Result<(), ServeError> {
         tracing::warn!("{}: {warning}", places.config_file.display());
     }
     let ledger = Ledger::open(&places.ledger)?;
-    let key = ticket_key(&ledger)?;
+    let key = TicketKey::new(TICKET_KEY_ID, ledger.ticket_key()?);
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(system("cannot read the boot id"))?;
     let config = Arc::new(config);
@@ -121,18 +119,4 @@ fn stop_writer(queue: &Sender<Command>, thread: std::thread::JoinHandle<()>) {
     if thread.join().is_err() {
         tracing::error!("the writer panicked");
     }
-}
-
-/// The persistent key that signs tickets; made at the first start.
-fn ticket_key(ledger: &Ledger) -> Result<TicketKey, ServeError> {
-    if let Some(stored) = ledger.meta(TICKET_KEY)? {
-        let secret = stored
-            .try_into()
-            .map_err(|_| LedgerError::Value("meta: the ticket key is not 32 bytes".to_owned()))?;
-        return Ok(TicketKey::new(TICKET_KEY_ID, secret));
-    }
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret)?;
-    ledger.set_meta(TICKET_KEY, &secret)?;
-    Ok(TicketKey::new(TICKET_KEY_ID, secret))
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use aex_admin_proto::HoldId;
 
 use crate::EgressError;
+use crate::book::TICKET_LIFE_MS;
 use crate::record::{Header, Record};
 
 /// A journal below this size is left as it is.
@@ -98,6 +99,14 @@ impl Journal {
     #[must_use]
     pub fn begun_boot_ms(&self) -> u64 {
         self.header.begun_boot_ms
+    }
+
+    /// Whether a ticket is one that this journal would know if it had been used: granted no earlier than
+    /// it began, in this boot.
+    #[must_use]
+    pub fn vouches_for(&self, expires_boot_ms: u64, now_boot_ms: u64) -> bool {
+        let of_this_boot = expires_boot_ms <= now_boot_ms.saturating_add(TICKET_LIFE_MS);
+        of_this_boot && expires_boot_ms >= self.begun_boot_ms().saturating_add(TICKET_LIFE_MS)
     }
 
     /// Adds a record that need not be in the file yet; [`Journal::flush`] must follow soon.

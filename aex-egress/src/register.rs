@@ -71,6 +71,9 @@ impl Register {
     /// See [`Redeem`].
     pub fn redeem(&self, flight: &Arc<Flight>, expires_boot_ms: u64) -> Result<(), Redeem> {
         let mut inner = self.lock();
+        if !inner.journal.vouches_for(expires_boot_ms, boot_ms()) {
+            return Err(Redeem::Refused);
+        }
         match inner.book.may_redeem(flight.id) {
             Ok(()) => {}
             Err(NotRedeemed::Used | NotRedeemed::Dead) => return Err(Redeem::Refused),

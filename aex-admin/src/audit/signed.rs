@@ -38,12 +38,15 @@ struct Key {
 
 impl Signed {
     pub(super) fn of(
-        key_of: &Path,
+        key_of: Option<&Path>,
         conn: &Connection,
         kept: Option<&Checkpoint>,
         against: &[Checkpoint],
     ) -> Result<Self, LedgerError> {
-        let sealer = Sealer::load(key_of)?;
+        let sealer = match key_of {
+            Some(key_of) => Sealer::load(key_of)?,
+            None => None,
+        };
         let is_sealed = match &sealer {
             Some(sealer) => is_sealed_by(conn, sealer)?,
             None => false,
@@ -133,11 +136,16 @@ impl Signed {
 
     fn key(&mut self, id: i64, event: &Event<'_>) -> Option<Found> {
         let key = serde_json::from_str::<Key>(event.detail).ok();
-        let replaced = self.declared.is_some();
-        self.declared = Some(key.map_or_else(String::new, |key| key.public_key));
+        let before = self
+            .declared
+            .replace(key.map_or_else(String::new, |key| key.public_key));
         self.unproven = Some(id);
         self.last_checkpoint = id;
-        replaced.then(|| {
+        if before == self.declared {
+            let text = "the key that signs already is declared again: nobody needs that";
+            return Some(violation("key_proven", id, text));
+        }
+        before.map(|_| {
             warning(
                 "key_replaced",
                 id,

@@ -1,9 +1,10 @@
 //! A copy of the ledger while it is being written, with SQLite's online backup.
 //!
-//! It is one moment's state: whole, sealed and audited like the ledger itself. Left out is the key that
-//! signs tickets, which only a running kernel needs; and the signing key is no part of the file.
+//! It is one moment's state: whole, sealed and audited like the ledger itself. The keys that sign the chain
+//! and tickets are no part of the file.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -11,30 +12,41 @@ use aex_admin_proto::operator::BackupReply;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
-use super::{LedgerError, Result, TICKET_KEY, events, open_read_only, seal};
+use super::seal::beside;
+use super::{LedgerError, Result, events, open_read_only, seal};
 
-/// Writes the ledger at `ledger` as it is now to `to`, which must be absolute and new.
+/// Writes the ledger at `ledger` as it is now to `to`, which must be absolute and new. It has that name
+/// only when it is whole.
 ///
 /// # Errors
-/// `to` is there already or cannot be written; nothing is left of it then.
+/// `to` is there already, is a name of the ledger's own, or cannot be written.
 pub fn write(ledger: &Path, to: &Path) -> Result<BackupReply> {
+    let own = ledger.display().to_string();
     if !to.is_absolute() {
-        return Err(LedgerError::Value(
+        return Err(LedgerError::Refused(
             "a backup's path must be absolute".to_owned(),
         ));
     }
-    let file_error = |source| LedgerError::File {
-        path: to.to_owned(),
-        source,
-    };
-    // Private from its first moment, and nobody's file is overwritten.
-    let mut options = File::options();
-    options.write(true).create_new(true).mode(0o600);
-    let file = options.open(to).map_err(file_error)?;
-    let written = copy(ledger, to).and_then(|(event, hash)| {
-        file.sync_all().map_err(file_error)?;
-        seal::sync_directory(to).map_err(file_error)?;
-        let bytes = file.metadata().map_err(file_error)?.len();
+    if to.display().to_string().starts_with(&own) {
+        let text = format!(
+            "{} is a name of the ledger's own files; choose another",
+            to.display()
+        );
+        return Err(LedgerError::Refused(text));
+    }
+    if to.symlink_metadata().is_ok() {
+        let text = format!("{} is there already; choose another name", to.display());
+        return Err(LedgerError::Refused(text));
+    }
+    let partial = beside(to, ".partial");
+    // Left by one that was cut off.
+    remove(&partial);
+    let written = copy(ledger, &partial).and_then(|(event, hash)| {
+        let file = |source| LedgerError::File {
+            path: to.to_owned(),
+            source,
+        };
+        let bytes = named(&partial, to).map_err(file)?;
         Ok(BackupReply {
             path: to.display().to_string(),
             bytes,
@@ -42,19 +54,41 @@ pub fn write(ledger: &Path, to: &Path) -> Result<BackupReply> {
             hash,
         })
     });
-    if written.is_err() {
-        let _ = std::fs::remove_file(to);
-    }
+    remove(&partial);
     written
 }
 
-fn copy(ledger: &Path, to: &Path) -> Result<(i64, String)> {
+/// Gives a whole file its name; one that came meanwhile is not overwritten.
+fn named(partial: &Path, to: &Path) -> io::Result<u64> {
+    let file = File::open(partial)?;
+    file.sync_all()?;
+    std::fs::hard_link(partial, to)?;
+    seal::sync_directory(to)?;
+    Ok(file.metadata()?.len())
+}
+
+fn remove(partial: &Path) {
+    for suffix in ["", "-journal"] {
+        let _ = std::fs::remove_file(beside(partial, suffix));
+    }
+}
+
+/// Copies the ledger at `ledger`, log and all, to the new file `to`. Answers its last event.
+///
+/// # Errors
+/// `ledger` is none, or `to` cannot be written.
+pub(super) fn copy(ledger: &Path, to: &Path) -> Result<(i64, String)> {
     let from = open_read_only(ledger)?;
+    // Private from its first moment.
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(0o600);
+    options.open(to).map_err(|source| LedgerError::File {
+        path: to.to_owned(),
+        source,
+    })?;
     let mut conn = Connection::open(to)?;
     // One step, so of one moment; readers do not stop the writer.
     while Backup::new(&from, &mut conn)?.step(-1)? != StepResult::Done {}
-    conn.pragma_update(None, "secure_delete", true)?;
-    conn.execute("DELETE FROM meta WHERE key = ?1", [TICKET_KEY])?;
     // A file by itself, with nothing beside it.
     conn.pragma_update(None, "journal_mode", "DELETE")?;
     let head = events::head(&conn)?;

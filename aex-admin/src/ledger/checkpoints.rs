@@ -162,6 +162,18 @@ impl Ledger {
     }
 }
 
+/// The key that the chain declares, by the ledger's own note of it.
+pub(super) fn declared_key(conn: &Connection) -> Result<Option<String>> {
+    let key = schema::meta(conn, PUBLIC_KEY)?;
+    Ok(key.and_then(|key| String::from_utf8(key).ok()))
+}
+
+/// The checkpoint that is the last event; nothing when that is none.
+pub(super) fn last(conn: &Connection) -> Result<Option<Checkpoint>> {
+    let found = Checkpoints::found(conn, events::head(conn)?.id)?;
+    Ok(found.last.map(|(_, checkpoint)| checkpoint))
+}
+
 /// Whether the last event of what `conn` sees bears the seal of `sealer`.
 pub(crate) fn is_sealed_by(conn: &Connection, sealer: &seal::Sealer) -> Result<bool> {
     let seal = schema::meta(conn, HEAD_SEAL)?.unwrap_or_default();

@@ -35,9 +35,8 @@ use seal::Sealer;
 /// How long SQLite waits for another process's lock before it says so: whoever asks can look around
 /// between, and wait on.
 const LOCK_SLICE: Duration = Duration::from_millis(100);
-
-/// `meta`: the key that signs tickets.
-pub const TICKET_KEY: &str = "ticket_key";
+/// How long a start waits for it.
+const START_WAIT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -67,6 +66,8 @@ pub enum LedgerError {
     Key(PathBuf),
     #[error("{0} is not a checkpoint of a ledger; put the right one back, or move it away")]
     KeptCheckpoint(PathBuf),
+    #[error("{0}")]
+    Refused(String),
     #[error("the ledger has a value it should not have: {0}")]
     Value(String),
     #[error("cannot open {path}: {source}")]
@@ -130,28 +131,29 @@ impl Ledger {
     pub fn open(path: &Path) -> Result<Self> {
         let lock = Lock::take(path)?;
         let kept = seal::kept_checkpoint(path)?;
-        Self::open_as(path, lock, kept)
+        Self::open_as(path, path, lock, kept)
     }
 
-    /// Opens a ledger that was just put in the place of another one: compared with its last checkpoint
-    /// already, and the difference accepted.
+    /// Opens a copy that is to take the place of the ledger at `key_of`, whose lock is held: it is signed
+    /// with that one's key, and was compared with its last checkpoint already.
     ///
     /// # Errors
     /// As of [`Ledger::open`].
-    pub fn open_restored(path: &Path, lock: Lock) -> Result<Self> {
-        Self::open_as(path, lock, None)
+    pub fn open_copy(path: &Path, key_of: &Path, lock: Lock) -> Result<Self> {
+        Self::open_as(path, key_of, lock, None)
     }
 
-    fn open_as(path: &Path, lock: Lock, kept: Option<Checkpoint>) -> Result<Self> {
+    fn open_as(path: &Path, key_of: &Path, lock: Lock, kept: Option<Checkpoint>) -> Result<Self> {
         if let Some(kept) = kept.as_ref().filter(|_| !path.exists()) {
             return Err(not_as(kept, path));
         }
-        let (sealer, key_is_new) = match Sealer::load(path)? {
+        let (sealer, key_is_new) = match Sealer::load(key_of)? {
             Some(sealer) => (sealer, false),
-            None => (Sealer::create(path)?, true),
+            None => (Sealer::create(key_of)?, true),
         };
         let conn = Connection::open(path)?;
-        conn.busy_timeout(LOCK_SLICE)?;
+        // A start can wait for somebody's lock; serving looks around meanwhile.
+        conn.busy_timeout(START_WAIT)?;
         conn.pragma_update(None, "journal_mode", "WAL")?;
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", true)?;
@@ -188,6 +190,22 @@ impl Ledger {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The start is over: from now on nobody waits long for another process's lock.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn started(&self) -> Result<()> {
+        Ok(self.conn.busy_timeout(LOCK_SLICE)?)
+    }
+
+    /// A secret of 32 bytes that is kept beside the ledger: made when it is first asked for.
+    ///
+    /// # Errors
+    /// Its file cannot be read or written.
+    pub fn ticket_key(&self) -> Result<[u8; 32]> {
+        seal::ticket_key(&self.path)
     }
 
     /// Begins the transaction of a batch.

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use serde_json::value::RawValue;
 
 use super::agents::{self, AgentRow};
-use super::{Event, LedgerError, Result, open_read_only};
+use super::{Event, EventHash, LedgerError, Result, events, open_read_only};
 
 /// Every agent, closed ones too, by name.
 ///
@@ -128,6 +128,28 @@ impl HoldHistory {
         self.ended |= matches!(action, "usage.commit" | "hold.release");
         self.cost_pico = self.cost_pico.saturating_add(cost_pico);
     }
+}
+
+/// The last event, its hash, and what all agents have spent.
+///
+/// # Errors
+/// SQLite's own.
+pub fn summary(conn: &Connection) -> Result<(i64, EventHash, i64)> {
+    let head = events::head(conn)?;
+    let spent_micro = conn.query_row(
+        "SELECT CAST(TOTAL(spent_micro) AS INTEGER) FROM agents",
+        [],
+        |row| row.get(0),
+    )?;
+    Ok((head.id, head.hash, spent_micro))
+}
+
+/// The hash of one event; nothing when it is not there.
+///
+/// # Errors
+/// SQLite's own.
+pub fn hash_of(conn: &Connection, event: i64) -> Result<Option<EventHash>> {
+    events::hash_of(conn, event)
 }
 
 /// The events of a reservation (hexadecimal id). Reads the whole history: nothing for the request

@@ -88,10 +88,11 @@ CREATE TABLE events (
 ) STRICT;
 ";
 
-/// When a hold was granted, so that an egress whose journal is older can say that it was never sent;
+/// The key that signs tickets is kept beside the ledger, not in it. And when a hold was granted, so that an egress whose journal is older can say that it was never sent;
 /// 0: before that is known.
 const VERSION_2: &str = "
 ALTER TABLE holds ADD COLUMN opened_boot_ms INTEGER NOT NULL DEFAULT 0;
+DELETE FROM meta WHERE key = 'ticket_key';
 ";
 
 pub(super) fn check_version(conn: &Connection) -> Result<i64> {
@@ -108,6 +109,14 @@ pub(super) fn check_version(conn: &Connection) -> Result<i64> {
 /// Makes the tables, or moves them forward: each step whole, or not at all.
 pub(super) fn bring_up(conn: &Connection) -> Result<()> {
     let found = check_version(conn)?;
+    let tables: i64 = conn.query_row("SELECT COUNT(*) FROM sqlite_master", [], |row| row.get(0))?;
+    if found == 0 && tables > 0 {
+        return Err(LedgerError::Refused(
+            "the file has tables, and no version of a ledger's schema (PRAGMA user_version): another \
+             program made it, or it was loaded from a dump without that line"
+                .to_owned(),
+        ));
+    }
     for (version, statements) in MIGRATIONS.iter().filter(|(version, _)| *version > found) {
         conn.execute_batch(&format!(
             "BEGIN IMMEDIATE; {statements} PRAGMA user_version = {version}; COMMIT;"

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aex_admin_proto::operator::Checkpoint;
@@ -51,25 +51,9 @@ impl Sealer {
     /// The key beside the ledger at `ledger`; nothing when there is none.
     ///
     /// # Errors
-    /// It cannot be read, or is no key.
+    /// It cannot be read, is no key, or others may read it.
     pub fn load(ledger: &Path) -> Result<Option<Self>> {
-        let path = key_path(ledger);
-        let mut text = Zeroizing::new(String::new());
-        match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(LedgerError::File { path, source }),
-            Ok(file) => {
-                let read = file.take(1024).read_to_string(&mut text);
-                read.map_err(|source| LedgerError::File {
-                    path: path.clone(),
-                    source,
-                })?;
-            }
-        }
-        let mut secret = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(text.trim(), secret.as_mut_slice())
-            .map_err(|_| LedgerError::Key(path))?;
-        Ok(Some(Self {
+        Ok(load_secret(&key_path(ledger))?.map(|secret| Self {
             key: SigningKey::from_bytes(&secret),
         }))
     }
@@ -79,11 +63,7 @@ impl Sealer {
     /// # Errors
     /// It cannot be written, or there is no randomness.
     pub fn create(ledger: &Path) -> Result<Self> {
-        let mut secret = Zeroizing::new([0; 32]);
-        getrandom::fill(secret.as_mut_slice())
-            .map_err(|error| LedgerError::Value(format!("no randomness: {error}")))?;
-        let text = Zeroizing::new(format!("{}\n", hex::encode(secret.as_slice())));
-        write_durably(&key_path(ledger), text.as_bytes())?;
+        let secret = create_secret(&key_path(ledger))?;
         Ok(Self {
             key: SigningKey::from_bytes(&secret),
         })
@@ -128,6 +108,47 @@ impl Sealer {
         mac.update(hash);
         mac
     }
+}
+
+/// The key that signs tickets, kept beside the ledger too; made when there is none.
+pub(super) fn ticket_key(ledger: &Path) -> Result<[u8; 32]> {
+    let path = beside(ledger, ".ticket-key");
+    let secret = match load_secret(&path)? {
+        Some(secret) => secret,
+        None => create_secret(&path)?,
+    };
+    Ok(*secret)
+}
+
+fn load_secret(path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>> {
+    let file_error = |source| LedgerError::File {
+        path: path.to_owned(),
+        source,
+    };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(file_error)?,
+    };
+    let mode = file.metadata().map_err(file_error)?.mode();
+    if mode & 0o077 != 0 {
+        let text = format!("{0}: others may read it; chmod 600 {0}", path.display());
+        return Err(LedgerError::Refused(text));
+    }
+    let mut text = Zeroizing::new(String::new());
+    (file.take(1024).read_to_string(&mut text)).map_err(file_error)?;
+    let mut secret = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim(), secret.as_mut_slice())
+        .map_err(|_| LedgerError::Key(path.to_owned()))?;
+    Ok(Some(secret))
+}
+
+fn create_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>> {
+    let mut secret = Zeroizing::new([0; 32]);
+    getrandom::fill(secret.as_mut_slice())
+        .map_err(|error| LedgerError::Value(format!("no randomness: {error}")))?;
+    let text = Zeroizing::new(format!("{}\n", hex::encode(secret.as_slice())));
+    write_durably(path, text.as_bytes())?;
+    Ok(secret)
 }
 
 /// Whether its signature is its own public key's. Whose key that is, is the caller's to know.
@@ -284,7 +305,7 @@ mod tests {
     fn a_broken_key_or_checkpoint_is_told_not_replaced() {
         let home = tempfile::tempdir().unwrap();
         let ledger = home.path().join("aex.db");
-        std::fs::write(key_path(&ledger), "abc").unwrap();
+        write_durably(&key_path(&ledger), b"abc").unwrap();
         assert!(matches!(Sealer::load(&ledger), Err(LedgerError::Key(_))));
         std::fs::write(checkpoint_path(&ledger), "{}").unwrap();
         let found = kept_checkpoint(&ledger);

@@ -241,7 +241,7 @@ async fn aside<T: Send + 'static>(
 ) -> Result<T, RpcError> {
     if kernel.auditing.swap(true, Ordering::AcqRel) {
         return Err(RpcError::new(
-            code::UNAVAILABLE,
+            code::CONFLICT,
             "an audit, replay or backup is running already; try again when it is done",
         ));
     }
@@ -250,6 +250,7 @@ async fn aside<T: Send + 'static>(
     kernel.auditing.store(false, Ordering::Release);
     match done {
         Ok(Ok(done)) => Ok(done),
+        Ok(Err(LedgerError::Refused(text))) => Err(RpcError::new(code::CONFLICT, text)),
         Ok(Err(error)) => Err(RpcError::new(code::INTERNAL, error.to_string())),
         Err(_) => {
             let text = format!("{what} failed; see the log of aex-admin");

@@ -74,6 +74,9 @@ impl Writer {
             })
         })?;
         self.staged.set_balance(correction.agent, balance)?;
+        if let Some(id) = correction.hold.and_then(|hold| hold.parse().ok()) {
+            self.shared.memory().corrected(&id, correction.cost_pico);
+        }
         self.stirred.insert(correction.agent);
         Ok(Some(Corrected {
             event,
@@ -128,13 +131,16 @@ impl Writer {
         let missing_pico = charge.cost_pico.saturating_sub(booked_pico);
         let hold = id.to_string();
         if missing_pico != 0 {
-            self.correct(&Correction {
+            let corrected = self.correct(&Correction {
                 agent,
                 cost_pico: missing_pico,
                 hold: Some(&hold),
                 reason: "the worker's figure came after the hold had ended",
                 by: "kernel",
             })?;
+            if corrected.is_none() {
+                return Ok(Err(RpcError::new(code::NOT_FOUND, "the hold has ended")));
+            }
         }
         let Some(agent) = self.staged.agent(&self.ledger, agent)? else {
             return Ok(Err(RpcError::new(code::NOT_FOUND, "the hold has ended")));

@@ -231,6 +231,15 @@ impl Memory {
         })
     }
 
+    /// What an ended hold cost was corrected: a figure that comes late is no news any more, and a receipt
+    /// is held against the sum.
+    pub(crate) fn corrected(&mut self, id: &HoldId, cost_pico: i64) {
+        self.late.remove(id);
+        if let Some(booked) = self.booked.get_mut(id) {
+            booked.cost_pico = booked.cost_pico.saturating_add(cost_pico);
+        }
+    }
+
     /// A hold ended at its ceiling, and its worker said nothing yet.
     pub(crate) fn expect_late(
         &mut self,

@@ -173,6 +173,7 @@ impl Writer {
         writer.note_outside_changes(writer.now())?;
         writer.take_up_chain(writer.now())?;
         writer.ledger.commit()?;
+        writer.ledger.started()?;
         writer.keep_checkpoint();
         writer.shared.publish_event(writer.ledger.last_event());
         Ok(writer)

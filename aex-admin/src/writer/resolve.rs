@@ -82,7 +82,7 @@ impl Writer {
                 "agent {} spent {} micro-dollars; a correction cannot make that negative",
                 agent.name, agent.balance.spent_micro
             );
-            return refuse(code::INVALID_PARAMS, text);
+            return refuse(code::CONFLICT, text);
         };
         reply_of(&ResolveReply {
             agent: agent.name.clone(),

@@ -115,7 +115,7 @@ fn an_operator_corrects_with_a_reason_and_never_edits() {
     resolve(&kernel, of_agent(5_000_001, "lost with a disk")).unwrap();
     assert_eq!(kernel.sql::<i64>(SPENT), 7_500_001);
     for (bad, expected) in [
-        (of_agent(-8_000_000, "too much"), code::INVALID_PARAMS),
+        (of_agent(-8_000_000, "too much"), code::CONFLICT),
         (of_agent(1, " "), code::INVALID_PARAMS),
         (of_hold(-1), code::INVALID_PARAMS),
         (
@@ -251,7 +251,7 @@ fn a_backup_is_whole_private_and_has_no_ticket_key() {
     let path = backed_up(home.path());
     let mode = std::fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    let report = audit::of_copy(&path, &home.path().join("aex.db")).unwrap();
+    let report = audit::of_copy(&path, Some(&home.path().join("aex.db"))).unwrap();
     assert!(report.ok && report.warnings.is_empty(), "{report:?}");
     let conn = rusqlite::Connection::open(&path).unwrap();
     let keys: i64 = conn
@@ -263,10 +263,15 @@ fn a_backup_is_whole_private_and_has_no_ticket_key() {
         .unwrap();
     assert_eq!(keys, 0);
     // Nobody's file is overwritten.
-    let again = backup::write(&home.path().join("aex.db"), &path);
-    assert!(matches!(again, Err(LedgerError::File { .. })));
+    for bad in [
+        path.clone(),
+        "b.db".into(),
+        home.path().join("aex.db-journal"),
+    ] {
+        let again = backup::write(&home.path().join("aex.db"), &bad);
+        assert!(matches!(again, Err(LedgerError::Refused(_))), "{bad:?}");
+    }
     assert!(path.exists());
-    assert!(backup::write(&home.path().join("aex.db"), "b.db".as_ref()).is_err());
 }
 
 #[test]
@@ -334,6 +339,154 @@ fn a_backup_that_lacks_nothing_is_restored() {
         running,
         Err(RestoreError::Ledger(LedgerError::InUse(_)))
     ));
+}
+
+/// What is restored has what its log has, and whoever is cut off leaves the old ledger or the new one.
+#[test]
+fn a_log_beside_a_backup_is_part_of_it() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = home.path().join("aex.db");
+    let kernel = Kernel::start(home.path());
+    let atlas = kernel.agent("atlas", 1_000, 60);
+    let one = kernel.reserve(ask(&atlas, 1, Some(50))).unwrap();
+    kernel.settle(id(1), &one, answered(100, 50)).unwrap();
+    // As a kill -9 leaves it: nearly all is in the log.
+    let left = tempfile::tempdir().unwrap();
+    for name in ["aex.db", "aex.db-wal"] {
+        std::fs::copy(home.path().join(name), left.path().join(name)).unwrap();
+    }
+    drop(kernel);
+    let report = restore(&ledger, &left.path().join("aex.db"), HashSet::new(), true).unwrap();
+    assert!(report.restored, "{report:?}");
+    let kernel = Kernel::start(home.path());
+    assert_eq!(kernel.sql::<i64>(SPENT), hold_pico(50));
+    kernel.audit();
+    let itself = restore(&ledger, &ledger, HashSet::new(), true);
+    assert!(matches!(
+        itself,
+        Err(RestoreError::Ledger(LedgerError::InUse(_)))
+    ));
+    drop(kernel);
+    let itself = restore(&ledger, &ledger, HashSet::new(), true);
+    assert!(matches!(itself, Err(RestoreError::Itself(_))));
+}
+
+/// What the ledger that is there knows and the backup lacks is a loss, checkpoint or not.
+#[test]
+fn what_the_present_ledger_knows_is_not_lost_in_silence() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = home.path().join("aex.db");
+    let path = backed_up(home.path());
+    std::fs::remove_file(seal::checkpoint_path(&ledger)).unwrap();
+    let report = restore(&ledger, &path, HashSet::new(), false).unwrap();
+    assert!(!report.restored && report.missing_events > 0, "{report:?}");
+    assert_eq!(report.missing_spent_micro, 6);
+    // One that cannot be read may know anything.
+    std::fs::write(&ledger, "no ledger").unwrap();
+    let report = restore(&ledger, &path, HashSet::new(), false).unwrap();
+    assert!(!report.restored && report.unreadable, "{report:?}");
+    assert!(!home.path().join("aex.db.restoring").exists());
+}
+
+#[test]
+fn a_backup_of_another_key_is_restored_where_that_is_accepted() {
+    let (home, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = backed_up(home.path());
+    Kernel::start(other.path()).stop();
+    let ledger = other.path().join("aex.db");
+    let report = restore(&ledger, &path, HashSet::new(), false).unwrap();
+    assert!(!report.restored && report.foreign_key, "{report:?}");
+    assert!(
+        restore(&ledger, &path, HashSet::new(), true)
+            .unwrap()
+            .restored
+    );
+    let kernel = Kernel::start(other.path());
+    assert_eq!(kernel.sql::<i64>(SPENT), hold_pico(50));
+    let report = audit::of_file(&ledger, &[]).unwrap();
+    let warned: Vec<&str> = report
+        .warnings
+        .iter()
+        .map(|f| f.property.as_str())
+        .collect();
+    assert!(
+        report.ok && warned == ["key_replaced", "ledger_restored"],
+        "{report:#?}"
+    );
+}
+
+#[test]
+fn what_is_no_backup_is_told_by_its_name() {
+    let home = tempfile::tempdir().unwrap();
+    let ledger = home.path().join("aex.db");
+    drop(backed_up(home.path()));
+    for bad in ["noise", ""] {
+        let path = home.path().join("bad.db");
+        std::fs::write(&path, bad).unwrap();
+        let error = restore(&ledger, &path, HashSet::new(), true).unwrap_err();
+        assert!(error.to_string().contains("bad.db"), "{error}");
+    }
+    Kernel::start(home.path()).audit();
+}
+
+/// An operator's word is the last: what comes late is no news, and a receipt is held against the sum.
+#[test]
+fn a_correction_is_not_made_twice() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    let of_hold = |n: u8, cost_pico| ResolveParams {
+        hold: Some(id(n).to_string()),
+        cost_pico,
+        reason: "by the invoice".into(),
+        ..ResolveParams::default()
+    };
+    let grant = without_its_worker(&kernel, 1);
+    resolve(&kernel, of_hold(1, 1_030_000)).unwrap();
+    let late = kernel.settle(id(1), &grant, answered(33, 7)).unwrap_err();
+    assert_eq!(late.code, code::NOT_FOUND);
+    assert_eq!(kernel.sql::<i64>(SPENT), 1_030_000);
+
+    let zeus = kernel.agent("zeus", 1_000, 60);
+    let grant = kernel.reserve(ask(&zeus, 2, Some(50))).unwrap();
+    kernel.settle(id(2), &grant, answered(33, 7)).unwrap();
+    resolve(&kernel, of_hold(2, hold_pico(50))).unwrap();
+    kernel.receipt(id(2), ended(502));
+    let of_zeus = format!("{SPENT} WHERE name = 'zeus'");
+    assert_eq!(kernel.sql::<i64>(&of_zeus), hold_pico(50));
+    kernel.audit();
+}
+
+/// Somebody's lock makes a start wait, not fail.
+#[test]
+fn a_start_waits_for_somebodys_lock() {
+    let home = tempfile::tempdir().unwrap();
+    Kernel::start(home.path()).stop();
+    let lock = rusqlite::Connection::open(home.path().join("aex.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (started, wait) = std::sync::mpsc::channel();
+    let path = home.path().to_owned();
+    let start = std::thread::spawn(move || {
+        let kernel = Kernel::start(&path);
+        started.send(()).unwrap();
+        kernel
+    });
+    let early = wait.recv_timeout(std::time::Duration::from_millis(500));
+    assert!(early.is_err(), "it did not need the lock");
+    lock.execute_batch("ROLLBACK").unwrap();
+    wait.recv_timeout(LIMIT).unwrap();
+    start.join().unwrap().audit();
+}
+
+#[test]
+fn a_key_that_others_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    Kernel::start(home.path()).stop();
+    let ledger = home.path().join("aex.db");
+    let open = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(seal::key_path(&ledger), open).unwrap();
+    let error = Ledger::open(&ledger).err().unwrap().to_string();
+    assert!(error.contains("chmod 600"), "{error}");
 }
 
 #[test]

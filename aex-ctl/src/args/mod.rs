@@ -230,6 +230,7 @@ pub(crate) enum LedgerCommand {
     /// Every event, all fields, oldest first
     #[command(after_help = "Example:\n  aex ledger export --format csv > events.csv")]
     Export {
+        /// JSON Lines, or CSV with a head
         #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
         format: ExportFormat,
     },
@@ -238,13 +239,18 @@ pub(crate) enum LedgerCommand {
     Checkpoint,
     /// Copy the ledger to a new file while the kernel runs
     #[command(after_help = "Example:\n  aex ledger backup /mnt/elsewhere/aex-2026-01-31.db")]
-    Backup { file: PathBuf },
+    Backup {
+        /// A new file; the directory must be writable for aex-admin
+        file: PathBuf,
+    },
     /// Put a backup in the ledger's place; the kernel must be stopped
     ///
-    /// The backup is audited, and compared with the last checkpoint and with the egress's journal.
-    /// Where it lacks something that they tell, nothing is changed without --accept-loss.
+    /// The backup is audited, and compared with the ledger that is there, its last checkpoint and the
+    /// egress's journal. Where it lacks something that they tell, or is signed with another key than the
+    /// one in aex.db.key, nothing is changed without --accept-loss. The ledger that was there is kept.
     #[command(after_help = "Example:\n  aex daemon stop && aex ledger restore aex-2026-01-31.db")]
     Restore {
+        /// As `aex ledger backup` wrote it
         file: PathBuf,
         /// Restore although events are missing in it; what is missing is recorded
         #[arg(long)]
@@ -275,8 +281,9 @@ pub(crate) struct ResolveArgs {
     #[arg(requires = "cost", conflicts_with_all = ["agent", "add"])]
     pub(crate) hold: Option<String>,
     /// What the request really cost, USD, to the picodollar
-    #[arg(long, value_name = "USD", requires = "hold", value_parser = values::usd_pico)]
+    #[arg(long, value_name = "USD", requires = "hold", conflicts_with_all = ["agent", "add"], value_parser = values::usd_pico)]
     pub(crate) cost: Option<i64>,
+    /// An agent whose money is corrected without a request: what was lost with a disk, say
     #[arg(
         long,
         value_name = "NAME",
@@ -287,7 +294,8 @@ pub(crate) struct ResolveArgs {
     /// Added to what the agent spent, USD; may be negative
     #[arg(long, value_name = "USD", requires = "agent", allow_hyphen_values = true, value_parser = values::signed_usd_pico)]
     pub(crate) add: Option<i64>,
-    #[arg(long)]
+    /// Kept with the correction; at most 500 bytes
+    #[arg(long, value_name = "TEXT")]
     pub(crate) reason: String,
 }
 

@@ -118,18 +118,28 @@ pub(crate) fn replay(replay: &Replay) -> String {
 pub(crate) fn restore(report: &RestoreReport) -> String {
     let mut text = String::new();
     if report.diverged {
-        text.push_str("The backup's history is not that of the ledger's last checkpoint.\n");
+        text.push_str("The backup's history is not that of this ledger or its last checkpoint.\n");
+    }
+    if report.unreadable {
+        text.push_str(
+            "The ledger that is there cannot be read: what the backup lacks is not known.\n",
+        );
+    }
+    if report.foreign_key {
+        text.push_str(
+            "The backup is signed with another key than aex.db.key: its end cannot be checked.\n",
+        );
     }
     if report.missing_events > 0 {
         text.push_str(&format!(
-            "The backup lacks {} events of the last checkpoint, and {} of spending.\n",
+            "The backup lacks {} events that are known, and {} of spending.\n",
             report.missing_events,
             money(report.missing_spent_micro)
         ));
     }
     if report.unknown_requests > 0 {
         text.push_str(&format!(
-            "It does not know {} requests that were sent by the egress's journal.\n",
+            "{} requests that the egress's journal tells as sent are not in it.\n",
             report.unknown_requests
         ));
     }

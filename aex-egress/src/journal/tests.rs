@@ -134,6 +134,17 @@ fn it_says_since_when_it_is_whole() {
 }
 
 #[test]
+fn it_vouches_for_no_ticket_that_it_may_have_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("j");
+    let (journal, _) = Journal::open(&path, BOOT, NOW).unwrap();
+    assert!(!journal.vouches_for(NOW + TICKET_LIFE_MS - 1, NOW));
+    assert!(journal.vouches_for(NOW + TICKET_LIFE_MS, NOW));
+    // Of another boot, whose clock was further on.
+    assert!(!journal.vouches_for(NOW + TICKET_LIFE_MS + 2, NOW + 1));
+}
+
+#[test]
 fn a_restore_reads_what_was_sent_of_whichever_boot() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("j");
