@@ -227,10 +227,16 @@ fn a_correction_is_appended_with_its_reason() {
             vec![
                 "ledger", "resolve", "--agent", "a", "--add", "-9", "--reason", "x",
             ],
-            2,
+            5,
         ),
         (vec!["ledger", "resolve", &hold, "--cost", "1"], 2),
         (vec!["ledger", "resolve", "--reason", "x"], 2),
+        (
+            vec![
+                "ledger", "resolve", "--agent", "a", "--add", "1", "--cost", "2", "--reason", "x",
+            ],
+            2,
+        ),
         (
             vec!["ledger", "resolve", &hold, "--add", "1", "--reason", "x"],
             2,
@@ -389,7 +395,7 @@ fn the_checks_by_hand_say_what_the_page_says() {
             "hold_opened_once",
         ),
         (
-            "INSERT INTO events SELECT 100001, at_ms, agent, 'hold.release', 0, 1, 0, hold, '{}', hash \
+            "INSERT INTO events SELECT 200001, at_ms, agent, 'hold.release', 0, 1, 0, hold, '{}', hash \
              FROM events WHERE action = 'hold.open' LIMIT 1",
             "hold_ended_once",
         ),
@@ -403,7 +409,7 @@ fn the_checks_by_hand_say_what_the_page_says() {
             "held_within_budget",
         ),
         (
-            "INSERT INTO events SELECT 100002, at_ms, 'ghost', action, 0, 0, 0, hold, '{}', hash FROM events LIMIT 1",
+            "INSERT INTO events SELECT 300002, at_ms, 'ghost', action, 0, 0, 0, hold, '{}', hash FROM events LIMIT 1",
             "agent_kept",
         ),
     ] {

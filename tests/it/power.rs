@@ -278,7 +278,9 @@ fn write_image(image: &Image, directory: &Path) {
         let (_, below) = name.split_once("/home/").unwrap();
         let path = directory.join(below);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
+        std::fs::write(&path, content).unwrap();
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, private).unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 
 use super::seal::{self, Sealer, beside, sync_directory};
 use super::{Ledger, LedgerError, Result, backup, checkpoints, open_read_only};
@@ -45,7 +45,7 @@ impl Copy {
     pub fn put_in_place(self, at_ms: i64) -> Result<Option<String>> {
         let ledger = &self.ledger;
         // Whatever its log has is in the one file then, if it can be read at all.
-        if let Ok(old) = Connection::open(ledger) {
+        if let Ok(old) = Connection::open_with_flags(ledger, OpenFlags::SQLITE_OPEN_READ_WRITE) {
             let _ = old.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
         }
         let kept = beside(ledger, &format!(".before-restore-{at_ms}"));

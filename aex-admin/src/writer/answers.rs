@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aex_admin_proto::rpc::RpcError;
+use aex_admin_proto::rpc::{RpcError, code};
 
 /// Where answers are put one by one and sent together, so that a batch wakes each asker once.
 pub trait Outlet: Send + Sync {
@@ -11,9 +11,12 @@ pub trait Outlet: Send + Sync {
     fn flush(&self);
 }
 
-/// Takes one answer.
+type Put<T> = Box<dyn FnOnce(Result<T, RpcError>) + Send>;
+
+/// Takes one answer. Dropped without one, it answers that nothing was done: whoever asks is not left
+/// waiting by a batch that was given up half-way.
 pub struct Reply<T> {
-    put: Box<dyn FnOnce(Result<T, RpcError>) + Send>,
+    put: Option<Put<T>>,
     outlet: Option<Arc<dyn Outlet>>,
 }
 
@@ -21,7 +24,7 @@ impl<T> Reply<T> {
     /// Hands the answer to `put`, and has no more to do.
     pub fn new(put: impl FnOnce(Result<T, RpcError>) + Send + 'static) -> Self {
         Self {
-            put: Box::new(put),
+            put: Some(Box::new(put)),
             outlet: None,
         }
     }
@@ -32,17 +35,31 @@ impl<T> Reply<T> {
         put: impl FnOnce(Result<T, RpcError>) + Send + 'static,
     ) -> Self {
         Self {
-            put: Box::new(put),
+            put: Some(Box::new(put)),
             outlet: Some(outlet),
         }
     }
 
     /// Answers now: for what does not wait for a commit.
-    pub(crate) fn send(self, answer: Result<T, RpcError>) {
-        (self.put)(answer);
-        if let Some(outlet) = self.outlet {
+    pub(crate) fn send(mut self, answer: Result<T, RpcError>) {
+        self.answer(answer);
+    }
+
+    fn answer(&mut self, answer: Result<T, RpcError>) {
+        let Some(put) = self.put.take() else { return };
+        put(answer);
+        if let Some(outlet) = &self.outlet {
             outlet.flush();
         }
+    }
+}
+
+impl<T> Drop for Reply<T> {
+    fn drop(&mut self) {
+        self.answer(Err(RpcError::new(
+            code::UNAVAILABLE,
+            "nothing was done; ask again",
+        )));
     }
 }
 
@@ -57,8 +74,14 @@ pub(crate) struct Answers {
 }
 
 impl Answers {
-    pub(crate) fn push<T: Send + 'static>(&mut self, reply: Reply<T>, answer: Result<T, RpcError>) {
-        let Reply { put, outlet } = reply;
+    pub(crate) fn push<T: Send + 'static>(
+        &mut self,
+        mut reply: Reply<T>,
+        answer: Result<T, RpcError>,
+    ) {
+        let (Some(put), outlet) = (reply.put.take(), reply.outlet.take()) else {
+            return;
+        };
         self.pending.push(Pending {
             put: Box::new(move |failed| match failed {
                 None => put(answer),

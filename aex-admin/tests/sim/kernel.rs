@@ -232,6 +232,8 @@ impl Kernel {
         Reply::new(move |answer: Result<T, RpcError>| {
             slot.put(match answer {
                 Ok(value) => as_answer(value),
+                // What a reply says by itself when nobody answers.
+                Err(error) if error.message.starts_with("nothing was done") => Answer::Dropped,
                 Err(error) => Answer::Error(error.code),
             });
         })
