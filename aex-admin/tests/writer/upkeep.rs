@@ -388,6 +388,46 @@ fn what_the_present_ledger_knows_is_not_lost_in_silence() {
     assert!(!home.path().join("aex.db.restoring").exists());
 }
 
+/// Each state in which a restore can be cut off: the old ledger still there, none there, the new one
+/// there and its checkpoint not kept yet. The last two are not served until it is done again.
+#[test]
+fn a_restore_that_is_cut_off_is_done_again() {
+    for cut_off in ["copied", "moved away", "put in place"] {
+        let home = tempfile::tempdir().unwrap();
+        let ledger = home.path().join("aex.db");
+        let path = backed_up(home.path());
+        let old_checkpoint = std::fs::read(seal::checkpoint_path(&ledger)).unwrap();
+        match cut_off {
+            "moved away" => {
+                std::fs::rename(&ledger, home.path().join("aex.db.before-restore-1")).unwrap();
+            }
+            "put in place" => {
+                assert!(
+                    restore(&ledger, &path, HashSet::new(), true)
+                        .unwrap()
+                        .restored
+                );
+                std::fs::write(seal::checkpoint_path(&ledger), old_checkpoint).unwrap();
+            }
+            _ => {}
+        }
+        std::fs::write(home.path().join("aex.db.restoring"), "half a cop").unwrap();
+        match Ledger::open(&ledger) {
+            Ok(_) => assert_eq!(cut_off, "copied"),
+            Err(LedgerError::NotAsCheckpointed { .. }) => assert_ne!(cut_off, "copied"),
+            Err(error) => panic!("{cut_off}: {error}"),
+        }
+        let report = restore(&ledger, &path, HashSet::new(), true).unwrap();
+        assert!(
+            report.restored && report.missing_events > 0,
+            "{cut_off}: {report:?}"
+        );
+        let kernel = Kernel::start(home.path());
+        assert_eq!(kernel.sql::<i64>(SPENT), hold_pico(50), "{cut_off}");
+        kernel.audit();
+    }
+}
+
 #[test]
 fn a_backup_of_another_key_is_restored_where_that_is_accepted() {
     let (home, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
