@@ -56,19 +56,23 @@ pub fn restore(
     if is_same_file(ledger, from) {
         return Err(RestoreError::Itself(from.to_owned()));
     }
-    let no_backup = |source| RestoreError::NoBackup {
-        file: from.to_owned(),
-        source,
-    };
-    let copy = files::copy(ledger, from).map_err(no_backup)?;
+    let no_backup = no_backup(from);
+    let copy = files::copy(ledger, from).map_err(&no_backup)?;
     let mut report = compare(ledger, &copy, from, sent)?;
     if !report.is_whole() && !accept_loss {
         return Ok(report);
     }
-    record(ledger, &copy, lock, &report)?;
-    report.replaced = copy.put_in_place(wall_ms())?;
+    let lock = record(ledger, &copy, lock, &report)?;
+    report.replaced = copy.put_in_place(&lock, wall_ms())?;
     report.restored = true;
     Ok(report)
+}
+
+fn no_backup(from: &Path) -> impl Fn(LedgerError) -> RestoreError {
+    |source| RestoreError::NoBackup {
+        file: from.to_owned(),
+        source,
+    }
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {
@@ -82,13 +86,10 @@ fn compare(
     from: &Path,
     mut sent: HashSet<HoldId>,
 ) -> Result<RestoreReport, RestoreError> {
-    let no_backup = |source| RestoreError::NoBackup {
-        file: from.to_owned(),
-        source,
-    };
-    let foreign_key = files::is_foreign(ledger, copy.path()).map_err(no_backup)?;
+    let no_backup = no_backup(from);
+    let foreign_key = files::is_foreign(ledger, copy.path()).map_err(&no_backup)?;
     let key_of = (!foreign_key).then_some(ledger);
-    let audited = audit::of_copy(copy.path(), key_of).map_err(no_backup)?;
+    let audited = audit::of_copy(copy.path(), key_of).map_err(&no_backup)?;
     if let Some(found) = audited.violations.first() {
         let event = found
             .event
@@ -197,13 +198,13 @@ impl Checks {
     }
 }
 
-/// The copy says that it is a restored one, and is signed.
+/// The copy says that it is a restored one, and is signed. Gives the lock back.
 fn record(
     ledger: &Path,
     copy: &files::Copy,
     lock: Lock,
     report: &RestoreReport,
-) -> Result<(), RestoreError> {
+) -> Result<Lock, RestoreError> {
     let mut restored = Ledger::open_copy(copy.path(), ledger, lock)?;
     let detail = serde_json::to_string(&Detail {
         events: report.events,
@@ -225,6 +226,5 @@ fn record(
     restored.append(&Event::note(at_ms, None, "ledger.restore", &detail))?;
     restored.checkpoint(at_ms)?;
     restored.commit()?;
-    restored.settle_log()?;
-    Ok(())
+    Ok(restored.close()?)
 }

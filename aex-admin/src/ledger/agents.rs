@@ -334,6 +334,14 @@ impl Ledger {
     }
 }
 
+/// What all agents have spent. TOTAL, since a sum that somebody's own SQL made absurd must not stop
+/// anything.
+pub(super) fn all_spent_micro(conn: &Connection) -> Result<i64> {
+    Ok(conn
+        .prepare_cached("SELECT CAST(TOTAL(spent_micro) AS INTEGER) FROM agents")?
+        .query_row([], |row| row.get(0))?)
+}
+
 /// See [`Ledger::changed_from_outside`].
 pub(crate) fn outside_changes(conn: &Connection) -> Result<Vec<(AgentRow, Option<Recorded>)>> {
     let sql = format!("SELECT {COLUMNS}, a.recorded FROM agents a ORDER BY a.id");

@@ -3,10 +3,10 @@
 use aex_admin_proto::operator::Checkpoint;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Event, Ledger, LedgerError, Result, events, schema, seal};
+use super::{Event, Ledger, LedgerError, Result, agents, events, schema, seal};
 
 /// `meta`: the seal of the last event, renewed with each commit.
-pub(super) const HEAD_SEAL: &str = "head_seal";
+const HEAD_SEAL: &str = "head_seal";
 /// `meta`: when writing was tried again, while it failed.
 const TRIED: &str = "tried_boot_ms";
 /// `meta`: the public key that the chain declared last.
@@ -119,11 +119,7 @@ impl Ledger {
         {
             return Ok(checkpoint.clone());
         }
-        // TOTAL, since a sum that somebody's own SQL made absurd must not stop anything.
-        let spent_micro = self
-            .conn
-            .prepare_cached("SELECT CAST(TOTAL(spent_micro) AS INTEGER) FROM agents")?
-            .query_row([], |row| row.get(0))?;
+        let spent_micro = agents::all_spent_micro(&self.conn)?;
         let checkpoint = self
             .sealer
             .sign(self.head.id, &self.head.hash, at_ms, spent_micro);

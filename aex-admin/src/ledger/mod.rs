@@ -109,7 +109,7 @@ pub struct Ledger {
     /// The last event that bears the seal.
     sealed: i64,
     checkpoints: Checkpoints,
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// The right to write a ledger: one process has it.
@@ -183,13 +183,23 @@ impl Ledger {
             key_is_new,
             sealed: head.id,
             checkpoints,
-            _lock: lock,
+            lock,
         })
     }
 
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Closes a copy that is to take a ledger's place; the right to write that one stays.
+    ///
+    /// # Errors
+    /// What the log has cannot be put into the file.
+    pub fn close(self) -> Result<Lock> {
+        self.settle_log()?;
+        self.conn.close().map_err(|(_, error)| error)?;
+        Ok(self.lock)
     }
 
     /// The start is over: from now on nobody waits long for another process's lock.
@@ -296,17 +306,17 @@ impl Ledger {
         self.committed.id
     }
 
-    /// A secret or fact kept with the ledger.
+    /// A fact kept with the ledger.
     ///
     /// # Errors
     /// SQLite's own.
-    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
         schema::meta(&self.conn, key)
     }
 
     /// # Errors
     /// SQLite's own.
-    pub fn set_meta(&self, key: &str, value: &[u8]) -> Result<()> {
+    fn set_meta(&self, key: &str, value: &[u8]) -> Result<()> {
         schema::set_meta(&self.conn, key, value)
     }
 }

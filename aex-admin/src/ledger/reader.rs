@@ -136,12 +136,7 @@ impl HoldHistory {
 /// SQLite's own.
 pub fn summary(conn: &Connection) -> Result<(i64, EventHash, i64)> {
     let head = events::head(conn)?;
-    let spent_micro = conn.query_row(
-        "SELECT CAST(TOTAL(spent_micro) AS INTEGER) FROM agents",
-        [],
-        |row| row.get(0),
-    )?;
-    Ok((head.id, head.hash, spent_micro))
+    Ok((head.id, head.hash, agents::all_spent_micro(conn)?))
 }
 
 /// The hash of one event; nothing when it is not there.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::seal::{self, Sealer, beside, sync_directory};
-use super::{Ledger, LedgerError, Result, backup, checkpoints, open_read_only};
+use super::{Ledger, LedgerError, Lock, Result, backup, checkpoints, open_read_only};
 
 /// A backup on its way to a ledger's place. Dropped, it is removed.
 pub struct Copy {
@@ -38,11 +38,12 @@ impl Copy {
         &self.path
     }
 
-    /// Takes the ledger's place. Answers under which name that is now.
+    /// Takes the ledger's place, whose lock is held all the while: no kernel starts on what is being moved.
+    /// Answers under which name that ledger is now.
     ///
     /// # Errors
     /// A file cannot be renamed.
-    pub fn put_in_place(self, at_ms: i64) -> Result<Option<String>> {
+    pub fn put_in_place(self, _lock: &Lock, at_ms: i64) -> Result<Option<String>> {
         let ledger = &self.ledger;
         // Whatever its log has is in the one file then, if it can be read at all.
         if let Ok(old) = Connection::open_with_flags(ledger, OpenFlags::SQLITE_OPEN_READ_WRITE) {

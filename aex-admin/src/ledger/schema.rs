@@ -134,10 +134,11 @@ pub(super) fn meta(conn: &Connection, key: &str) -> Result<Option<Vec<u8>>> {
 }
 
 pub(super) fn set_meta(conn: &Connection, key: &str, value: &[u8]) -> Result<()> {
-    conn.execute(
+    // Kept: the seal is written with each commit.
+    conn.prepare_cached(
         "INSERT INTO meta (key, value) VALUES (?1, ?2) \
          ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-        (key, value),
-    )?;
+    )?
+    .execute((key, value))?;
     Ok(())
 }

@@ -239,7 +239,7 @@ async fn aside<T: Send + 'static>(
     what: &str,
     work: impl FnOnce(PathBuf) -> Result<T, LedgerError> + Send + 'static,
 ) -> Result<T, RpcError> {
-    if kernel.auditing.swap(true, Ordering::AcqRel) {
+    if kernel.at_long_work.swap(true, Ordering::AcqRel) {
         return Err(RpcError::new(
             code::CONFLICT,
             "an audit, replay or backup is running already; try again when it is done",
@@ -247,7 +247,7 @@ async fn aside<T: Send + 'static>(
     }
     let path = kernel.ledger.clone();
     let done = tokio::task::spawn_blocking(move || work(path)).await;
-    kernel.auditing.store(false, Ordering::Release);
+    kernel.at_long_work.store(false, Ordering::Release);
     match done {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(LedgerError::Refused(text))) => Err(RpcError::new(code::CONFLICT, text)),

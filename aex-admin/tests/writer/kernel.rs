@@ -31,6 +31,8 @@ hold_wait: 300ms
 lock_wait: 200ms
 ";
 pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks at what the writer does by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(crate) const INPUT_PICO: i64 = 10_000;
 pub(crate) const OUTPUT_PICO: i64 = 100_000;
 
@@ -174,17 +176,13 @@ impl Kernel {
     /// Waits for what the writer does by itself.
     #[track_caller]
     pub(crate) fn until(&self, holds: impl Fn(&Self) -> bool) {
-        for _ in 0..LIMIT.as_millis() / 10 {
+        for _ in 0..LIMIT.as_millis() / LOOK_AGAIN.as_millis() {
             if holds(self) {
                 return;
             }
-            self.pause_ms(10);
+            std::thread::sleep(LOOK_AGAIN);
         }
         panic!("it does not come true");
-    }
-
-    pub(crate) fn pause_ms(&self, ms: u64) {
-        std::thread::sleep(Duration::from_millis(ms));
     }
 
     #[track_caller]

@@ -193,8 +193,11 @@ fn a_foreign_lock_is_waited_for_from_each_arrival() {
     let clock = aex_admin_proto::clock::boot_ms;
     let mut asked = Vec::new();
     for n in 1..=6 {
-        asked.push((clock(), kernel.reserve_later(ask(&atlas, n, Some(5)))));
-        kernel.pause_ms(40);
+        let asked_boot_ms = clock();
+        let answer = kernel.reserve_later(ask(&atlas, n, Some(5)));
+        let early = answer.recv_timeout(std::time::Duration::from_millis(40));
+        assert!(early.is_err(), "it waits for the lock first");
+        asked.push((asked_boot_ms, answer));
     }
     for (asked_boot_ms, answer) in asked {
         let answer = answer.recv_timeout(LIMIT).unwrap();
