@@ -50,11 +50,45 @@ pub struct WorkerSettings {
     pub reserve_limit_ms: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// A governed route: `POST /v1/…`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Route {
+    #[default]
     ChatCompletions,
+    Completions,
+    Embeddings,
+    Responses,
 }
+
+impl Route {
+    pub const ALL: [Self; 4] = [
+        Self::ChatCompletions,
+        Self::Completions,
+        Self::Embeddings,
+        Self::Responses,
+    ];
+
+    /// The path below `/v1`, and below a provider's `base_url`.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "/chat/completions",
+            Self::Completions => "/completions",
+            Self::Embeddings => "/embeddings",
+            Self::Responses => "/responses",
+        }
+    }
+
+    /// Its answers have output tokens, and so a cap.
+    #[must_use]
+    pub fn generates(self) -> bool {
+        self != Self::Embeddings
+    }
+}
+
+/// Tokenizers with which a worker can count: [`ReserveReply::Measure`] names one of them.
+pub const TOKENIZERS: [&str; 2] = ["o200k_base", "cl100k_base"];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -72,21 +106,31 @@ pub struct ReserveParams {
 pub struct Facts {
     #[serde(skip_serializing_if = "is_default")]
     pub body_bytes: u64,
-    /// Decoded ASCII bytes of every string in the prompt (messages), keys included.
+    /// Decoded ASCII bytes of every string in the prompt, keys included.
     #[serde(skip_serializing_if = "is_default")]
     pub ascii_bytes: u64,
     /// Decoded bytes of its other characters, as UTF-8.
     #[serde(skip_serializing_if = "is_default")]
     pub other_bytes: u64,
+    /// Messages of a chat, items of a response's input.
     #[serde(skip_serializing_if = "is_default")]
     pub messages: u64,
+    /// Prompts of a completions request, inputs of an embeddings request. Zero elsewhere.
+    #[serde(skip_serializing_if = "is_default")]
+    pub prompts: u64,
+    /// Prompt tokens that were given as numbers.
+    #[serde(skip_serializing_if = "is_default")]
+    pub token_ids: u64,
     /// Decoded bytes of tools, functions and schemas, which providers render again.
     #[serde(skip_serializing_if = "is_default")]
     pub tool_bytes: u64,
     /// The client's own output cap, in tokens a choice.
     #[serde(skip_serializing_if = "is_default")]
     pub output_cap: Option<u64>,
-    /// Choices asked for: `n`, at least 1.
+    /// The same text counted with the model's tokenizer, where [`ReserveReply::Measure`] asked for it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub measured: Option<Measured>,
+    /// Choices asked for: `n`, or `best_of` where that is more; at least 1.
     #[serde(skip_serializing_if = "is_default")]
     pub choices: u64,
     #[serde(skip_serializing_if = "is_default")]
@@ -94,10 +138,10 @@ pub struct Facts {
     /// Names of the tools and functions offered.
     #[serde(skip_serializing_if = "is_default")]
     pub tools: Vec<String>,
-    /// Image parts are present.
+    /// Image parts. Their data is not counted as text.
     #[serde(skip_serializing_if = "is_default")]
-    pub vision: bool,
-    /// Audio or file parts are present, or another input priced by item.
+    pub images: u64,
+    /// Audio or file parts are present, or another input that costs by item.
     #[serde(skip_serializing_if = "is_default")]
     pub media: bool,
     /// Top-level parameters that the worker does not know, by name.
@@ -113,11 +157,28 @@ pub struct Facts {
     pub session: Option<String>,
 }
 
+/// What a prompt comes to by its model's tokenizer, in tokens.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// Of the text of messages, prompts and inputs.
+    pub text: u64,
+    /// Of tools, functions and schemas, as they are written.
+    pub tools: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReserveReply {
     Granted(Box<Grant>),
     Refused(Refusal),
+    /// By its bytes the prompt does not fit; by its tokens it may. Count them and ask again with
+    /// [`Facts::measured`], under the same id; who cannot count is refused.
+    Measure {
+        /// One of [`TOKENIZERS`].
+        tokenizer: String,
+        refusal: Refusal,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,10 +200,12 @@ pub struct Grant {
     /// Path below the provider's `base_url`.
     pub path: String,
     pub upstream_model: String,
-    /// The one output cap to forward, in tokens a choice.
+    /// The one output cap to forward, in tokens a choice. Zero on a route that generates nothing.
     pub output_cap: u64,
-    /// The provider's own name for it: `max_tokens` or `max_completion_tokens`.
+    /// The provider's own name for it: `max_tokens`, `max_completion_tokens`, `max_output_tokens`.
     pub output_cap_param: String,
+    /// Most output tokens in all: every choice of every prompt. A stream that shows more is cut.
+    pub output_tokens: u64,
     /// AEX set the cap; the client sent none. Told in `x-aex-output-cap`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub cap_is_ours: bool,
@@ -204,6 +267,9 @@ pub struct Observed {
     /// it could not count all that the provider generated.
     #[serde(skip_serializing_if = "is_default")]
     pub own_output_tokens: u64,
+    /// The stream showed more output than the hold pays for, and was cut: a lower bound of its tokens.
+    #[serde(skip_serializing_if = "is_default")]
+    pub outran_tokens: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -19,13 +19,14 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::admin::{Admin, Held};
+use crate::admin::{Admin, Held, Unavailable};
 use crate::answer::{self, Fault};
 use crate::body::Outgoing;
 use crate::egress::{Egress, SendError, Upstream};
 use crate::exchange::{self, Asked, Collected, Ending, Exchange, Head, Step, Verdict, Way};
 use crate::headers;
-use crate::request::ChatRequest;
+use crate::measure;
+use crate::request::ApiRequest;
 use crate::room::{Room, SMALL_BYTES, Taken};
 
 /// Largest plain answer whose length its head did not tell.
@@ -43,7 +44,7 @@ const MAX_DETAILED_BYTES: usize = 1024 * 1024;
 pub struct Job {
     pub id: HoldId,
     pub params: ReserveParams,
-    pub request: ChatRequest,
+    pub request: ApiRequest,
     pub body: Bytes,
     pub own_key: Option<SecretString>,
     /// The room that a large body takes, given back when the request has been sent.
@@ -68,14 +69,16 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
     } = ways;
     let id = job.id;
     let room = job.room.take();
-    let grant = match reserve(&admin, &job.params, &mut client).await {
+    let grant = match reserve(&admin, &mut job, &mut client).await {
         Ok(grant) => grant,
         Err(response) => return drop(client.send(response)),
     };
     let held = Arc::new(admin.hold(id, &grant));
     let asked = Asked {
+        route: job.request.route,
         stream: job.request.stream,
-        include_usage: job.request.include_usage,
+        hide_usage: job.request.asks_for_usage(&grant) && !job.request.include_usage,
+        echoed_tokens: job.request.echoed_tokens(),
         own_key: job.own_key.is_some(),
     };
     let exchange = Exchange::new(asked, &grant);
@@ -107,28 +110,49 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
     reader.run(&egress, request, client).await;
 }
 
-/// The grant, or what the client is told instead.
+/// The grant, or what the client is told instead. A prompt that does not fit by its bytes is counted,
+/// and asked for again.
 async fn reserve(
+    admin: &Admin,
+    job: &mut Job,
+    client: &mut Answer,
+) -> Result<Box<Grant>, Response<Outgoing>> {
+    let mut reply = ask(admin, &job.params, client).await;
+    if let Ok(ReserveReply::Measure { tokenizer, refusal }) = reply {
+        job.params.facts.measured =
+            measure::count(job.request.route, job.body.clone(), &tokenizer).await;
+        reply = if job.params.facts.measured.is_some() {
+            ask(admin, &job.params, client).await
+        } else {
+            Ok(ReserveReply::Refused(refusal))
+        };
+    }
+    let row = match reply {
+        Ok(ReserveReply::Granted(grant)) => return Ok(grant),
+        Ok(ReserveReply::Refused(refusal) | ReserveReply::Measure { refusal, .. }) => {
+            answer::of_refusal(&refusal)
+        }
+        Err(why) => Fault::Kernel(why.to_string()).row(),
+    };
+    Err(row.response(Some(job.id)))
+}
+
+/// Asks for the hold; a client that leaves ends the wait.
+async fn ask(
     admin: &Admin,
     params: &ReserveParams,
     client: &mut Answer,
-) -> Result<Box<Grant>, Response<Outgoing>> {
+) -> Result<ReserveReply, Unavailable> {
     let asking = admin.reserve(params);
     tokio::pin!(asking);
-    let reply = tokio::select! {
+    tokio::select! {
         biased;
         reply = &mut asking => reply,
         () = client.closed() => {
             admin.cancel(params.id);
             asking.await
         }
-    };
-    let row = match reply {
-        Ok(ReserveReply::Granted(grant)) => return Ok(grant),
-        Ok(ReserveReply::Refused(refusal)) => answer::of_refusal(&refusal),
-        Err(why) => Fault::Kernel(why.to_string()).row(),
-    };
-    Err(row.response(Some(params.id)))
+    }
 }
 
 /// Settles a hold under which nothing was sent.

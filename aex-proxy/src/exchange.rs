@@ -8,7 +8,7 @@
 //! without the terms of a hold there is nothing to dispatch with.
 
 use aex_admin_proto::egress::Failure;
-use aex_admin_proto::worker::{Grant, Observed, OnDisconnect, UsageSeen};
+use aex_admin_proto::worker::{Grant, Observed, OnDisconnect, Route, UsageSeen};
 use bytes::{Bytes, BytesMut};
 
 use crate::answer::Fault;
@@ -18,9 +18,12 @@ use crate::usage::{Kind, Tally};
 /// What the client asked for, as far as the way back depends on it.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
+    pub route: Route,
     pub stream: bool,
-    /// The client itself asked for the usage chunk.
-    pub include_usage: bool,
+    /// AEX asks the provider for a usage chunk that this client does not expect.
+    pub hide_usage: bool,
+    /// Prompt tokens that come back in the answer, beside its output.
+    pub echoed_tokens: u64,
     /// The request travels under the agent's own provider key.
     pub own_key: bool,
 }
@@ -62,6 +65,10 @@ const ABORT_READ_MS: u64 = 100;
 /// More than this in that time, and the provider was ahead by nobody knows how much.
 const MAX_ABORT_READ_BYTES: u64 = 64 * 1024;
 
+/// A stream may show so many tokens more than it was granted, and an eighth on top, before it is cut:
+/// a few servers send a token in two pieces.
+const OUTRUN_TOKENS: u64 = 16;
+
 /// How the reading of an answer came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -84,8 +91,10 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Exchange {
     asked: Asked,
-    /// AEX asked the provider for a usage chunk that this client does not expect.
-    hide_usage: bool,
+    /// Above so many shown tokens a stream is cut.
+    most_tokens: u64,
+    /// It was cut for that, at so many.
+    outran_tokens: Option<u64>,
     on_disconnect: OnDisconnect,
     drain_timeout_ms: u64,
     max_response_bytes: u64,
@@ -153,9 +162,13 @@ impl Collected {
 impl Exchange {
     #[must_use]
     pub fn new(asked: Asked, grant: &Grant) -> Self {
+        let granted = grant.output_tokens.saturating_add(asked.echoed_tokens);
         Self {
             asked,
-            hide_usage: asked.stream && grant.stream_usage && !asked.include_usage,
+            most_tokens: granted
+                .saturating_add(granted / 8)
+                .saturating_add(OUTRUN_TOKENS),
+            outran_tokens: None,
             on_disconnect: grant.on_disconnect,
             drain_timeout_ms: grant.drain_timeout_ms,
             max_response_bytes: grant.max_response_bytes,
@@ -165,7 +178,7 @@ impl Exchange {
             way: Way::Collect,
             body: Collected::default(),
             splitter: Splitter::default(),
-            tally: Tally::default(),
+            tally: Tally::new(asked.route),
             gone_at_bytes: None,
             complete: false,
             broken: None,
@@ -231,7 +244,7 @@ impl Exchange {
     /// Reads the events of a chunk and gives those for the client.
     fn events(&mut self, chunk: &Bytes) -> Step {
         let whole_before = self.splitter.is_between_events();
-        let (tally, hide) = (&mut self.tally, self.hide_usage);
+        let (tally, hide) = (&mut self.tally, self.asked.hide_usage);
         let mut kept: Vec<Bytes> = Vec::new();
         let mut hidden = false;
         let split = self.splitter.push(chunk, |event| {
@@ -245,6 +258,14 @@ impl Exchange {
             self.tally.unreadable();
             self.broken = Some(Fault::Upstream(
                 "the provider's stream has an event that is too long".into(),
+            ));
+            return Step::Stop;
+        }
+        if !self.tally.finished() && self.tally.shown_tokens() > self.most_tokens {
+            self.outran_tokens = Some(self.tally.shown_tokens());
+            self.broken = Some(Fault::Upstream(
+                "the provider sent more output than the request's cap allows; the stream was cut"
+                    .into(),
             ));
             return Step::Stop;
         }
@@ -301,7 +322,7 @@ impl Exchange {
             // Half an event would run into the error that follows.
             return None;
         }
-        (!(hidden && self.hide_usage)).then_some(rest)
+        (!(hidden && self.asked.hide_usage)).then_some(rest)
     }
 
     /// The client left. Says how many milliseconds the provider is still read, for the usage.
@@ -356,6 +377,7 @@ impl Exchange {
             },
             usage_chunks: self.tally.usage_chunks(),
             own_output_tokens: self.own_output_tokens(),
+            outran_tokens: self.outran_tokens,
         }
     }
 

@@ -1,10 +1,10 @@
 //! The one strict reading of a request body: what is judged here is, byte for byte, what is forwarded.
 //!
-//! Owns the rules of the chat completions body: which top-level fields there are, what AEX sets
-//! itself (the model's name, the one output cap, `stream_options`, `store`, `service_tier`), and the
-//! facts that `aex-admin` decides by. Every other value is passed on as the raw text it came as, so
-//! no second parser can see another request than this one did: duplicate keys, trailing bytes, bad
-//! UTF-8 and deep nesting are refused at any level, whoever would have ignored them.
+//! Owns the rules of each route's body: which top-level fields there are, what AEX sets itself (the
+//! model's name, the one output cap, `stream_options`, `store`, `service_tier`), and the facts that
+//! `aex-admin` decides by. Every other value is passed on as the raw text it came as, so no second
+//! parser can see another request than this one did: duplicate keys, trailing bytes, bad UTF-8 and
+//! deep nesting are refused at any level, whoever would have ignored them.
 //!
 //! Absent on purpose: sockets, clock, randomness, and every decision about price or policy.
 
@@ -18,10 +18,11 @@ mod walk;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use aex_admin_proto::worker::Facts;
+use aex_admin_proto::worker::{Facts, Measured, Route};
 use serde::Deserialize;
 
-use params::Param;
+use crate::tokenizer::Tokenizer;
+use params::Kind;
 use walk::{Place, Walk};
 
 /// Longest model name that is looked at.
@@ -60,22 +61,28 @@ impl Invalid {
     }
 }
 
-/// A chat completions body, read and measured.
+/// A request's body, read and measured.
 #[derive(Debug)]
-pub struct ChatRequest {
+pub struct ApiRequest {
+    pub route: Route,
     pub model: String,
     pub facts: Facts,
     pub stream: bool,
     /// The client itself asked for a usage chunk.
     pub include_usage: bool,
+    /// The prompt comes back as part of the answer.
+    echo: bool,
     include_obfuscation: Option<bool>,
+    /// `include` of the Responses API.
+    include: Vec<String>,
     fields: Vec<Field>,
 }
 
 /// One top-level field: its value is a range of the body it was read from.
 #[derive(Debug)]
 struct Field {
-    name: Param,
+    name: Cow<'static, str>,
+    kind: Kind,
     value: Range<usize>,
 }
 
@@ -86,37 +93,43 @@ struct StreamOptions {
     include_obfuscation: Option<bool>,
 }
 
-/// Reads a chat completions body.
+/// Reads the body of a request to `route`.
 ///
 /// # Errors
 /// What is wrong with it, and where.
-pub fn read_chat(body: &[u8]) -> Result<ChatRequest, Invalid> {
-    if body.is_empty() {
-        return Err(Invalid::whole("the body is empty; send a JSON object"));
-    }
-    let text = std::str::from_utf8(body).map_err(|error| {
-        let at = error.valid_up_to();
-        Invalid::whole(format!("the body is not UTF-8: see byte {at}"))
-    })?;
-    let top = strict::top_level(text)?;
-    let mut reader = Reader::default();
-    reader.fields.reserve(top.len());
-    for (name, raw) in top {
-        // `raw` is a slice of `text`, so the difference is its offset.
-        let start = raw.as_ptr() as usize - text.as_ptr() as usize;
-        reader.field(&name, raw, start)?;
-    }
-    reader.finish(body.len())
+pub fn read(route: Route, body: &[u8]) -> Result<ApiRequest, Invalid> {
+    Reader::new(route, None).read(body)
 }
 
-#[derive(Default)]
+/// Counts the prompt of a body that was read before. Takes time: a tenth of a second a megabyte.
+#[must_use]
+pub fn measure(route: Route, body: &[u8], tokenizer: Tokenizer) -> Option<Measured> {
+    let reader = Reader::new(route, Some(tokenizer));
+    reader.read(body).ok()?.facts.measured
+}
+
+impl ApiRequest {
+    /// Tokens of the prompt that come back in the answer, at most.
+    #[must_use]
+    pub fn echoed_tokens(&self) -> u64 {
+        if !self.echo {
+            return 0;
+        }
+        let facts = &self.facts;
+        (facts.ascii_bytes + facts.other_bytes + facts.token_ids).saturating_mul(facts.choices)
+    }
+}
+
 struct Reader {
+    route: Route,
     model: Option<String>,
-    seen_messages: bool,
+    seen_prompt: bool,
     stream: bool,
     stream_options: Option<StreamOptions>,
+    echo: bool,
     choices: Option<u64>,
-    output_cap: Option<(&'static str, u64)>,
+    output_cap: Option<(String, u64)>,
+    include: Vec<String>,
     costly: Vec<String>,
     unknown: Vec<String>,
     walk: Walk,
@@ -124,30 +137,69 @@ struct Reader {
 }
 
 impl Reader {
+    fn new(route: Route, tokenizer: Option<Tokenizer>) -> Self {
+        Self {
+            route,
+            model: None,
+            seen_prompt: false,
+            stream: false,
+            stream_options: None,
+            echo: false,
+            choices: None,
+            output_cap: None,
+            include: Vec::new(),
+            costly: Vec::new(),
+            unknown: Vec::new(),
+            walk: Walk::new(tokenizer),
+            fields: Vec::new(),
+        }
+    }
+
+    fn read(mut self, body: &[u8]) -> Result<ApiRequest, Invalid> {
+        if body.is_empty() {
+            return Err(Invalid::whole("the body is empty; send a JSON object"));
+        }
+        let text = std::str::from_utf8(body).map_err(|error| {
+            let at = error.valid_up_to();
+            Invalid::whole(format!("the body is not UTF-8: see byte {at}"))
+        })?;
+        let top = strict::top_level(text)?;
+        self.fields.reserve(top.len());
+        for (name, raw) in top {
+            // `raw` is a slice of `text`, so the difference is its offset.
+            let start = raw.as_ptr() as usize - text.as_ptr() as usize;
+            self.field(&name, raw, start)?;
+        }
+        self.finish(body.len())
+    }
+
     fn field(&mut self, name: &str, raw: &str, start: usize) -> Result<(), Invalid> {
-        let param = params::of(name);
-        match &param {
-            Param::Model => self.model = Some(model(raw)?),
-            Param::Messages => {
-                self.walk.value(name, raw, Place::Messages)?;
-                self.seen_messages = true;
+        let (known, kind) = params::of(self.route, name);
+        match kind {
+            Kind::Model => self.model = Some(model(raw)?),
+            Kind::Prompt(place) => {
+                self.walk.value(name, raw, place)?;
+                self.seen_prompt = true;
             }
-            Param::Stream => self.stream = boolean(name, raw)?,
-            Param::StreamOptions => self.stream_options = stream_options(raw, &mut self.walk)?,
-            Param::Choices => self.choices = whole(name, raw, MAX_CHOICES)?,
-            Param::OutputCap(name) => self.output_cap(name, raw)?,
-            Param::Tools => self.walk_unless_null(name, raw, Place::Tools)?,
-            Param::Functions => self.walk_unless_null(name, raw, Place::Functions)?,
-            Param::ToolChoice(_) => self.walk_unless_null(name, raw, Place::ToolChoice)?,
-            Param::ResponseFormat => self.walk_unless_null(name, raw, Place::Schema)?,
-            Param::Store | Param::ServiceTier => {
-                self.walk.value(name, raw, Place::Uncounted)?;
+            Kind::Text if raw != "null" => {
+                self.walk.value(name, raw, Place::Text)?;
+                self.walk.messages += 1;
             }
-            Param::Plain(plain) => {
+            Kind::Text => {}
+            Kind::Stream => self.stream = boolean(name, raw)?,
+            Kind::StreamOptions => self.stream_options = stream_options(raw, &mut self.walk)?,
+            Kind::Echo => self.echo = boolean(name, raw)?,
+            Kind::Choices => self.choices = self.choices.max(whole(name, raw, MAX_CHOICES)?),
+            Kind::OutputCap => self.output_cap(name, raw)?,
+            Kind::Tools(place) if raw != "null" => self.walk.tools(name, raw, place)?,
+            Kind::Tools(_) => {}
+            Kind::Store | Kind::ServiceTier => self.walk.value(name, raw, Place::Uncounted)?,
+            Kind::Include => self.include = names(name, raw, &mut self.walk)?,
+            Kind::Plain => {
                 // A template may write some of them out. As they are meant to be, they are too short
                 // to matter, but for two that may be long and are never text.
                 let uncounted =
-                    raw.len() <= SHORT_PARAM_BYTES || matches!(*plain, "logit_bias" | "metadata");
+                    raw.len() <= SHORT_PARAM_BYTES || matches!(name, "logit_bias" | "metadata");
                 let place = if uncounted {
                     Place::Uncounted
                 } else {
@@ -155,42 +207,39 @@ impl Reader {
                 };
                 self.walk.value(name, raw, place)?;
             }
-            Param::Modalities => {
+            Kind::Modalities => {
                 self.walk.value(name, raw, Place::Uncounted)?;
                 if raw != "null" && !only_text(raw) {
                     note(&mut self.costly, name)?;
                 }
             }
-            Param::Costly(_) => {
-                self.walk.value(name, raw, Place::Uncounted)?;
+            Kind::Costly => {
+                self.walk.value(name, raw, Place::Text)?;
                 if raw == "null" {
                     // The same as absent; so it is not forwarded either.
                     return Ok(());
                 }
                 note(&mut self.costly, name)?;
             }
-            Param::Other(_) => {
-                self.walk.value(name, raw, Place::Uncounted)?;
+            Kind::Unknown => {
+                // Where it is let through, a template may write it into the prompt.
+                self.walk.value(name, raw, Place::Text)?;
                 note(&mut self.unknown, name)?;
             }
         }
-        let value = start..start + raw.len();
-        self.fields.push(Field { name: param, value });
+        self.fields.push(Field {
+            name: known.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed),
+            kind,
+            value: start..start + raw.len(),
+        });
         Ok(())
     }
 
-    fn walk_unless_null(&mut self, name: &str, raw: &str, place: Place) -> Result<(), Invalid> {
-        if raw == "null" {
-            return Ok(());
-        }
-        self.walk.value(name, raw, place)
-    }
-
-    fn output_cap(&mut self, name: &'static str, raw: &str) -> Result<(), Invalid> {
+    fn output_cap(&mut self, name: &str, raw: &str) -> Result<(), Invalid> {
         let Some(cap) = whole(name, raw, MAX_OUTPUT_CAP)? else {
             return Ok(());
         };
-        if let Some((other, _)) = self.output_cap.replace((name, cap)) {
+        if let Some((other, _)) = self.output_cap.replace((name.to_owned(), cap)) {
             return Err(Invalid::at(
                 name,
                 format!("{other} and {name} are both set; send one of them"),
@@ -199,12 +248,11 @@ impl Reader {
         Ok(())
     }
 
-    fn finish(self, body_bytes: usize) -> Result<ChatRequest, Invalid> {
-        let model = self
-            .model
-            .ok_or_else(|| Invalid::at("model", "model is missing"))?;
-        if !self.seen_messages {
-            return Err(Invalid::at("messages", "messages is missing"));
+    fn finish(self, body_bytes: usize) -> Result<ApiRequest, Invalid> {
+        let missing = |name| Invalid::at(name, format!("{name} is missing"));
+        let model = self.model.ok_or_else(|| missing("model"))?;
+        if !self.seen_prompt {
+            return Err(missing(params::prompt_name(self.route)));
         }
         if self.stream_options.is_some() && !self.stream {
             return Err(Invalid::at(
@@ -212,34 +260,44 @@ impl Reader {
                 "stream_options is only for requests with \"stream\": true",
             ));
         }
+        let walk = self.walk;
         let mut costly = self.costly;
-        for kind in &self.walk.hosted_tools {
+        for kind in &walk.hosted_tools {
             note(&mut costly, &format!("tools[].type {kind}"))?;
         }
+        for kind in &walk.stored_items {
+            note(&mut costly, &format!("input[].type {kind}"))?;
+        }
         let options = self.stream_options.unwrap_or_default();
-        Ok(ChatRequest {
+        Ok(ApiRequest {
+            route: self.route,
             model,
+            stream: self.stream,
+            include_usage: options.include_usage == Some(true),
+            echo: self.echo,
+            include_obfuscation: options.include_obfuscation,
+            include: self.include,
+            fields: self.fields,
             facts: Facts {
                 body_bytes: body_bytes as u64,
-                ascii_bytes: self.walk.ascii_bytes,
-                other_bytes: self.walk.other_bytes,
-                messages: self.walk.messages,
-                tool_bytes: self.walk.tool_bytes,
+                measured: walk.measured(),
+                ascii_bytes: walk.ascii_bytes,
+                other_bytes: walk.other_bytes,
+                messages: walk.messages,
+                prompts: walk.prompts,
+                token_ids: walk.token_ids,
+                tool_bytes: walk.tool_bytes,
                 output_cap: self.output_cap.map(|(_, cap)| cap),
                 choices: self.choices.unwrap_or(1),
                 stream: self.stream,
-                tools: self.walk.tools,
-                vision: self.walk.vision,
-                media: self.walk.media,
+                tools: walk.tools,
+                images: walk.images,
+                media: walk.media,
                 unknown_params: self.unknown,
                 costly_params: costly,
                 own_key: false,
                 session: None,
             },
-            stream: self.stream,
-            include_usage: options.include_usage == Some(true),
-            include_obfuscation: options.include_obfuscation,
-            fields: self.fields,
         })
     }
 }
@@ -318,6 +376,24 @@ fn stream_options(raw: &str, walk: &mut Walk) -> Result<Option<StreamOptions>, I
         return Err(wrong());
     }
     serde_json::from_str(raw).map(Some).map_err(|_| wrong())
+}
+
+/// A list of short names.
+fn names(name: &str, raw: &str, walk: &mut Walk) -> Result<Vec<String>, Invalid> {
+    walk.value(name, raw, Place::Uncounted)?;
+    if raw == "null" {
+        return Ok(Vec::new());
+    }
+    let list = serde_json::from_str::<Vec<String>>(raw);
+    let short = |list: &Vec<String>| {
+        list.len() <= MAX_NAMED_PARAMS && list.iter().all(|item| item.len() <= MAX_PARAM_BYTES)
+    };
+    list.ok().filter(short).ok_or_else(|| {
+        Invalid::at(
+            name,
+            format!("{name} must be a list of at most {MAX_NAMED_PARAMS} short names"),
+        )
+    })
 }
 
 fn only_text(raw: &str) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! No path is normalised: what is not spelt exactly like a route is not one.
 
+use aex_admin_proto::worker::Route as Api;
 use http::{Method, Uri};
 
 use crate::answer::Fault;
@@ -9,7 +10,8 @@ use crate::request::Invalid;
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
-    ChatCompletions,
+    /// One that is carried to a provider.
+    Api(Api),
     Models,
     /// The model's name, decoded.
     Model(String),
@@ -29,12 +31,15 @@ pub fn of(method: &Method, uri: &Uri) -> Result<Route, Fault> {
     if uri.authority().is_some() || uri.scheme().is_some() {
         return Err(Fault::NoRoute);
     }
-    let (route, allowed, name) = match uri.path() {
-        "/v1/chat/completions" => (Route::ChatCompletions, Method::POST, "POST"),
-        MODELS => (Route::Models, Method::GET, "GET"),
-        "/healthz" => (Route::Health, Method::GET, "GET"),
-        "/readyz" => (Route::Ready, Method::GET, "GET"),
-        path => (one_model(path)?, Method::GET, "GET"),
+    let path = uri.path();
+    let below = path.strip_prefix("/v1").unwrap_or_default();
+    let api = Api::ALL.into_iter().find(|api| api.path() == below);
+    let (route, allowed, name) = match (api, path) {
+        (Some(api), _) => (Route::Api(api), Method::POST, "POST"),
+        (None, MODELS) => (Route::Models, Method::GET, "GET"),
+        (None, "/healthz") => (Route::Health, Method::GET, "GET"),
+        (None, "/readyz") => (Route::Ready, Method::GET, "GET"),
+        (None, path) => (one_model(path)?, Method::GET, "GET"),
     };
     // The server leaves out the body of an answer to HEAD.
     let is_head = *method == Method::HEAD && allowed == Method::GET;
@@ -87,7 +92,13 @@ mod tests {
     #[test]
     fn only_the_exact_spelling_is_a_route() {
         for (line, expected) in [
-            ("POST /v1/chat/completions", Ok(Route::ChatCompletions)),
+            (
+                "POST /v1/chat/completions",
+                Ok(Route::Api(Api::ChatCompletions)),
+            ),
+            ("POST /v1/completions", Ok(Route::Api(Api::Completions))),
+            ("POST /v1/embeddings", Ok(Route::Api(Api::Embeddings))),
+            ("POST /v1/responses", Ok(Route::Api(Api::Responses))),
             ("GET /v1/models", Ok(Route::Models)),
             ("GET /v1/models/a/b", Ok(Route::Model("a/b".into()))),
             ("GET /v1/models/a%2Fb", Ok(Route::Model("a/b".into()))),
@@ -100,7 +111,20 @@ mod tests {
             ("POST /V1/chat/completions", Err(404)),
             ("POST /v1/chat/../chat/completions", Err(404)),
             ("POST http://127.0.0.1:9000/v1/chat/completions", Err(404)),
-            ("POST /v1/embeddings", Err(404)),
+            ("POST /v1/responses/", Err(404)),
+            ("GET /v1/responses/resp_1", Err(404)),
+            ("POST /v1/responses/resp_1/cancel", Err(404)),
+            ("POST /v1/files", Err(404)),
+            ("POST /v1/batches", Err(404)),
+            ("GET /v1/realtime", Err(404)),
+            ("POST /v1/images/generations", Err(404)),
+            ("POST /v1/audio/speech", Err(404)),
+            ("POST /v1/audio/transcriptions", Err(404)),
+            ("POST /v1/moderations", Err(404)),
+            ("POST /completions", Err(404)),
+            ("POST /completion", Err(404)),
+            ("POST /v1/v1/completions", Err(404)),
+            ("POST /", Err(404)),
             ("GET /v1/models/", Err(404)),
             ("GET /v1/models/%zz", Err(404)),
             ("GET /", Err(404)),

@@ -82,7 +82,7 @@ pub async fn serve(shared: &Shared, request: Request<Incoming>) -> Response<Outg
         }
     };
     match route {
-        Route::ChatCompletions => chat(shared, head.headers, body).await,
+        Route::Api(api) => carried(shared, api, head.headers, body).await,
         Route::Models => models(shared, &head.headers).await,
         Route::Model(name) => model(shared, &head.headers, name).await,
         Route::Health => json(&Health { status: "ok" }),
@@ -104,7 +104,13 @@ async fn ready(shared: &Shared) -> Response<Outgoing> {
     Fault::Kernel(why).row().response(None)
 }
 
-async fn chat(shared: &Shared, headers: HeaderMap, body: Incoming) -> Response<Outgoing> {
+/// A request that is governed: judged, held for, carried.
+async fn carried(
+    shared: &Shared,
+    api: Api,
+    headers: HeaderMap,
+    body: Incoming,
+) -> Response<Outgoing> {
     let id = match shared.ids.next() {
         Ok(id) => id,
         Err(error) => {
@@ -113,7 +119,7 @@ async fn chat(shared: &Shared, headers: HeaderMap, body: Incoming) -> Response<O
             return fault.row().response(None);
         }
     };
-    match read_chat(shared, id, headers, body).await {
+    match read_job(shared, api, id, headers, body).await {
         Ok(job) => {
             let (answer, answered) = oneshot::channel();
             let ways = carry::Ways {
@@ -132,8 +138,9 @@ async fn chat(shared: &Shared, headers: HeaderMap, body: Incoming) -> Response<O
 }
 
 /// Everything that can be refused without asking anybody.
-async fn read_chat(
+async fn read_job(
     shared: &Shared,
+    api: Api,
     id: HoldId,
     headers: HeaderMap,
     body: Incoming,
@@ -155,7 +162,7 @@ async fn read_chat(
     // With it goes the token itself.
     drop(headers);
     let (body, room) = read_body(shared, body, length, limit_bytes).await?;
-    let mut request = request::read_chat(&body).map_err(Fault::Invalid)?;
+    let mut request = request::read(api, &body).map_err(Fault::Invalid)?;
     let mut facts = std::mem::take(&mut request.facts);
     facts.own_key = own_key.is_some();
     facts.session = session;
@@ -164,7 +171,7 @@ async fn read_chat(
         params: ReserveParams {
             id,
             token,
-            route: Api::ChatCompletions,
+            route: api,
             model: std::mem::take(&mut request.model),
             facts,
         },

@@ -1,14 +1,16 @@
 //! Reads what a provider says it used: pure, document by document, one answer under any chunking.
 //!
 //! A document is a whole JSON answer or the data of one SSE event. The last usage that is not null
-//! wins, at the top level alone; `x_groq.usage` counts where there is no other. An explicit zero is a
-//! figure; a negative, fractional, absurd or doubled one is not believed. One that visible output
+//! wins, at the top level alone; `x_groq.usage` counts where there is no other. The Responses API tells
+//! it in the last event of a stream, inside the response. An explicit zero is a figure; a negative, fractional, absurd or doubled one is not believed. One that visible output
 //! follows was not the last word: it counts as missing.
 
 mod document;
+mod responses;
 mod template;
 
-use aex_admin_proto::worker::{Usage, UsageChunks, UsageSeen};
+use aex_admin_proto::worker::{Route, Usage, UsageChunks, UsageSeen};
+use serde::Deserialize;
 
 use document::{Document, Reported};
 use template::Template;
@@ -16,9 +18,14 @@ use template::Template;
 /// No request uses more tokens than this; a figure above it is an error or a lie.
 pub const MAX_BELIEVED_TOKENS: u64 = 100_000_000;
 
+/// Longer than the tokens of any text are on the average: English has 4 to 5 bytes a token, code with
+/// deep indents 6 to 8.
+const LONG_TOKEN_BYTES: u64 = 24;
+
 /// What the documents of one answer said so far.
 #[derive(Debug, Default)]
 pub struct Tally {
+    route: Route,
     top_level: Option<UsageSeen>,
     groq: Option<UsageSeen>,
     /// A document was not JSON, or ambiguous: nothing it said can be believed.
@@ -29,6 +36,10 @@ pub struct Tally {
     /// Visible output came after the last usage.
     outdated: bool,
     output_bytes: u64,
+    /// Output told again as a whole, after its pieces.
+    repeated_bytes: u64,
+    /// Documents of a stream that bore visible output: none bears less than a token.
+    output_chunks: u64,
     template: Template,
 }
 
@@ -41,8 +52,21 @@ pub enum Kind {
 }
 
 impl Tally {
+    /// For the answer of a request to `route`.
+    #[must_use]
+    pub fn new(route: Route) -> Self {
+        Self {
+            route,
+            ..Self::default()
+        }
+    }
+
     /// Takes in a document that is one of many.
     pub fn chunk(&mut self, json: &[u8]) -> Kind {
+        if self.route == Route::Responses {
+            self.event(json);
+            return Kind::Other;
+        }
         if let Some(bytes) = self.template.output_bytes(json) {
             self.count(bytes);
             return Kind::Other;
@@ -60,6 +84,13 @@ impl Tally {
 
     /// Takes in one document.
     pub fn document(&mut self, json: &[u8]) -> Kind {
+        if self.route == Route::Responses {
+            match parse(json) {
+                Some(response) => self.whole_response(response),
+                None => self.unreadable = true,
+            }
+            return Kind::Other;
+        }
         match read(json) {
             Some(document) => self.take_in(document),
             None => {
@@ -69,9 +100,39 @@ impl Tally {
         }
     }
 
+    /// Takes in an event of the Responses API.
+    fn event(&mut self, json: &[u8]) {
+        let Some(event) = parse::<responses::Event<'_>>(json) else {
+            self.unreadable = true;
+            return;
+        };
+        self.count(event.delta.0);
+        let repeated_bytes = event.repeated_bytes();
+        self.repeated_bytes = self.repeated_bytes.saturating_add(repeated_bytes);
+        if event.is_terminal() {
+            self.finished = true;
+            if let Some(response) = event.response {
+                self.whole_response(response);
+            }
+        }
+    }
+
+    fn whole_response(&mut self, response: responses::Response) {
+        let usage = response.usage.and_then(believed);
+        match response.output {
+            Some(output) => self.repeated_bytes = self.repeated_bytes.max(output.0),
+            // Whatever it is, its output cannot be counted.
+            None if usage.is_none() => self.output_bytes = u64::MAX,
+            None => {}
+        }
+        self.outdated &= usage.is_none();
+        self.top_level = usage.or(self.top_level);
+    }
+
     fn count(&mut self, output_bytes: u64) {
         self.output_bytes = self.output_bytes.saturating_add(output_bytes);
         self.outdated |= output_bytes > 0;
+        self.output_chunks += u64::from(output_bytes > 0);
     }
 
     fn take_in(&mut self, document: Document) -> Kind {
@@ -122,7 +183,19 @@ impl Tally {
     /// Bytes of visible output: an upper bound of its tokens.
     #[must_use]
     pub fn output_bytes(&self) -> u64 {
-        self.output_bytes
+        self.output_bytes.max(self.repeated_bytes)
+    }
+
+    /// A lower bound of the tokens that a stream has shown so far. A token has never been seen longer
+    /// than [`LONG_TOKEN_BYTES`] on the average of a text.
+    #[must_use]
+    pub fn shown_tokens(&self) -> u64 {
+        let reported = match self.usage() {
+            UsageSeen::Reported(usage) => usage.output,
+            UsageSeen::Missing | UsageSeen::Unreadable => 0,
+        };
+        let by_bytes = self.output_bytes / LONG_TOKEN_BYTES;
+        self.output_chunks.max(by_bytes).max(reported)
     }
 
     #[must_use]
@@ -144,16 +217,20 @@ impl Tally {
 }
 
 fn read(json: &[u8]) -> Option<Document> {
+    parse(json)
+}
+
+fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
     // serde would read a list as a struct's fields in order.
     if json.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
         return None;
     }
     // Checked as UTF-8 in one go where it is, and else string by string, as far as they are read.
-    let document = match std::str::from_utf8(json) {
+    let parsed = match std::str::from_utf8(json) {
         Ok(text) => serde_json::from_str(text),
         Err(_) => serde_json::from_slice(json),
     };
-    document.ok()
+    parsed.ok()
 }
 
 /// The output bytes of a document that tells of nothing else.

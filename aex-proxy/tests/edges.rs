@@ -21,7 +21,7 @@ async fn bad_requests_get_their_answer_and_reach_nobody() {
     let world = World::start().await;
     let large = body(&format!(r#","user":"{}""#, "x".repeat(100_000)));
     for (method, path, text, expected) in [
-        ("POST", "/v1/embeddings", "{}", (404, "not_found")),
+        ("POST", "/v1/files", "{}", (404, "not_found")),
         ("POST", "/chat/completions", "{}", (404, "not_found")),
         ("GET", CHAT, "", (405, "method_not_allowed")),
         ("PUT", CHAT, "{}", (405, "method_not_allowed")),

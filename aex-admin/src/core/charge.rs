@@ -103,6 +103,9 @@ fn charge(terms: &Terms, seen: &Observed) -> Charge {
     if !answered {
         return whole(terms, "no answer of the provider");
     }
+    if let Some(tokens) = seen.outran_tokens {
+        return outran(terms, tokens);
+    }
     if !seen.complete {
         let aborted =
             seen.failure == Some(Failure::WorkerGone) && terms.on_disconnect == OnDisconnect::Abort;
@@ -184,6 +187,17 @@ fn whole(terms: &Terms, reason: &'static str) -> Charge {
         usage: None,
         tokens: terms.tokens(),
         reason: Some(reason),
+    }
+}
+
+/// The stream showed more than it was granted, and was cut: the hold, and what was seen above it.
+fn outran(terms: &Terms, shown_tokens: u64) -> Charge {
+    let output = shown_tokens.max(terms.output_tokens());
+    let cost = terms.price.ceiling_pico(terms.input_tokens, output);
+    Charge {
+        cost_pico: cost.map_or(terms.hold_pico, |cost| cost.max(terms.hold_pico)),
+        tokens: terms.input_tokens.saturating_add(output),
+        ..whole(terms, "the stream outran its hold")
     }
 }
 

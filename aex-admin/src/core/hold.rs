@@ -1,7 +1,7 @@
 //! A hold: money set aside for one request, with the terms under which it will be charged.
 
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::OnDisconnect;
+use aex_admin_proto::worker::{OnDisconnect, Route};
 use serde::{Deserialize, Serialize};
 
 use super::price::Price;
@@ -11,10 +11,16 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn is_chat(route: &Route) -> bool {
+    *route == Route::ChatCompletions
+}
+
 /// What was granted. Frozen: later changes of price or policy do not touch it.
 #[must_use]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
+    #[serde(default, skip_serializing_if = "is_chat")]
+    pub route: Route,
     pub model: String,
     pub provider: String,
     pub upstream_model: String,
@@ -27,6 +33,7 @@ pub struct Terms {
     pub input_tokens: u64,
     /// Tokens a choice.
     pub output_cap: u64,
+    /// Answers in all: the choices of each prompt.
     pub choices: u64,
     #[serde(default, skip_serializing_if = "is_false")]
     pub cap_is_ours: bool,

@@ -9,17 +9,27 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::egress::KeyPolicy;
 use aex_admin_proto::operator::{AgentState, Passthrough, Settings};
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::{Facts, OnDisconnect};
+use aex_admin_proto::worker::{Facts, OnDisconnect, Route};
 
-use super::bound;
+use super::bound::Rendering;
 use super::hold::Terms;
 use super::live::Live;
 use super::money::{Balance, ceil_micro, floor_micro};
 use super::price::Price;
 
 /// Parameters that raise output past its cap on one server or another: refused everywhere, free
-/// models included.
-const RAISES_OUTPUT: [&str; 13] = [
+/// models included. Those that a route itself knows (`n`, its own cap) are read there, and are not
+/// among what a worker asks about.
+const RAISES_OUTPUT: [&str; 22] = [
+    "n",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_tokens_to_sample",
+    "num_return_sequences",
+    "candidate_count",
+    "generation_config",
+    "use_beam_search",
+    "num_beams",
     "n_predict",
     "num_predict",
     "min_tokens",
@@ -67,11 +77,10 @@ pub struct ModelFacts<'a> {
     pub price: Option<Price>,
     pub price_source: &'a str,
     pub max_output_tokens: Option<u64>,
-    pub context_window: Option<u64>,
+    pub rendering: Rendering<'a>,
     pub hidden_output: bool,
     /// Its usage is of all choices; some servers report one choice's.
     pub counts_choices: bool,
-    pub tokenizer: Option<&'a str>,
     pub extra_params: &'a [String],
     pub keys: KeyPolicy,
     /// On this machine: needs no key.
@@ -79,6 +88,14 @@ pub struct ModelFacts<'a> {
     pub operator_key: bool,
     pub max_requests_per_minute: Option<u64>,
     pub max_tokens_per_minute: Option<u64>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub route: Route,
+    pub model: &'a str,
+    pub facts: &'a Facts,
 }
 
 /// What goes on around the request.
@@ -110,8 +127,33 @@ pub struct Now {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     Refuse(Refusal),
+    /// The bound of its prompt is what does not fit: a tighter one might.
+    TooLong(Refusal),
     /// It would fit but for held money: worth waiting for. The refusal is for when none comes free.
     Wait(Refusal),
+}
+
+impl Stop {
+    /// The tokenizer to count the prompt with before this is final, and the refusal where it is not
+    /// counted; else the stop itself.
+    ///
+    /// # Errors
+    /// Counting would change nothing, or cannot be done.
+    pub fn measured_first(
+        self,
+        asked: Asked<'_>,
+        model: Option<&ModelFacts<'_>>,
+    ) -> Result<(String, Refusal), Self> {
+        let countable = model.and_then(|model| model.rendering.countable());
+        match (self, countable) {
+            (Self::TooLong(refusal) | Self::Wait(refusal), Some(tokenizer))
+                if asked.facts.measured.is_none() =>
+            {
+                Ok((tokenizer.to_owned(), refusal))
+            }
+            (stop, _) => Err(stop),
+        }
+    }
 }
 
 impl From<Refusal> for Stop {
@@ -125,8 +167,7 @@ impl From<Refusal> for Stop {
 /// # Errors
 /// The first rule that is broken.
 pub fn decide(
-    asked_model: &str,
-    facts: &Facts,
+    asked: Asked<'_>,
     caller: Option<&Caller>,
     model: Option<&ModelFacts<'_>>,
     around: Around<'_>,
@@ -134,12 +175,13 @@ pub fn decide(
     now: Now,
 ) -> Result<Terms, Stop> {
     let caller = authenticate(caller, now)?;
-    let (model, price) = choose_model(asked_model, caller, model)?;
+    let facts = asked.facts;
+    let (model, price) = choose_model(asked.model, caller, model)?;
     check_capabilities(facts, &caller.settings)?;
     let key = choose_key(facts, caller, model)?;
-    check_params(facts, model, price)?;
-    let input_tokens = bound_input(facts, caller, model)?;
-    let caps = bound_output(facts, caller, model, defaults)?;
+    check_params(asked, model, price)?;
+    let input_tokens = bound_input(asked, caller, model)?;
+    let caps = bound_output(asked, caller, model, defaults)?;
     let ask = Ask {
         facts,
         price,
@@ -152,6 +194,7 @@ pub fn decide(
     let caps = check_token_rates(caller, model, around, &ask, now)?;
     let (output_cap, hold_pico) = fit_money(caller, around, &Ask { caps, ..ask })?;
     Ok(Terms {
+        route: asked.route,
         model: model.name.to_owned(),
         provider: model.provider.to_owned(),
         upstream_model: model.upstream_model.to_owned(),
@@ -161,8 +204,8 @@ pub fn decide(
         hold_pico,
         input_tokens,
         output_cap,
-        choices: facts.choices.max(1),
-        cap_is_ours: facts.output_cap.is_none(),
+        choices: ask.choices(),
+        cap_is_ours: facts.output_cap.is_none() && asked.route.generates(),
         hidden_output: model.hidden_output,
         counts_choices: model.counts_choices,
         on_disconnect: defaults.on_disconnect,
@@ -243,7 +286,7 @@ fn check_capabilities(facts: &Facts, settings: &Settings) -> Result<(), Refusal>
             return denied(&format!("tool {tool}"));
         }
     }
-    if settings.vision == Some(false) && (facts.vision || facts.media) {
+    if settings.vision == Some(false) && (facts.images > 0 || facts.media) {
         return denied("vision");
     }
     Ok(())
@@ -269,7 +312,8 @@ fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<
     }
 }
 
-fn check_params(facts: &Facts, model: &ModelFacts<'_>, price: Price) -> Result<(), Refusal> {
+fn check_params(asked: Asked<'_>, model: &ModelFacts<'_>, price: Price) -> Result<(), Refusal> {
+    let facts = asked.facts;
     let refuse = |param: &str, message: String| {
         Err(Refusal::InvalidRequest {
             message,
@@ -317,24 +361,32 @@ fn check_params(facts: &Facts, model: &ModelFacts<'_>, price: Price) -> Result<(
             );
         }
     }
-    if facts.vision || facts.media {
+    if facts.media {
         return refuse(
-            "messages",
-            "images, audio and files have no price for this model yet; send text".to_owned(),
+            prompt_param(asked.route),
+            "audio, files and other media have no price here; send text".to_owned(),
+        );
+    }
+    if facts.images > 0 && model.rendering.image_tokens.is_none() {
+        return refuse(
+            prompt_param(asked.route),
+            "images have no price for this model; send text, or the operator gives it \
+             image_tokens in models.yaml"
+                .to_owned(),
         );
     }
     Ok(())
 }
 
-fn bound_input(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<u64, Refusal> {
-    let bound = bound::prompt_tokens(facts, model.tokenizer, model.context_window);
+fn bound_input(asked: Asked<'_>, caller: &Caller, model: &ModelFacts<'_>) -> Result<u64, Stop> {
+    let bound = model.rendering.prompt_tokens(asked.facts);
     match caller.settings.max_input_tokens {
-        Some(limit) if bound > limit => Err(Refusal::InvalidRequest {
+        Some(limit) if bound > limit => Err(Stop::TooLong(Refusal::InvalidRequest {
             message: format!(
                 "the prompt may be {bound} tokens; this agent may send {limit} (max_input_tokens)"
             ),
-            param: Some("messages".to_owned()),
-        }),
+            param: Some(prompt_param(asked.route).to_owned()),
+        })),
         _ => Ok(bound),
     }
 }
@@ -348,23 +400,26 @@ struct Caps {
 }
 
 fn bound_output(
-    facts: &Facts,
+    asked: Asked<'_>,
     caller: &Caller,
     model: &ModelFacts<'_>,
     defaults: Defaults,
 ) -> Result<Caps, Refusal> {
+    if !asked.route.generates() {
+        return Ok(Caps { least: 0, most: 0 });
+    }
     let limits = [
         (model.max_output_tokens, "this model"),
         (caller.settings.max_output_tokens, "this agent"),
     ];
-    if let Some(cap) = facts.output_cap {
+    if let Some(cap) = asked.facts.output_cap {
         for (limit, whose) in limits {
             if let Some(limit) = limit.filter(|&limit| cap > limit) {
                 return Err(Refusal::InvalidRequest {
                     message: format!(
                         "the output cap of {cap} tokens is above the limit of {whose}: {limit}"
                     ),
-                    param: Some("max_tokens".to_owned()),
+                    param: Some(cap_param(asked.route).to_owned()),
                 });
             }
         }
@@ -384,6 +439,23 @@ fn bound_output(
     })
 }
 
+/// What a client calls its output cap, for error texts.
+fn cap_param(route: Route) -> &'static str {
+    match route {
+        Route::Responses => "max_output_tokens",
+        _ => "max_tokens",
+    }
+}
+
+/// What a client calls its prompt, for error texts.
+fn prompt_param(route: Route) -> &'static str {
+    match route {
+        Route::ChatCompletions => "messages",
+        Route::Completions => "prompt",
+        Route::Embeddings | Route::Responses => "input",
+    }
+}
+
 /// The request as money and tokens see it.
 #[derive(Clone, Copy)]
 struct Ask<'a> {
@@ -394,8 +466,10 @@ struct Ask<'a> {
 }
 
 impl Ask<'_> {
+    /// Answers in all: each prompt has its choices.
     fn choices(&self) -> u64 {
-        self.facts.choices.max(1)
+        let prompts = self.facts.prompts.max(1);
+        self.facts.choices.max(1).saturating_mul(prompts)
     }
 
     fn tokens(&self, output_cap: u64) -> u64 {
@@ -427,13 +501,13 @@ impl Ask<'_> {
 
 /// Money that is not there even when every hold is freed. An agent whose money is all spent is cut
 /// off whole, from free models too.
-fn check_unspent(caller: &Caller, ask: &Ask<'_>) -> Result<(), Refusal> {
+fn check_unspent(caller: &Caller, ask: &Ask<'_>) -> Result<(), Stop> {
     let unspent = caller.balance.unspent_pico();
     let needed = i128::from(ask.hold_pico(ask.caps.least));
     if unspent > 0 && needed <= unspent {
         return Ok(());
     }
-    Err(Refusal::InsufficientBudget {
+    let refusal = Refusal::InsufficientBudget {
         scope: caller.name.clone(),
         needed_micro: ceil_micro(needed),
         remaining_micro: floor_micro(unspent).max(0),
@@ -442,7 +516,15 @@ fn check_unspent(caller: &Caller, ask: &Ask<'_>) -> Result<(), Refusal> {
         } else {
             0
         },
-    })
+    };
+    let output_alone = Ask {
+        input_tokens: 0,
+        ..*ask
+    };
+    if unspent <= 0 || i128::from(output_alone.hold_pico(ask.caps.least)) > unspent {
+        return Err(Stop::Refuse(refusal));
+    }
+    Err(Stop::TooLong(refusal))
 }
 
 fn check_concurrency(caller: &Caller, agent: &Live) -> Result<(), Refusal> {
@@ -481,7 +563,7 @@ fn check_token_rates(
     around: Around<'_>,
     ask: &Ask<'_>,
     now: Now,
-) -> Result<Caps, Refusal> {
+) -> Result<Caps, Stop> {
     let mut caps = ask.caps;
     let limits = [
         (caller.settings.max_tokens_per_minute, around.agent),
@@ -492,14 +574,14 @@ fn check_token_rates(
         let remaining = limit.saturating_sub(live.tokens_used());
         let needed = ask.tokens(ask.caps.least);
         if needed > remaining {
-            return Err(Refusal::TokenRate {
+            return Err(Stop::TooLong(Refusal::TokenRate {
                 limit,
                 remaining,
                 retry_after_ms: live.tokens.wait_ms(now.boot_ms, needed - remaining),
                 never: needed > limit,
-            });
+            }));
         }
-        let left = (remaining - ask.input_tokens) / ask.choices();
+        let left = (remaining - ask.input_tokens) / ask.choices().max(1);
         caps.most = caps.most.min(left).max(caps.least);
     }
     Ok(caps)

@@ -6,18 +6,18 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use aex_admin_proto::HoldId;
 use aex_admin_proto::operator::Settings;
 use aex_admin_proto::ticket::{Claims, TicketKey};
-use aex_admin_proto::worker::Grant;
+use aex_admin_proto::worker::{Grant, Route};
 use subtle::ConstantTimeEq;
 
 use super::memory::OpenHold;
 use crate::config::Config;
+use crate::core::bound::Rendering;
+use crate::core::hold::Terms;
 use crate::core::reserve::{Caller, Defaults, ModelFacts};
 use crate::ledger::{AgentRow, TokenRow};
 
 /// How long a ticket can be redeemed.
 pub(crate) const TICKET_MS: u64 = 30_000;
-
-const CHAT_PATH: &str = "/chat/completions";
 
 /// Largest answer that is let through.
 const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
@@ -63,10 +63,13 @@ pub(crate) fn model<'a>(
             other => other,
         },
         max_output_tokens: model.max_output_tokens,
-        context_window: model.context_window,
+        rendering: Rendering {
+            tokenizer: model.tokenizer.as_deref(),
+            context_window: model.context_window,
+            ..Rendering::default()
+        },
         hidden_output: model.hidden_output,
         counts_choices: provider.facts.counts_choices,
-        tokenizer: model.tokenizer.as_deref(),
         extra_params: &provider.extra_params,
         keys: provider.keys,
         loopback: provider.loopback,
@@ -93,7 +96,7 @@ fn ticket(config: &Config, key: &TicketKey, id: HoldId, hold: &OpenHold) -> Stri
         id,
         provider: hold.terms.provider.clone(),
         method: "POST".to_owned(),
-        path: CHAT_PATH.to_owned(),
+        path: hold.terms.route.path().to_owned(),
         key: hold.terms.key,
         max_body_bytes: config.max_body_bytes.saturating_add(4096),
         max_response_bytes: MAX_RESPONSE_BYTES,
@@ -132,18 +135,18 @@ pub(crate) fn grant(
     Grant {
         ticket: ticket(config, key, id, hold),
         provider: terms.provider.clone(),
-        path: CHAT_PATH.to_owned(),
+        path: terms.route.path().to_owned(),
         upstream_model: terms.upstream_model.clone(),
         output_cap: terms.output_cap,
-        output_cap_param: config
-            .models
-            .get(&terms.model)
-            .map_or("max_tokens", |model| model.output_cap_param.as_str())
-            .to_owned(),
+        output_cap_param: output_cap_param(config, terms).to_owned(),
+        output_tokens: terms.output_tokens(),
         cap_is_ours: terms.cap_is_ours,
         stream_usage: facts.is_none_or(|facts| facts.stream_usage),
-        service_tier: facts.and_then(|facts| facts.service_tier.clone()),
-        force_store_off: facts.is_some_and(|facts| facts.knows_store),
+        service_tier: facts
+            .filter(|_| has_tiers_and_store(terms.route))
+            .and_then(|facts| facts.service_tier.clone()),
+        force_store_off: has_tiers_and_store(terms.route)
+            && facts.is_some_and(|facts| facts.knows_store),
         hidden_output: terms.hidden_output,
         remaining_micro,
         on_disconnect: terms.on_disconnect,
@@ -151,6 +154,23 @@ pub(crate) fn grant(
         deadline_boot_ms: hold.course.deadline_boot_ms,
         max_response_bytes: MAX_RESPONSE_BYTES,
     }
+}
+
+/// The provider's own name for the output cap, on this route.
+fn output_cap_param<'a>(config: &'a Config, terms: &Terms) -> &'a str {
+    match terms.route {
+        Route::ChatCompletions => config
+            .models
+            .get(&terms.model)
+            .map_or("max_tokens", |model| model.output_cap_param.as_str()),
+        Route::Completions | Route::Embeddings => "max_tokens",
+        Route::Responses => "max_output_tokens",
+    }
+}
+
+/// Routes on which OpenAI's API takes `service_tier` and `store`.
+fn has_tiers_and_store(route: Route) -> bool {
+    matches!(route, Route::ChatCompletions | Route::Responses)
 }
 
 /// Tells one request from another that reuses its id. Not a secret, not a defence: ids are random.

@@ -13,7 +13,7 @@ use crate::core::hold::Terms;
 use crate::core::live::Live;
 use crate::core::money::Balance;
 use crate::core::reservation::{Owner, Reservation};
-use crate::core::reserve::{self, Around, Now, Stop};
+use crate::core::reserve::{self, Around, Asked, Now, Stop};
 use crate::ledger::{AgentRow, Event, LedgerError, NewHold};
 
 /// What a decision came to.
@@ -23,6 +23,10 @@ enum Decided {
         terms: Box<Terms>,
     },
     Refuse(Refusal),
+    Measure {
+        tokenizer: String,
+        refusal: Refusal,
+    },
     Wait {
         agent: i64,
         refusal: Refusal,
@@ -157,26 +161,36 @@ impl Writer {
             contenders: (waiting as u64).saturating_add(peers).saturating_add(1),
             queue_ahead: newcomer && waiting > 0,
         };
+        let asked = Asked {
+            route: params.route,
+            model: &params.model,
+            facts: &params.facts,
+        };
         let decided = reserve::decide(
-            &params.model,
-            &params.facts,
+            asked,
             caller.as_ref(),
             model.as_ref(),
             around,
             grants::defaults(&self.config),
             now,
         );
-        Ok(match (decided, found) {
-            (Ok(terms), Some((agent, _))) => Decided::Grant {
-                agent: Box::new(agent),
-                terms: Box::new(terms),
+        let stop = match (decided, found) {
+            (Ok(terms), Some((agent, _))) => {
+                return Ok(Decided::Grant {
+                    agent: Box::new(agent),
+                    terms: Box::new(terms),
+                });
+            }
+            (Ok(_), None) => Stop::Refuse(Refusal::InvalidToken),
+            (Err(stop), _) => stop,
+        };
+        Ok(match stop.measured_first(asked, model.as_ref()) {
+            Ok((tokenizer, refusal)) => Decided::Measure { tokenizer, refusal },
+            Err(Stop::Wait(refusal)) => match agent_id {
+                Some(agent) => Decided::Wait { agent, refusal },
+                None => Decided::Refuse(refusal),
             },
-            (Err(Stop::Wait(refusal)), Some((agent, _))) => Decided::Wait {
-                agent: agent.id,
-                refusal,
-            },
-            (Err(Stop::Refuse(refusal) | Stop::Wait(refusal)), _) => Decided::Refuse(refusal),
-            (Ok(_), None) => Decided::Refuse(Refusal::InvalidToken),
+            Err(Stop::Refuse(refusal) | Stop::TooLong(refusal)) => Decided::Refuse(refusal),
         })
     }
 
@@ -195,6 +209,9 @@ impl Writer {
         let done = match decided {
             Ok(Decided::Wait { agent, refusal }) => return Ok(Err((agent, refusal))),
             Ok(Decided::Refuse(refusal)) => Ok(self.refuse(refusal)),
+            Ok(Decided::Measure { tokenizer, refusal }) => {
+                Ok(ReserveReply::Measure { tokenizer, refusal })
+            }
             Ok(Decided::Grant { agent, terms }) => self.hold(&agent, *terms, params, session, now),
             Err(error) => Err(error),
         };

@@ -81,6 +81,7 @@ impl Answer {
         let told = match self {
             Self::Reserve(ReserveReply::Granted(_)) => "Granted".to_owned(),
             Self::Reserve(ReserveReply::Refused(refusal)) => format!("{refusal:?}"),
+            Self::Reserve(ReserveReply::Measure { .. }) => "Measure".to_owned(),
             Self::Settle(reply) => format!("{:?}", reply.basis),
             Self::Error(code) => format!("Error{}", -code),
             other => format!("{other:?}"),
@@ -92,9 +93,13 @@ impl Answer {
     /// Without what is for people, or random: texts of refusals, tokens.
     pub(crate) fn comparable(mut self) -> Self {
         match &mut self {
-            Self::Reserve(ReserveReply::Refused(Refusal::InvalidRequest { message, .. })) => {
-                message.clear();
-            }
+            Self::Reserve(
+                ReserveReply::Refused(Refusal::InvalidRequest { message, .. })
+                | ReserveReply::Measure {
+                    refusal: Refusal::InvalidRequest { message, .. },
+                    ..
+                },
+            ) => message.clear(),
             Self::Changed(Value::Object(fields)) => {
                 fields.remove("token");
                 fields.remove("token_id");

@@ -28,8 +28,9 @@ use world::World;
 
 const SEEDS: Range<u64> = 0..256;
 /// What the seeds come to together: a simulation that reaches less proves less.
-const REACHED: [&str; 33] = [
+const REACHED: [&str; 34] = [
     "Granted",
+    "Measure",
     "InvalidToken",
     "TokenExpired",
     "AgentPaused",

@@ -73,7 +73,8 @@ pub(crate) struct ModelFact {
     pub(crate) counts_choices: bool,
     pub(crate) max_output: Option<u64>,
     pub(crate) context_window: Option<u64>,
-    /// By how much a byte beyond ASCII may grow.
+    /// By how much a byte beyond ASCII may grow; not at all where the tokenizer is known, and a worker
+    /// can count with it.
     pub(crate) growth: u64,
     pub(crate) rpm: Option<u64>,
     pub(crate) tpm: Option<u64>,

@@ -115,7 +115,7 @@ impl Kernel {
             .unwrap()
         {
             ReserveReply::Granted(grant) => Ok(*grant),
-            ReserveReply::Refused(refusal) => Err(refusal),
+            ReserveReply::Refused(refusal) | ReserveReply::Measure { refusal, .. } => Err(refusal),
         }
     }
 

@@ -109,7 +109,9 @@ pub(super) fn of_fault(fault: &Fault) -> Row {
             StatusCode::NOT_FOUND,
             INVALID,
             "not_found",
-            "no such route; AEX serves POST /v1/chat/completions and GET /v1/models".into(),
+            "no such route; AEX serves POST /v1/chat/completions, /v1/completions, /v1/embeddings \
+             and /v1/responses, and GET /v1/models"
+                .into(),
         ),
         Fault::NoModel(model) => no_model(
             Refusal::ModelNotFound {

@@ -17,6 +17,7 @@ fn grant() -> Grant {
         upstream_model: "m".into(),
         output_cap: 7,
         output_cap_param: "max_tokens".into(),
+        output_tokens: 10_000,
         cap_is_ours: true,
         stream_usage: true,
         service_tier: None,
@@ -30,12 +31,18 @@ fn grant() -> Grant {
     }
 }
 
-fn exchange(stream: bool) -> Exchange {
-    let asked = Asked {
+fn asks(stream: bool, hide_usage: bool, own_key: bool) -> Asked {
+    Asked {
+        route: Route::ChatCompletions,
         stream,
-        include_usage: false,
-        own_key: false,
-    };
+        hide_usage,
+        echoed_tokens: 0,
+        own_key,
+    }
+}
+
+fn exchange(stream: bool) -> Exchange {
+    let asked = asks(stream, stream, false);
     Exchange::new(asked, &grant())
 }
 
@@ -111,11 +118,7 @@ fn the_operators_trouble_is_not_told_as_the_agents() {
         (500, false, 500),
         (302, false, 502),
     ] {
-        let asked = Asked {
-            stream: false,
-            include_usage: false,
-            own_key,
-        };
+        let asked = asks(false, false, own_key);
         let mut exchange = Exchange::new(asked, &grant());
         exchange.head(head(status));
         exchange.ended(Ending::Whole);
@@ -169,11 +172,7 @@ fn a_usage_chunk_is_hidden_from_a_client_that_did_not_ask() {
     assert!(hiding.observed().complete);
     assert_eq!(hiding.stream_fault(true), None);
 
-    let asked = Asked {
-        stream: true,
-        include_usage: true,
-        own_key: false,
-    };
+    let asked = asks(true, false, false);
     let mut showing = Exchange::new(asked, &grant());
     assert_eq!(relayed(&mut showing, &text, 7), text);
 }
@@ -242,11 +241,7 @@ fn aborting(stream: bool) -> Exchange {
         max_response_bytes: 1 << 20,
         ..grant()
     };
-    let asked = Asked {
-        stream,
-        include_usage: false,
-        own_key: false,
-    };
+    let asked = asks(stream, stream, false);
     Exchange::new(asked, &terms)
 }
 

@@ -1,39 +1,49 @@
 //! Writes the body that goes to the provider: the client's own values, and the few that AEX sets.
 
-use aex_admin_proto::worker::Grant;
+use std::borrow::Cow;
+
+use aex_admin_proto::worker::{Grant, Route};
 use serde::Serialize;
 
-use super::params::Param;
-use super::{ChatRequest, Field};
+use super::params::Kind;
+use super::{ApiRequest, Field};
 
 /// Room for what AEX adds: a cap, `stream_options`, `store`, a tier.
 const ADDED_BYTES: usize = 192;
 
-impl ChatRequest {
+/// A provider that keeps nothing gives the client its reasoning to bring back next time, if asked.
+const ENCRYPTED_REASONING: &str = "reasoning.encrypted_content";
+
+impl ApiRequest {
     /// The body to forward under `grant`. `body` is the one that this request was read from.
     ///
-    /// Exactly one output cap is in it, and no field that was not judged.
+    /// Exactly one output cap is in it where the route has one, and no field that was not judged.
     #[must_use]
     pub fn forwarded(&self, body: &[u8], grant: &Grant) -> Vec<u8> {
         let mut out = Object::with_capacity(body.len() + grant.upstream_model.len() + ADDED_BYTES);
-        for Field { name, value } in &self.fields {
+        let asks_for_usage = self.asks_for_usage(grant);
+        let adds_reasoning = self.adds_reasoning(grant);
+        for Field { name, kind, value } in &self.fields {
             let raw = &body[value.clone()];
-            match name {
-                Param::Model => out.value("model", &grant.upstream_model),
+            let null = raw == b"null";
+            match kind {
+                Kind::Model => out.value("model", &grant.upstream_model),
                 // Each is set below, once, when the grant says so.
-                Param::OutputCap(_) => {}
-                Param::StreamOptions if self.asks_for_usage(grant) || raw == b"null" => {}
-                Param::ServiceTier if grant.service_tier.is_some() => {}
-                Param::Store if grant.force_store_off => {}
-                Param::ServiceTier | Param::Store if raw == b"null" => {}
+                Kind::OutputCap => {}
+                Kind::StreamOptions if asks_for_usage || null => {}
+                Kind::ServiceTier if grant.service_tier.is_some() || null => {}
+                Kind::Store if grant.force_store_off || null => {}
+                Kind::Include if adds_reasoning || null => {}
                 // Whatever the provider makes of them: not dearer than the hold, and not kept.
-                Param::ServiceTier => out.raw("service_tier", br#""default""#),
-                Param::Store => out.raw("store", b"false"),
-                other => out.raw(other.name(), raw),
+                Kind::ServiceTier => out.raw("service_tier", br#""default""#),
+                Kind::Store => out.raw("store", b"false"),
+                _ => out.raw(name, raw),
             }
         }
-        out.value(&grant.output_cap_param, &grant.output_cap);
-        if self.asks_for_usage(grant) {
+        if self.route.generates() {
+            out.value(&grant.output_cap_param, &grant.output_cap);
+        }
+        if asks_for_usage {
             let options: &[u8] = match self.include_obfuscation {
                 None => br#"{"include_usage":true}"#,
                 Some(false) => br#"{"include_usage":true,"include_obfuscation":false}"#,
@@ -44,14 +54,28 @@ impl ChatRequest {
         if grant.force_store_off {
             out.raw("store", b"false");
         }
+        if adds_reasoning {
+            let asked = self.include.iter().map(|item| Cow::Borrowed(item.as_str()));
+            let all: Vec<_> = asked.chain([Cow::Borrowed(ENCRYPTED_REASONING)]).collect();
+            out.value("include", &all);
+        }
         if let Some(tier) = &grant.service_tier {
             out.value("service_tier", tier);
         }
         out.finish()
     }
 
-    fn asks_for_usage(&self, grant: &Grant) -> bool {
-        self.stream && grant.stream_usage
+    /// Whether AEX sets `stream_options.include_usage`; the Responses API always tells.
+    pub(crate) fn asks_for_usage(&self, grant: &Grant) -> bool {
+        self.stream && grant.stream_usage && self.route != Route::Responses
+    }
+
+    /// A client that replays reasoning by its id finds nothing where nothing was stored.
+    fn adds_reasoning(&self, grant: &Grant) -> bool {
+        self.route == Route::Responses
+            && grant.force_store_off
+            && grant.hidden_output
+            && !self.include.iter().any(|item| item == ENCRYPTED_REASONING)
     }
 }
 

@@ -1,124 +1,181 @@
-//! The top-level parameters of chat completions, by what AEX does with them.
+//! The top-level parameters of each route, by what AEX does with them. One more parameter is one line.
+
+use aex_admin_proto::worker::Route;
+
+use super::walk::Place;
 
 /// What a top-level parameter is to AEX.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Param {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
     Model,
-    Messages,
+    /// What the route is about, and must be there: messages, prompts, inputs.
+    Prompt(Place),
+    /// Prompt text beside it, a message of its own.
+    Text,
     Stream,
     StreamOptions,
-    /// `n`.
+    /// The prompt is to come back as part of the answer.
+    Echo,
+    /// How many answers: `n`, `best_of`.
     Choices,
-    /// `max_tokens` or `max_completion_tokens`.
-    OutputCap(&'static str),
-    Tools,
-    Functions,
-    /// `tool_choice` or `function_call`.
-    ToolChoice(&'static str),
-    ResponseFormat,
+    OutputCap,
+    /// Tools and schemas, which the provider renders again.
+    Tools(Place),
     Store,
     ServiceTier,
+    /// Further output of the Responses API.
+    Include,
     Modalities,
     /// Known, and costs nothing by itself.
-    Plain(&'static str),
+    Plain,
     /// Costs, raises the output, or acts outside this request: `aex-admin` decides.
-    Costly(&'static str),
-    /// Not known here: `aex-admin` decides.
-    Other(String),
+    Costly,
+    /// Not known on this route: `aex-admin` decides.
+    Unknown,
 }
 
-impl Param {
-    /// The name as the client wrote it, decoded.
-    pub(super) fn name(&self) -> &str {
-        match self {
-            Self::Model => "model",
-            Self::Messages => "messages",
-            Self::Stream => "stream",
-            Self::StreamOptions => "stream_options",
-            Self::Choices => "n",
-            Self::Tools => "tools",
-            Self::Functions => "functions",
-            Self::ResponseFormat => "response_format",
-            Self::Store => "store",
-            Self::ServiceTier => "service_tier",
-            Self::Modalities => "modalities",
-            Self::OutputCap(name)
-            | Self::ToolChoice(name)
-            | Self::Plain(name)
-            | Self::Costly(name) => name,
-            Self::Other(name) => name,
-        }
-    }
+type Table = &'static [(&'static str, Kind)];
+
+const CHAT: Table = &[
+    ("model", Kind::Model),
+    ("messages", Kind::Prompt(Place::Messages)),
+    ("stream", Kind::Stream),
+    ("stream_options", Kind::StreamOptions),
+    ("max_tokens", Kind::OutputCap),
+    ("max_completion_tokens", Kind::OutputCap),
+    ("n", Kind::Choices),
+    ("tools", Kind::Tools(Place::Tools)),
+    ("functions", Kind::Tools(Place::Functions)),
+    ("tool_choice", Kind::Tools(Place::ToolChoice)),
+    ("function_call", Kind::Tools(Place::ToolChoice)),
+    ("response_format", Kind::Tools(Place::Schema)),
+    ("store", Kind::Store),
+    ("service_tier", Kind::ServiceTier),
+    ("modalities", Kind::Modalities),
+    ("temperature", Kind::Plain),
+    ("top_p", Kind::Plain),
+    ("stop", Kind::Plain),
+    ("presence_penalty", Kind::Plain),
+    ("frequency_penalty", Kind::Plain),
+    ("logit_bias", Kind::Plain),
+    ("logprobs", Kind::Plain),
+    ("top_logprobs", Kind::Plain),
+    ("user", Kind::Plain),
+    ("seed", Kind::Plain),
+    ("parallel_tool_calls", Kind::Plain),
+    ("reasoning_effort", Kind::Plain),
+    ("verbosity", Kind::Plain),
+    ("metadata", Kind::Plain),
+    ("safety_identifier", Kind::Plain),
+    ("prompt_cache_key", Kind::Plain),
+    ("prediction", Kind::Costly),
+    ("audio", Kind::Costly),
+];
+
+const COMPLETIONS: Table = &[
+    ("model", Kind::Model),
+    ("prompt", Kind::Prompt(Place::Prompts)),
+    ("suffix", Kind::Text),
+    ("stream", Kind::Stream),
+    ("stream_options", Kind::StreamOptions),
+    ("max_tokens", Kind::OutputCap),
+    ("n", Kind::Choices),
+    ("best_of", Kind::Choices),
+    ("echo", Kind::Echo),
+    ("temperature", Kind::Plain),
+    ("top_p", Kind::Plain),
+    ("stop", Kind::Plain),
+    ("presence_penalty", Kind::Plain),
+    ("frequency_penalty", Kind::Plain),
+    ("logit_bias", Kind::Plain),
+    ("logprobs", Kind::Plain),
+    ("seed", Kind::Plain),
+    ("user", Kind::Plain),
+    ("store", Kind::Costly),
+    ("service_tier", Kind::Costly),
+];
+
+const EMBEDDINGS: Table = &[
+    ("model", Kind::Model),
+    ("input", Kind::Prompt(Place::Prompts)),
+    ("encoding_format", Kind::Plain),
+    ("dimensions", Kind::Plain),
+    ("user", Kind::Plain),
+    ("store", Kind::Costly),
+    ("service_tier", Kind::Costly),
+];
+
+const RESPONSES: Table = &[
+    ("model", Kind::Model),
+    ("input", Kind::Prompt(Place::Input)),
+    ("instructions", Kind::Text),
+    ("stream", Kind::Stream),
+    ("stream_options", Kind::StreamOptions),
+    ("max_output_tokens", Kind::OutputCap),
+    ("tools", Kind::Tools(Place::Tools)),
+    ("tool_choice", Kind::Tools(Place::ToolChoice)),
+    ("text", Kind::Tools(Place::Schema)),
+    ("store", Kind::Store),
+    ("service_tier", Kind::ServiceTier),
+    ("include", Kind::Include),
+    ("temperature", Kind::Plain),
+    ("top_p", Kind::Plain),
+    ("top_logprobs", Kind::Plain),
+    ("user", Kind::Plain),
+    ("parallel_tool_calls", Kind::Plain),
+    ("max_tool_calls", Kind::Plain),
+    ("reasoning", Kind::Plain),
+    ("truncation", Kind::Plain),
+    ("metadata", Kind::Plain),
+    ("safety_identifier", Kind::Plain),
+    ("prompt_cache_key", Kind::Plain),
+    ("prompt", Kind::Costly),
+];
+
+/// What costs, or acts outside the request, on whichever route. A route's own table comes first.
+const ANYWHERE: Table = &[
+    ("web_search_options", Kind::Costly),
+    ("plugins", Kind::Costly),
+    ("models", Kind::Costly),
+    ("route", Kind::Costly),
+    ("transforms", Kind::Costly),
+    ("extra_body", Kind::Costly),
+    ("options", Kind::Costly),
+    ("n_predict", Kind::Costly),
+    ("num_predict", Kind::Costly),
+    ("min_tokens", Kind::Costly),
+    ("ignore_eos", Kind::Costly),
+    ("n", Kind::Costly),
+    ("best_of", Kind::Costly),
+    ("max_tokens", Kind::Costly),
+    ("max_completion_tokens", Kind::Costly),
+    ("max_output_tokens", Kind::Costly),
+    ("previous_response_id", Kind::Costly),
+    ("conversation", Kind::Costly),
+    ("background", Kind::Costly),
+    ("prompt", Kind::Costly),
+    ("prompt_cache_retention", Kind::Costly),
+];
+
+/// The parameter of that name on that route; its name is the caller's where none is known.
+pub(super) fn of(route: Route, name: &str) -> (Option<&'static str>, Kind) {
+    let own = match route {
+        Route::ChatCompletions => CHAT,
+        Route::Completions => COMPLETIONS,
+        Route::Embeddings => EMBEDDINGS,
+        Route::Responses => RESPONSES,
+    };
+    own.iter()
+        .chain(ANYWHERE)
+        .find(|(known, _)| *known == name)
+        .map_or((None, Kind::Unknown), |(known, kind)| (Some(known), *kind))
 }
 
-const PLAIN: [&str; 16] = [
-    "temperature",
-    "top_p",
-    "stop",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "user",
-    "seed",
-    "parallel_tool_calls",
-    "reasoning_effort",
-    "verbosity",
-    "metadata",
-    "safety_identifier",
-    "prompt_cache_key",
-];
-
-const COSTLY: [&str; 20] = [
-    "web_search_options",
-    "prediction",
-    "audio",
-    "best_of",
-    "plugins",
-    "models",
-    "route",
-    "transforms",
-    "extra_body",
-    "options",
-    "n_predict",
-    "num_predict",
-    "min_tokens",
-    "ignore_eos",
-    "previous_response_id",
-    "conversation",
-    "prompt",
-    "background",
-    "prompt_cache_retention",
-    "max_output_tokens",
-];
-
-pub(super) fn of(name: &str) -> Param {
-    match name {
-        "model" => Param::Model,
-        "messages" => Param::Messages,
-        "stream" => Param::Stream,
-        "stream_options" => Param::StreamOptions,
-        "n" => Param::Choices,
-        "max_tokens" => Param::OutputCap("max_tokens"),
-        "max_completion_tokens" => Param::OutputCap("max_completion_tokens"),
-        "tools" => Param::Tools,
-        "functions" => Param::Functions,
-        "tool_choice" => Param::ToolChoice("tool_choice"),
-        "function_call" => Param::ToolChoice("function_call"),
-        "response_format" => Param::ResponseFormat,
-        "store" => Param::Store,
-        "service_tier" => Param::ServiceTier,
-        "modalities" => Param::Modalities,
-        _ => {
-            let known = |list: &'static [&'static str]| list.iter().find(|known| **known == name);
-            if let Some(name) = known(&PLAIN) {
-                Param::Plain(name)
-            } else if let Some(name) = known(&COSTLY) {
-                Param::Costly(name)
-            } else {
-                Param::Other(name.to_owned())
-            }
-        }
+/// The name of the parameter that a route is about.
+pub(super) fn prompt_name(route: Route) -> &'static str {
+    match route {
+        Route::ChatCompletions => "messages",
+        Route::Completions => "prompt",
+        Route::Embeddings | Route::Responses => "input",
     }
 }

@@ -14,14 +14,14 @@ fn messages(list: &str) -> String {
     format!(r#"{{"model":"m","messages":{list}}}"#)
 }
 
-fn good(body: &str) -> ChatRequest {
-    read_chat(body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error}"))
+fn good(body: &str) -> ApiRequest {
+    read(Route::ChatCompletions, body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error}"))
 }
 
 /// The parameter to blame, then the message.
 fn refused(body: &[u8]) -> String {
     let shown = String::from_utf8_lossy(body);
-    let error = read_chat(body).expect_err(&shown);
+    let error = read(Route::ChatCompletions, body).expect_err(&shown);
     format!("{}|{}", error.param.unwrap_or_default(), error.message)
 }
 
@@ -33,6 +33,7 @@ fn grant() -> Grant {
         upstream_model: "vendor/model".into(),
         output_cap: 7,
         output_cap_param: "max_tokens".into(),
+        output_tokens: 7,
         cap_is_ours: true,
         stream_usage: true,
         service_tier: None,
@@ -374,7 +375,7 @@ fn empty_lists_and_objects_are_measured_where_a_provider_may_write_them() {
 
 #[test]
 fn parts_that_cost_by_item_are_found() {
-    for (part, vision, media) in [
+    for (part, image, media) in [
         (r#"{"type":"text","text":"a"}"#, false, false),
         (
             r#"{"type":"image_url","image_url":{"url":"u"}}"#,
@@ -389,7 +390,11 @@ fn parts_that_cost_by_item_are_found() {
         (r#"{"text":"a"}"#, false, true),
     ] {
         let facts = good(&messages(&format!(r#"[{{"content":[{part}]}}]"#))).facts;
-        assert_eq!((facts.vision, facts.media), (vision, media), "{part}");
+        assert_eq!(
+            (facts.images, facts.media),
+            (u64::from(image), media),
+            "{part}"
+        );
     }
     assert!(good(&messages(r#"[{"audio":{"id":"a"}}]"#)).facts.media);
     assert!(!good(&messages(r#"[{"audio":null}]"#)).facts.media);
@@ -486,7 +491,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
-        let _ = read_chat(&body);
+        let _ = read(Route::ChatCompletions, &body);
     }
 
     #[test]
@@ -505,7 +510,7 @@ proptest! {
 
     #[test]
     fn messages_of_any_form_never_panic(value in any_json()) {
-        let _ = read_chat(messages(&value.to_string()).as_bytes());
-        let _ = read_chat(with(&format!(r#","tools":{value},"tool_choice":{value}"#)).as_bytes());
+        let _ = read(Route::ChatCompletions, messages(&value.to_string()).as_bytes());
+        let _ = read(Route::ChatCompletions, with(&format!(r#","tools":{value},"tool_choice":{value}"#)).as_bytes());
     }
 }

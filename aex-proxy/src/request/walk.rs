@@ -1,12 +1,15 @@
-//! The walk through a nested value: refuses duplicate keys and depth, measures prompt and tools, and
-//! finds the parts that cost by item.
+//! The walk through a nested value: refuses duplicate keys and depth, measures prompt and tools (by
+//! bytes, and by tokens where it has a tokenizer), and finds the parts that cost by item.
 //!
 //! A [`Place`] says where in the request a value stands; everything that depends on position is in
 //! the two tables [`Place::element`] and [`Node::member`].
 
 use std::fmt;
 
+use aex_admin_proto::worker::Measured;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::tokenizer::Tokenizer;
 
 use super::Invalid;
 use super::strict::{Key, Keys, duplicate, shortened};
@@ -16,10 +19,14 @@ const MAX_DEPTH: usize = 64;
 /// Most tool and function names, and the longest.
 const MAX_TOOLS: usize = 1024;
 const MAX_TOOL_NAME_BYTES: usize = 128;
+/// Most prompts or inputs of one request: OpenAI's own limit.
+const MAX_PROMPTS: u64 = 2048;
 /// What a number, a boolean or a null may take when a template writes it out.
 const SCALAR_BYTES: u64 = 24;
 /// Quotes, colon and comma that a provider writes again around a key or a string of a schema.
 const PUNCTUATION_BYTES: u64 = 4;
+/// Keys that a chat template has no text for: what it writes in their place is counted by message.
+const FRAME_KEYS: [&str; 4] = ["role", "content", "type", "text"];
 
 /// Where a value stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +37,21 @@ pub(super) enum Place {
     Text,
     Messages,
     Message,
+    /// The input of a response: a string, or a list of items.
+    Input,
+    Item,
+    ItemType,
     /// A message's content: a string, null, or a list of parts.
     Content,
     Part,
     PartType,
+    /// The picture itself, or where it is: an image is counted by item.
+    Image,
+    /// Prompts or inputs: a string, a list of strings, or tokens as numbers.
+    Prompts,
+    /// One of a list of them.
+    Prompt,
+    TokenIds,
     /// Something that costs by item unless it is null.
     Media,
     Tools,
@@ -58,10 +76,15 @@ enum Counted {
 impl Place {
     fn counted(self) -> Counted {
         match self {
-            Self::Uncounted => Counted::Nothing,
+            Self::Uncounted | Self::Image | Self::TokenIds => Counted::Nothing,
             Self::Text
             | Self::Messages
             | Self::Message
+            | Self::Input
+            | Self::Item
+            | Self::ItemType
+            | Self::Prompts
+            | Self::Prompt
             | Self::Content
             | Self::Part
             | Self::PartType
@@ -81,12 +104,20 @@ impl Place {
     fn element(self) -> Option<Self> {
         match self {
             Self::Messages => Some(Self::Message),
+            Self::Input => Some(Self::Item),
             Self::Content => Some(Self::Part),
+            Self::Prompts => Some(Self::Prompt),
+            Self::Prompt => Some(Self::TokenIds),
             Self::Tools => Some(Self::Tool),
             Self::Functions => Some(Self::Function),
-            Self::Uncounted | Self::Text | Self::Schema | Self::ToolChoice => Some(self),
+            Self::Uncounted | Self::Image | Self::Text | Self::Schema | Self::ToolChoice => {
+                Some(self)
+            }
             Self::Media => Some(Self::Text),
             Self::Message
+            | Self::Item
+            | Self::ItemType
+            | Self::TokenIds
             | Self::Part
             | Self::PartType
             | Self::Tool
@@ -100,10 +131,19 @@ impl Place {
     fn expected(self) -> &'static str {
         match self {
             Self::Messages | Self::Tools | Self::Functions => "a list",
-            Self::Message | Self::Part | Self::Tool | Self::Function => "an object",
+            Self::Message | Self::Item | Self::Part | Self::Tool | Self::Function => "an object",
             Self::Content => "a string or a list of parts",
-            Self::PartType | Self::ToolType | Self::ToolName => "a string",
-            Self::Uncounted | Self::Text | Self::Media | Self::ToolChoice | Self::Schema => "JSON",
+            Self::Input => "a string or a list of items",
+            Self::Prompts => "a string, a list of strings, or tokens as whole numbers",
+            Self::Prompt => "a string, or tokens as whole numbers",
+            Self::TokenIds => "a token as a whole number",
+            Self::ItemType | Self::PartType | Self::ToolType | Self::ToolName => "a string",
+            Self::Uncounted
+            | Self::Image
+            | Self::Text
+            | Self::Media
+            | Self::ToolChoice
+            | Self::Schema => "JSON",
         }
     }
 
@@ -111,9 +151,14 @@ impl Place {
         !matches!(
             self,
             Self::Messages
+                | Self::Input
+                | Self::Prompts
+                | Self::Prompt
+                | Self::TokenIds
                 | Self::Tools
                 | Self::Functions
                 | Self::Content
+                | Self::ItemType
                 | Self::PartType
                 | Self::ToolType
                 | Self::ToolName
@@ -123,7 +168,14 @@ impl Place {
     fn takes_string(self) -> bool {
         matches!(
             self,
-            Self::Content | Self::PartType | Self::ToolType | Self::ToolName
+            Self::Content
+                | Self::Input
+                | Self::Prompts
+                | Self::Prompt
+                | Self::ItemType
+                | Self::PartType
+                | Self::ToolType
+                | Self::ToolName
         ) || self.takes_other()
     }
 
@@ -131,8 +183,18 @@ impl Place {
     fn takes_other(self) -> bool {
         matches!(
             self,
-            Self::Uncounted | Self::Text | Self::Media | Self::ToolChoice | Self::Schema
+            Self::Uncounted
+                | Self::Image
+                | Self::Text
+                | Self::Media
+                | Self::ToolChoice
+                | Self::Schema
         )
+    }
+
+    /// Tokens may stand here as numbers.
+    fn takes_token_ids(self) -> bool {
+        matches!(self, Self::Prompt | Self::TokenIds)
     }
 }
 
@@ -142,12 +204,21 @@ pub(super) struct Walk {
     pub(super) ascii_bytes: u64,
     pub(super) other_bytes: u64,
     pub(super) tool_bytes: u64,
+    /// Messages or items.
     pub(super) messages: u64,
-    pub(super) vision: bool,
+    pub(super) prompts: u64,
+    pub(super) token_ids: u64,
+    pub(super) images: u64,
     pub(super) media: bool,
     pub(super) tools: Vec<String>,
     /// Types of tools that are neither a function nor custom, shortened.
     pub(super) hosted_tools: Vec<String>,
+    /// Types of input items that stand for something which the provider keeps, shortened.
+    pub(super) stored_items: Vec<String>,
+    tokenizer: Option<Tokenizer>,
+    tokens: Measured,
+    /// The part that is being walked is an image.
+    image: bool,
     /// The tool that is being walked is a hosted one.
     hosted: bool,
     fault: Option<Fault>,
@@ -161,6 +232,25 @@ struct Fault {
 }
 
 impl Walk {
+    /// With a tokenizer, text is counted by it too.
+    pub(super) fn new(tokenizer: Option<Tokenizer>) -> Self {
+        Self {
+            tokenizer,
+            ..Self::default()
+        }
+    }
+
+    /// What was counted by the tokenizer.
+    pub(super) fn measured(&self) -> Option<Measured> {
+        self.tokenizer.map(|_| self.tokens)
+    }
+
+    /// Walks a field of tools or schemas. By tokens it is counted as it is written.
+    pub(super) fn tools(&mut self, name: &str, raw: &str, place: Place) -> Result<(), Invalid> {
+        self.tokens.tools += self.tokenizer.map_or(0, |tokenizer| tokenizer.count(raw));
+        self.value(name, raw, place)
+    }
+
     /// Walks the value of the top-level field `name`.
     pub(super) fn value(&mut self, name: &str, raw: &str, place: Place) -> Result<(), Invalid> {
         let mut deserializer = serde_json::Deserializer::from_str(raw);
@@ -221,15 +311,34 @@ impl Walk {
                 };
                 self.ascii_bytes += ascii as u64;
                 self.other_bytes += (text.len() - ascii) as u64;
+                if let Some(tokenizer) = self.tokenizer {
+                    self.tokens.text += tokenizer.count(text);
+                }
             }
             Counted::Tool => self.tool_bytes += text.len() as u64 + PUNCTUATION_BYTES,
         }
     }
 
+    fn count_key(&mut self, place: Place, key: &str) {
+        let framed = matches!(place, Place::Message | Place::Item | Place::Part)
+            && FRAME_KEYS.contains(&key);
+        if framed {
+            self.ascii_bytes += key.len() as u64;
+        } else {
+            self.count(place, key);
+        }
+    }
+
+    /// Bytes of prompt that are not a text: at most a token each.
+    fn count_other(&mut self, bytes: u64) {
+        self.ascii_bytes += bytes;
+        self.tokens.text += bytes;
+    }
+
     fn count_scalar(&mut self, place: Place) {
         match place.counted() {
             Counted::Nothing => {}
-            Counted::Prompt => self.ascii_bytes += SCALAR_BYTES,
+            Counted::Prompt => self.count_other(SCALAR_BYTES),
             Counted::Tool => self.tool_bytes += SCALAR_BYTES,
         }
     }
@@ -239,10 +348,17 @@ impl Walk {
     fn count_structure(&mut self, place: Place, members: u64, elements: u64) {
         let bytes = 2 + members * PUNCTUATION_BYTES + elements;
         match place {
-            Place::Messages | Place::Message | Place::Content | Place::Part => {}
+            Place::Messages
+            | Place::Message
+            | Place::Input
+            | Place::Item
+            | Place::Prompts
+            | Place::Prompt
+            | Place::Content
+            | Place::Part => {}
             _ => match place.counted() {
                 Counted::Nothing => {}
-                Counted::Prompt => self.ascii_bytes += bytes,
+                Counted::Prompt => self.count_other(bytes),
                 Counted::Tool => self.tool_bytes += bytes,
             },
         }
@@ -250,9 +366,22 @@ impl Walk {
 
     fn part_type(&mut self, kind: &str) {
         match kind {
-            "text" | "refusal" => {}
-            "image_url" | "input_image" => self.vision = true,
+            "text" | "refusal" | "input_text" | "output_text" | "summary_text"
+            | "reasoning_text" => {}
+            "image_url" | "input_image" => self.image = true,
             _ => self.media = true,
+        }
+    }
+
+    fn item_type<E: Error>(&mut self, kind: &str) -> Result<(), E> {
+        match kind {
+            "message"
+            | "function_call"
+            | "function_call_output"
+            | "custom_tool_call"
+            | "custom_tool_call_output"
+            | "reasoning" => Ok(()),
+            _ => note_kind(&mut self.stored_items, kind),
         }
     }
 
@@ -260,13 +389,15 @@ impl Walk {
         if matches!(kind, "function" | "custom") {
             return Ok(());
         }
-        let kind: String = shortened(kind).chars().take(32).collect();
         self.hosted = true;
-        if !self.hosted_tools.contains(&kind) {
-            if self.hosted_tools.len() == super::MAX_NAMED_PARAMS {
-                return Err(E::custom("too many types of tools"));
-            }
-            self.hosted_tools.push(kind);
+        note_kind(&mut self.hosted_tools, kind)
+    }
+
+    /// One prompt more.
+    fn prompt<E: Error>(&mut self) -> Result<(), E> {
+        self.prompts += 1;
+        if self.prompts > MAX_PROMPTS {
+            return Err(E::custom(format_args!("more than {MAX_PROMPTS} of them")));
         }
         Ok(())
     }
@@ -283,6 +414,18 @@ impl Walk {
         self.tools.push(name.to_owned());
         Ok(())
     }
+}
+
+fn note_kind<E: Error>(kinds: &mut Vec<String>, kind: &str) -> Result<(), E> {
+    let kind: String = shortened(kind).chars().take(32).collect();
+    if kinds.contains(&kind) {
+        return Ok(());
+    }
+    if kinds.len() == super::MAX_NAMED_PARAMS {
+        return Err(E::custom("too many different types"));
+    }
+    kinds.push(kind);
+    Ok(())
 }
 
 /// One value on the walk.
@@ -321,26 +464,29 @@ impl Node<'_> {
     fn member(&mut self, key: &str) -> Place {
         match (self.place, key) {
             (Place::Message, "content") => Place::Content,
-            (Place::Message, "audio") => Place::Media,
-            (Place::Message, "images") => {
-                self.walk.vision = true;
-                Place::Text
-            }
+            (Place::Item, "content" | "output") => Place::Content,
+            (Place::Item, "type") => Place::ItemType,
+            (Place::Message | Place::Item, "audio" | "images") => Place::Media,
             (Place::Part, "type") => Place::PartType,
             (Place::Part, "image_url" | "input_image" | "image") => {
-                self.walk.vision = true;
-                Place::Text
+                self.walk.image = true;
+                Place::Image
             }
-            (Place::Part, "input_audio" | "audio" | "file" | "file_data" | "video_url") => {
+            (
+                Place::Part,
+                "input_audio" | "audio" | "file" | "file_data" | "file_url" | "video_url",
+            ) => {
                 self.walk.media = true;
                 Place::Text
             }
-            (Place::Message | Place::Part | Place::Text | Place::Media, _) => Place::Text,
+            (Place::Message | Place::Item | Place::Part | Place::Text | Place::Media, _) => {
+                Place::Text
+            }
             (Place::Tool, "type") => Place::ToolType,
             (Place::Tool, "function" | "custom") => Place::Function,
             (Place::Tool | Place::Function | Place::ToolChoice, "name") => Place::ToolName,
             (Place::ToolChoice, _) => Place::ToolChoice,
-            (Place::Uncounted, _) => Place::Uncounted,
+            (Place::Uncounted | Place::Image, _) => self.place,
             _ => Place::Schema,
         }
     }
@@ -369,7 +515,14 @@ impl<'de> Visitor<'de> for Node<'_> {
         self.scalar()
     }
 
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
+        if self.place.takes_token_ids() {
+            if u32::try_from(number).is_err() {
+                return Err(self.wrong());
+            }
+            self.walk.token_ids += 1;
+            return Ok(());
+        }
         self.scalar()
     }
 
@@ -393,6 +546,9 @@ impl<'de> Visitor<'de> for Node<'_> {
             Place::PartType => self.walk.part_type(text),
             Place::ToolType => self.walk.tool_type(text)?,
             Place::ToolName => self.walk.tool_name(text)?,
+            Place::ItemType => self.walk.item_type(text)?,
+            Place::Input => self.walk.messages += 1,
+            Place::Prompts | Place::Prompt => self.walk.prompt()?,
             Place::Media => self.walk.media = true,
             _ => {}
         }
@@ -406,6 +562,10 @@ impl<'de> Visitor<'de> for Node<'_> {
         };
         if self.place == Place::Media {
             self.walk.media = true;
+        }
+        let prompts = self.walk.prompts;
+        if self.place == Place::Prompt {
+            self.walk.prompt()?;
         }
         let mut index = 0_u64;
         loop {
@@ -424,13 +584,24 @@ impl<'de> Visitor<'de> for Node<'_> {
             }
         }
         self.walk.count_structure(self.place, 0, index);
-        if self.place == Place::Messages {
-            if index == 0 {
-                return Err(A::Error::custom("must have at least one message"));
+        match self.place {
+            Place::Messages | Place::Input if index == 0 => {
+                Err(A::Error::custom("must have at least one message"))
             }
-            self.walk.messages = index;
+            Place::Messages | Place::Input => {
+                self.walk.messages += index;
+                Ok(())
+            }
+            Place::Prompts | Place::Prompt if index == 0 => {
+                Err(A::Error::custom("must not be empty"))
+            }
+            // A list of numbers is one prompt.
+            Place::Prompts if self.walk.prompts == prompts => self.walk.prompt(),
+            Place::Prompts if self.walk.prompts - prompts < index => {
+                Err(A::Error::custom("mixes tokens with prompts"))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
@@ -448,7 +619,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             if !keys.insert(key.clone()) {
                 return Err(A::Error::custom(duplicate(&key)));
             }
-            self.walk.count(self.place, &key);
+            self.walk.count_key(self.place, &key);
             members += 1;
             typed |= key == "type";
             named |= key == "name";
@@ -474,8 +645,10 @@ impl<'de> Visitor<'de> for Node<'_> {
             }
             _ => {}
         }
-        if self.place == Place::Tool {
-            self.walk.hosted = false;
+        match self.place {
+            Place::Tool => self.walk.hosted = false,
+            Place::Part => self.walk.images += u64::from(std::mem::take(&mut self.walk.image)),
+            _ => {}
         }
         Ok(())
     }

@@ -105,7 +105,7 @@ impl<'de> Visitor<'de> for FigureVisitor {
     }
 }
 
-/// `prompt_tokens_details` and `completion_tokens_details`.
+/// `prompt_tokens_details` and `completion_tokens_details`, `input_…` and `output_…`.
 #[derive(Default, Deserialize)]
 struct Details {
     #[serde(default)]
@@ -130,22 +130,38 @@ struct Wire {
     prompt_tokens_details: Option<Details>,
     #[serde(default)]
     completion_tokens_details: Option<Details>,
+    // The Responses API's names for them. Some send both.
+    #[serde(default)]
+    input_tokens: Option<Figure>,
+    #[serde(default)]
+    output_tokens: Option<Figure>,
+    #[serde(default)]
+    input_tokens_details: Option<Details>,
+    #[serde(default)]
+    output_tokens_details: Option<Details>,
 }
 
 impl Wire {
     fn counts(self) -> Option<Counts> {
         let prompt = self.prompt_tokens_details.unwrap_or_default();
         let completion = self.completion_tokens_details.unwrap_or_default();
+        let input = self.input_tokens_details.unwrap_or_default();
+        let output = self.output_tokens_details.unwrap_or_default();
         Some(Counts {
-            prompt: count(self.prompt_tokens)?,
-            completion: count(self.completion_tokens)?,
+            prompt: larger(self.prompt_tokens, self.input_tokens)?,
+            completion: larger(self.completion_tokens, self.output_tokens)?,
             total: count(self.total_tokens)?,
-            cached: count(prompt.cached_tokens)?,
+            cached: larger(prompt.cached_tokens, input.cached_tokens)?,
             cache_hit: count(self.prompt_cache_hit_tokens)?,
-            cache_write: count(prompt.cache_write_tokens)?,
-            reasoning: count(completion.reasoning_tokens)?,
+            cache_write: larger(prompt.cache_write_tokens, input.cache_write_tokens)?,
+            reasoning: larger(completion.reasoning_tokens, output.reasoning_tokens)?,
         })
     }
+}
+
+/// One figure under two names.
+fn larger(a: Option<Figure>, b: Option<Figure>) -> Option<Option<u64>> {
+    Some(count(a)?.max(count(b)?))
 }
 
 /// Nothing for a figure that is no count.
@@ -225,7 +241,7 @@ impl<'de> Visitor<'de> for ChoicesVisitor {
 
 /// Decoded bytes of every string below, except those that are labels and not output.
 #[derive(Default)]
-struct Text(u64);
+pub(super) struct Text(pub(super) u64);
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -202,6 +202,7 @@ pub fn grant() -> Grant {
         upstream_model: "vendor/small".into(),
         output_cap: 64,
         output_cap_param: "max_tokens".into(),
+        output_tokens: 4096,
         cap_is_ours: true,
         stream_usage: true,
         service_tier: None,

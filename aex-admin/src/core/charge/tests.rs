@@ -1,5 +1,5 @@
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::UsageChunks;
+use aex_admin_proto::worker::{Route, UsageChunks};
 use proptest::prelude::*;
 
 use super::*;
@@ -13,6 +13,7 @@ fn terms() -> Terms {
         output_pico: 100,
     };
     Terms {
+        route: Route::ChatCompletions,
         model: "m".into(),
         provider: "p".into(),
         upstream_model: "u".into(),

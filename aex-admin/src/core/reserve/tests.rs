@@ -59,10 +59,9 @@ fn case() -> Case {
             price: Some(PRICE),
             price_source: "test",
             max_output_tokens: Some(8_192),
-            context_window: None,
+            rendering: Rendering::default(),
             hidden_output: false,
             counts_choices: true,
-            tokenizer: None,
             extra_params: &[],
             keys: KeyPolicy::Either,
             loopback: false,
@@ -90,9 +89,13 @@ impl Case {
             contenders: self.contenders,
             queue_ahead: self.queue_ahead,
         };
+        let asked = Asked {
+            route: Route::ChatCompletions,
+            model: "m",
+            facts: &self.facts,
+        };
         decide(
-            "m",
-            &self.facts,
+            asked,
             self.caller.as_ref(),
             self.model.as_ref(),
             around,
@@ -104,7 +107,9 @@ impl Case {
     #[track_caller]
     fn refused(&self, text: &str) {
         match self.decide() {
-            Err(Stop::Refuse(refusal)) => assert_eq!(refusal.to_string(), text),
+            Err(Stop::Refuse(refusal) | Stop::TooLong(refusal)) => {
+                assert_eq!(refusal.to_string(), text);
+            }
             other => panic!("expected {text:?}, got {other:?}"),
         }
     }
@@ -217,7 +222,7 @@ fn keys_follow_agent_and_provider() {
         (model.keys, model.operator_key, model.loopback) = (policy, operator_key, loopback);
         match c.decide() {
             Ok(terms) => format!("{:?}", terms.key),
-            Err(Stop::Refuse(refusal)) => refusal.to_string(),
+            Err(Stop::Refuse(refusal) | Stop::TooLong(refusal)) => refusal.to_string(),
             Err(Stop::Wait(_)) => "waits".into(),
         }
     };
@@ -251,7 +256,7 @@ fn output_raising_parameters_are_refused_on_free_models_too() {
     c.model.as_mut().unwrap().price = Some(Price::FREE);
     c.model.as_mut().unwrap().loopback = true;
     c.facts.unknown_params = vec!["top_k".into()];
-    c.facts.vision = true;
+    c.facts.images = 1;
     drop(c.granted());
     for param in RAISES_OUTPUT
         .into_iter()
@@ -392,7 +397,7 @@ fn a_request_above_the_whole_window_is_told_that_waiting_cannot_help() {
     let never = |limit| {
         let c = Case::with(|c, a| a(c).settings.max_tokens_per_minute = Some(limit));
         match c.decide() {
-            Err(Stop::Refuse(Refusal::TokenRate { never, .. })) => Some(never),
+            Err(Stop::TooLong(Refusal::TokenRate { never, .. })) => Some(never),
             _ => None,
         }
     };
@@ -421,7 +426,7 @@ proptest! {
                 prop_assert!(terms.output_cap >= cap.unwrap_or(16));
             }
             Err(Stop::Wait(_)) => prop_assert!(held > 0),
-            Err(Stop::Refuse(refusal)) => {
+            Err(Stop::Refuse(refusal) | Stop::TooLong(refusal)) => {
                 prop_assert!(matches!(refusal, Refusal::InsufficientBudget { .. }), "{refusal}");
                 let least = PRICE.ceiling_pico(56 + bytes, cap.unwrap_or(16) * choices).unwrap();
                 prop_assert!(least > free + held || free + held == 0);

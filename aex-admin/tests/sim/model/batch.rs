@@ -412,6 +412,10 @@ impl Model {
     ) -> Go {
         let answer = match decision {
             Decision::Refuse(refusal) | Decision::Wait { refusal, .. } => Answer::refused(refusal),
+            Decision::Measure(refusal) => Answer::Reserve(ReserveReply::Measure {
+                tokenizer: "o200k_base".to_owned(),
+                refusal,
+            }),
             Decision::Grant {
                 agent,
                 model,
@@ -498,6 +502,7 @@ impl Model {
             upstream_model: hold.model.name.to_owned(),
             output_cap: hold.cap,
             output_cap_param: "max_tokens".to_owned(),
+            output_tokens: hold.tokens() - hold.input_tokens,
             cap_is_ours: hold.params.facts.output_cap.is_none(),
             stream_usage: true,
             service_tier: None,

@@ -18,6 +18,8 @@ pub(super) enum Decision {
         pico: i128,
     },
     Refuse(Refusal),
+    /// The worker is to count first.
+    Measure(Refusal),
     Wait {
         agent: usize,
         refusal: Refusal,
@@ -26,6 +28,8 @@ pub(super) enum Decision {
 
 enum Stop {
     Refuse(Refusal),
+    /// For the bound of the prompt alone.
+    Long(Refusal),
     Wait(Refusal),
 }
 
@@ -105,7 +109,13 @@ impl Model {
                 cap,
                 pico,
             },
-            Err(Stop::Refuse(refusal)) => Decision::Refuse(refusal),
+            Err(Stop::Long(refusal) | Stop::Wait(refusal))
+                if params.facts.measured.is_none()
+                    && model(&params.model).is_some_and(|model| model.growth == 1) =>
+            {
+                Decision::Measure(refusal)
+            }
+            Err(Stop::Refuse(refusal) | Stop::Long(refusal)) => Decision::Refuse(refusal),
             Err(Stop::Wait(refusal)) => Decision::Wait { agent, refusal },
         }
     }
@@ -204,7 +214,7 @@ impl Model {
         Ok(())
     }
 
-    fn check_tokens(&self, agent: usize, model: &ModelFact, asked: &Asked) -> Result<u64, Refusal> {
+    fn check_tokens(&self, agent: usize, model: &ModelFact, asked: &Asked) -> Result<u64, Stop> {
         let tpm = self.state.agents[agent]
             .grant
             .settings
@@ -224,12 +234,12 @@ impl Model {
             let remaining = limit.saturating_sub(held + sum(&recent));
             let needed = asked.input_tokens + asked.least * asked.choices;
             if needed > remaining {
-                return Err(Refusal::TokenRate {
+                return Err(Stop::Long(Refusal::TokenRate {
                     limit,
                     remaining,
                     retry_after_ms: self.until_left(&recent, needed - remaining),
                     never: needed > limit,
-                });
+                }));
             }
             let left = (remaining - asked.input_tokens) / asked.choices;
             most = most.min(left).max(asked.least);
@@ -314,7 +324,7 @@ fn check_capabilities(agent: &Agent, facts: &Facts) -> Result<(), Refusal> {
             return Err(denied(&format!("tool {tool}")));
         }
     }
-    if facts.vision && settings.vision == Some(false) {
+    if facts.images > 0 && settings.vision == Some(false) {
         return Err(denied("vision"));
     }
     Ok(())
@@ -338,32 +348,30 @@ fn check_params(facts: &Facts, model: &ModelFact, price: Prices) -> Result<(), R
     if let Some(param) = facts.unknown_params.iter().find(|param| !taken(param)) {
         return Err(invalid(param));
     }
-    if facts.vision {
+    if facts.images > 0 {
         return Err(invalid("messages"));
     }
     Ok(())
 }
 
-fn bounds(
-    agent: &Agent,
-    facts: &Facts,
-    model: &ModelFact,
-    price: Prices,
-) -> Result<Asked, Refusal> {
+fn bounds(agent: &Agent, facts: &Facts, model: &ModelFact, price: Prices) -> Result<Asked, Stop> {
     let settings = &agent.grant.settings;
-    let text = facts.ascii_bytes + facts.other_bytes * model.growth + facts.tool_bytes * 4;
-    let bound = 48 + 8 * facts.messages + text;
+    let text = match facts.measured {
+        Some(measured) => measured.text + measured.tools * 4,
+        None => facts.ascii_bytes + facts.other_bytes * model.growth + facts.tool_bytes * 4,
+    };
+    let bound = 48 + 8 * facts.messages + text + facts.images * 1024;
     let input_tokens = bound.min(model.context_window.unwrap_or(bound));
     if settings
         .max_input_tokens
         .is_some_and(|limit| input_tokens > limit)
     {
-        return Err(invalid("messages"));
+        return Err(Stop::Long(invalid("messages")));
     }
     let limit = settings.max_output_tokens.unwrap_or(AGENT_MAX_OUTPUT);
     let limit = limit.min(model.max_output.unwrap_or(limit));
     let (least, most) = match facts.output_cap {
-        Some(cap) if cap > limit => return Err(invalid("max_tokens")),
+        Some(cap) if cap > limit => return Err(invalid("max_tokens").into()),
         Some(cap) => (cap, cap),
         None => {
             let most = DEFAULT_OUTPUT.min(limit);
@@ -379,13 +387,19 @@ fn bounds(
     })
 }
 
-fn check_unspent(agent: &Agent, asked: &Asked) -> Result<(), Refusal> {
+fn check_unspent(agent: &Agent, asked: &Asked) -> Result<(), Stop> {
     let unspent = unspent(agent);
     let needed = asked.hold(asked.least);
     if unspent > 0 && needed <= unspent {
         return Ok(());
     }
-    Err(Refusal::InsufficientBudget {
+    let output_alone = asked.price.output * i128::from(asked.least) * i128::from(asked.choices);
+    let stop = if unspent > 0 && output_alone <= unspent {
+        Stop::Long
+    } else {
+        Stop::Refuse
+    };
+    Err(stop(Refusal::InsufficientBudget {
         scope: agent.name.clone(),
         needed_micro: ceil_micro(needed),
         remaining_micro: floor_micro(unspent).max(0),
@@ -394,7 +408,7 @@ fn check_unspent(agent: &Agent, asked: &Asked) -> Result<(), Refusal> {
         } else {
             0
         },
-    })
+    }))
 }
 
 /// Even shares of the free money for those without a cap of their own; what does not fit waits.

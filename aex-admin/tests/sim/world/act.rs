@@ -3,7 +3,7 @@
 use aex_admin_proto::egress::{Exchange, Failure, ReceiptsParams};
 use aex_admin_proto::operator::{RotateParams, SetParams, Settings};
 use aex_admin_proto::worker::{
-    Facts, Observed, ReserveParams, Route, SettleParams, Usage, UsageSeen,
+    Facts, Measured, Observed, ReserveParams, Route, SettleParams, Usage, UsageSeen,
 };
 use aex_admin_proto::{HoldId, TokenDigest};
 
@@ -438,7 +438,11 @@ fn facts(rng: &mut Rng) -> Facts {
         choices: rng.pick(&[0, 1, 1, 1, 1, 2, 3]),
         stream: rng.percent(60),
         tools: some(rng, 8, &["search", "shell"]),
-        vision: rng.percent(2),
+        images: u64::from(rng.percent(2)),
+        measured: rng.percent(40).then(|| Measured {
+            text: rng.within(1, 1_500),
+            tools: rng.pick(&[0, 0, 20]),
+        }),
         unknown_params: some(rng, 3, &["beta", "gamma", "n_predict", "models"]),
         costly_params: some(rng, 2, &["web_search_options", "store"]),
         own_key: rng.percent(2),
