@@ -260,6 +260,7 @@ fn terms(usage: &Usage) -> Result<Terms, FillError> {
     };
     let (input_tokens, output_cap) = (usage.prompt * BOUND_FACTOR, usage.output * BOUND_FACTOR);
     Ok(Terms {
+        route: aex_admin_proto::worker::Route::ChatCompletions,
         model: "gpt-oss-20b".to_owned(),
         provider: "sim".to_owned(),
         upstream_model: "gpt-oss-20b".to_owned(),

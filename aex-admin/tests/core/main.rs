@@ -9,7 +9,7 @@ use aex_admin::core::money::Balance;
 use aex_admin::core::price::{PICO_PER_MICRO, Price};
 use aex_admin_proto::egress::{Ending, Exchange};
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::{Observed, OnDisconnect, Usage, UsageSeen};
+use aex_admin_proto::worker::{Observed, OnDisconnect, Route, Usage, UsageSeen};
 use num_bigint::BigInt;
 
 const CALLS: u64 = 1_000_000;
@@ -69,6 +69,7 @@ impl Random {
         let (input_tokens, output_cap) = (self.sized(200_000), self.sized(20_000));
         let choices = 1 + self.below(3);
         Terms {
+            route: Route::ChatCompletions,
             model: "m".into(),
             provider: "p".into(),
             upstream_model: "m".into(),
