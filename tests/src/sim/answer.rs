@@ -1,5 +1,6 @@
 //! From a request to its answer: the simulator's routes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,9 @@ use aex_admin_proto::clock;
 use super::behaviour::Behaviour;
 use super::bill::{Ended, Memory, Running};
 use super::body::{Broken, SimBody, Stream};
-use super::generate::{ChatRequest, Plan, Script, plain_answer};
+use super::greed::Knobs;
+use super::plan::Refusal;
+use super::routes::Route;
 
 /// Longest request body taken.
 const MAX_BODY_BYTES: usize = 128 * 1024 * 1024;
@@ -39,10 +42,11 @@ pub(super) async fn answer(
     };
     let body = body.to_bytes();
     let path = parts.uri.path();
-    Ok(match path.strip_prefix("/v1").unwrap_or(path) {
-        "/chat/completions" if parts.method == Method::POST => {
-            chat(&memory, number, parts, body).await
-        }
+    let path = path.strip_prefix("/v1").unwrap_or(path);
+    if let (&Method::POST, Some(route)) = (&parts.method, Route::of(path)) {
+        return Ok(billed(&memory, route, number, parts, body).await);
+    }
+    Ok(match path {
         "/models" if parts.method == Method::GET => models(),
         "/_sim/bill" if parts.method == Method::GET => json_answer(&memory.bill()),
         "/_sim/reset" if parts.method == Method::POST => {
@@ -54,11 +58,24 @@ pub(super) async fn answer(
     })
 }
 
-async fn chat(memory: &Arc<Memory>, number: u64, parts: Parts, body: Bytes) -> Response<SimBody> {
+async fn billed(
+    memory: &Arc<Memory>,
+    route: Route,
+    number: u64,
+    parts: Parts,
+    body: Bytes,
+) -> Response<SimBody> {
     let authorization = parts.headers.get("authorization").cloned();
     let path = parts.uri.path();
     let (running, behaviour) = memory.receive(path, parts.headers, &body, clock::wall_ms());
-    let mut response = respond(running, &behaviour, &body, number, authorization).await;
+    let mut response = match behaviour.status {
+        Some(status) => {
+            pause(behaviour.delay_ms).await;
+            running.end(Ended::Refused);
+            scripted_error(&behaviour, status, authorization.as_ref())
+        }
+        None => respond(running, &behaviour, route, &body, number).await,
+    };
     for (name, value) in &behaviour.headers {
         if let (Ok(name), Ok(value)) = (
             HeaderName::try_from(name.as_str()),
@@ -73,42 +90,39 @@ async fn chat(memory: &Arc<Memory>, number: u64, parts: Parts, body: Bytes) -> R
 async fn respond(
     mut running: Running,
     behaviour: &Arc<Behaviour>,
+    route: Route,
     body: &[u8],
     number: u64,
-    authorization: Option<HeaderValue>,
 ) -> Response<SimBody> {
-    if let Some(status) = behaviour.status {
-        pause(behaviour.delay_ms).await;
-        running.end(Ended::Refused);
-        return scripted_error(behaviour, status, authorization.as_ref());
-    }
-    let request: ChatRequest<'_> = match serde_json::from_slice(body) {
-        Ok(request) => request,
-        Err(problem) => {
-            running.end(Ended::Refused);
-            let text = format!("cannot read the request: {problem}");
-            return error(StatusCode::BAD_REQUEST, &text, "invalid_request");
-        }
+    let taken = if behaviour.greedy {
+        route
+            .take_knobs(body)
+            .map(|(knobs, rest)| (knobs, Cow::Owned(rest)))
+    } else {
+        Ok((Knobs::default(), Cow::Borrowed(body)))
     };
-    let plan = Plan::of(&request, behaviour);
-    running.bill_prompt(&request.model, plan.prompt, plan.cached);
-    let streamed = request.stream == Some(true);
-    if !streamed {
+    let (knobs, body) = match taken {
+        Ok(taken) => taken,
+        Err(refusal) => return refused(&running, &refusal),
+    };
+    let exchange = match route.read(&body, behaviour, &knobs, number) {
+        Ok(exchange) => exchange,
+        Err(refusal) => return refused(&running, &refusal),
+    };
+    running.bill_prompt(&exchange.asked.model, &exchange.plan);
+    let script = route.script_if_streamed(&exchange);
+    if script.is_none() {
         // The whole answer is generated, whether or not anybody stays to read it.
-        running.bill_output(plan.completion());
+        running.bill_output(exchange.plan.completion());
     }
     pause(behaviour.delay_ms).await;
     if behaviour.hang {
         std::future::pending::<()>().await;
     }
-    if streamed {
-        let include_usage = request
-            .stream_options
-            .is_some_and(|options| options.include_usage == Some(true));
-        let script = Script::new(plan, behaviour, &request.model, number, include_usage);
+    if let Some(script) = script {
         return event_stream(Stream::new(script, running, Arc::clone(behaviour)));
     }
-    let bytes = plain_answer(&plan, behaviour, &request.model, number);
+    let bytes = route.plain(&exchange);
     if behaviour.cut_after_chunks.is_some() {
         let mut response = json_bytes(SimBody::Broken(Broken::new(
             bytes.slice(..bytes.len() / 2),
@@ -121,6 +135,11 @@ async fn respond(
     }
     running.end(Ended::Complete);
     json_bytes(SimBody::whole(bytes))
+}
+
+fn refused(running: &Running, refusal: &Refusal) -> Response<SimBody> {
+    running.end(Ended::Refused);
+    error(refusal.status, &refusal.text, "invalid_request")
 }
 
 async fn pause(time_ms: u64) {

@@ -1,6 +1,6 @@
 //! How the simulator is told to behave: the whole of a `POST /_sim/behaviour`, as data.
 //!
-//! Nothing acts here; `server` and `stream` read these fields.
+//! Nothing acts here; the other modules read these fields.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -54,6 +54,55 @@ pub struct Behaviour {
     pub comments: bool,
     /// End a stream without `[DONE]`.
     pub omit_done: bool,
+
+    /// The visible answer, in place of `natural_tokens` many words. Four letters a token.
+    pub text: Option<String>,
+    /// Answer with a call of this tool, until the request's last message is a tool's result.
+    pub tool_call: Option<ToolCall>,
+    /// The model fails half-way: `response.failed`, or an error event in place of a stream's finish.
+    pub fail: bool,
+    /// How the provider's family tells the usage.
+    pub shape: Shape,
+    /// Bill the prompt by this tokenizer, exactly.
+    pub tokenizer: Option<Tokenizer>,
+    /// Tokens of each image or file of the prompt. Default 85.
+    pub image_tokens: Option<u64>,
+    /// Bill whatever the request could be read to allow, and obey every knob in it. See `greed`.
+    pub greedy: bool,
+}
+
+/// A call that the model makes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolCall {
+    pub name: String,
+    /// A string is taken as it is.
+    #[serde(default)]
+    pub arguments: serde_json::Value,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tokenizer {
+    O200kBase,
+}
+
+/// Families of providers, by what their usage looks like. See `usage`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    #[default]
+    Openai,
+    Groq,
+    Mistral,
+    Deepseek,
+    Gemini,
+    Together,
+    Openrouter,
+    Vllm,
+    Ollama,
+    LlamaCpp,
+    Anthropic,
 }
 
 /// Tokens of an answer that nothing limits.

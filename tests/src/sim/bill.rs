@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::behaviour::{Behaviour, Plans};
+use super::plan::Plan;
 
 /// Requests kept in the log, and bytes of each one's body.
 const MAX_LOGGED: usize = 1000;
@@ -26,10 +27,16 @@ pub struct ModelBill {
     pub prompt_tokens: u64,
     pub cached_tokens: u64,
     pub completion_tokens: u64,
+    /// Things that are billed by the piece: searches, hosted tools, audio.
+    #[serde(default)]
+    pub fees: u64,
+    /// Wishes that the provider keep something, or go on from what it kept.
+    #[serde(default)]
+    pub kept: u64,
 }
 
 impl ModelBill {
-    /// The bill in picodollars, at prices in picodollars a token.
+    /// The bill of the tokens in picodollars, at prices in picodollars a token.
     #[must_use]
     pub fn cost_pico(&self, input: u64, cached: u64, output: u64) -> u128 {
         let line = |tokens: u64, price: u64| u128::from(tokens) * u128::from(price);
@@ -80,7 +87,7 @@ impl LoggedRequest {
 /// `GET /_sim/bill`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bill {
-    /// All that came to the chat route, refused ones included.
+    /// All that came to the billed routes, refused ones included.
     pub requests: u64,
     pub in_flight: u64,
     pub peak_in_flight: u64,
@@ -100,6 +107,8 @@ impl Bill {
                 prompt_tokens: sum.prompt_tokens + model.prompt_tokens,
                 cached_tokens: sum.cached_tokens + model.cached_tokens,
                 completion_tokens: sum.completion_tokens + model.completion_tokens,
+                fees: sum.fees + model.fees,
+                kept: sum.kept + model.kept,
             })
     }
 }
@@ -110,6 +119,8 @@ struct Totals {
     prompt: AtomicU64,
     cached: AtomicU64,
     completion: AtomicU64,
+    fees: AtomicU64,
+    kept: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -198,6 +209,7 @@ impl Memory {
             memory: Arc::clone(self),
             entry,
             totals: None,
+            factor: 1,
         };
         (running, behaviour)
     }
@@ -210,6 +222,8 @@ impl Memory {
                 prompt_tokens: totals.prompt.load(Relaxed),
                 cached_tokens: totals.cached.load(Relaxed),
                 completion_tokens: totals.completion.load(Relaxed),
+                fees: totals.fees.load(Relaxed),
+                kept: totals.kept.load(Relaxed),
             };
             (name.clone(), bill)
         });
@@ -251,11 +265,15 @@ pub(super) struct Running {
     memory: Arc<Memory>,
     entry: Arc<Entry>,
     totals: Option<Arc<Totals>>,
+    /// Tokens that one is billed as.
+    factor: u64,
 }
 
 impl Running {
     /// The prompt was read: from here it costs.
-    pub(super) fn bill_prompt(&mut self, model: &str, prompt: u64, cached: u64) {
+    pub(super) fn bill_prompt(&mut self, model: &str, plan: &Plan) {
+        self.factor = plan.factor;
+        let (prompt, cached) = (plan.prompt * plan.factor, plan.cached * plan.factor);
         let mut inner = self.memory.lock();
         let totals = match inner.models.get(model) {
             Some(totals) => Arc::clone(totals),
@@ -265,12 +283,15 @@ impl Running {
         totals.requests.fetch_add(1, Relaxed);
         totals.prompt.fetch_add(prompt, Relaxed);
         totals.cached.fetch_add(cached, Relaxed);
+        totals.fees.fetch_add(plan.fees, Relaxed);
+        totals.kept.fetch_add(plan.kept, Relaxed);
         self.entry.prompt.fetch_add(prompt, Relaxed);
         self.totals = Some(totals);
     }
 
     /// Tokens were generated.
     pub(super) fn bill_output(&self, tokens: u64) {
+        let tokens = tokens * self.factor;
         if let Some(totals) = &self.totals {
             totals.completion.fetch_add(tokens, Relaxed);
             self.entry.completion.fetch_add(tokens, Relaxed);

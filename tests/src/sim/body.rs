@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::behaviour::Behaviour;
 use super::bill::{Ended, Running};
-use super::generate::{Event, Script};
+use super::script::{Event, Script};
 
 /// How long a broken-off answer waits, so that the bytes before the break are on the wire.
 const FLUSH: Duration = Duration::from_millis(20);

@@ -172,6 +172,58 @@ fn a_hung_request_is_billed_and_ends_when_its_client_leaves() {
 }
 
 #[test]
+fn every_route_is_billed_and_misbehaves_alike() {
+    let sim = sim();
+    let bodies = [
+        (CHAT, hello(&json!({"max_tokens": 5}))),
+        (
+            "/v1/completions",
+            json!({"model": "m", "prompt": "a", "max_tokens": 5}),
+        ),
+        (
+            "/v1/responses",
+            json!({"model": "m", "input": "a", "max_output_tokens": 5}),
+        ),
+        ("/v1/embeddings", json!({"model": "m", "input": "a"})),
+    ];
+    for (path, body) in &bodies {
+        assert_eq!(post(&sim, path, body).status, 200, "{path}");
+        for behaviour in [json!({"status": 503}), json!({"cut_after_chunks": 1})] {
+            post(&sim, "/_sim/behaviour", &behaviour);
+            let answer = post(&sim, path, body);
+            assert!(answer.status == 503 || !answer.complete, "{path}");
+        }
+        sim.behave(Behaviour::default());
+    }
+    let bill = wait_for(&sim, |bill| bill.in_flight == 0);
+    assert_eq!((bill.requests, bill.models["m"].requests), (12, 8));
+    assert_eq!(bill.models["m"].completion_tokens, 2 * 3 * 5);
+}
+
+#[test]
+fn greed_shows_in_the_bill() {
+    let sim = sim();
+    sim.behave(Behaviour {
+        greedy: true,
+        ..Behaviour::default()
+    });
+    let body = r#"{"model": "m", "messages": [], "max_tokens": 9, "max_tokens": 5, "store": true,
+        "service_tier": "priority", "web_search_options": {}}"#;
+    let mut connection = Connection::tcp(sim.addr).unwrap();
+    connection
+        .send(&request(POST, CHAT, &[], body.as_bytes()))
+        .unwrap();
+    let usage = connection.response().unwrap().json()["usage"].clone();
+    assert_eq!(
+        (&usage["prompt_tokens"], &usage["completion_tokens"]),
+        (&json!(40), &json!(9))
+    );
+    let bill = sim.bill().models["m"];
+    assert_eq!((bill.prompt_tokens, bill.completion_tokens), (80, 18));
+    assert_eq!((bill.fees, bill.kept), (1, 1));
+}
+
+#[test]
 fn the_log_is_bounded() {
     let sim = sim();
     let mut connection = Connection::tcp(sim.addr).unwrap();
