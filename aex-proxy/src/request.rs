@@ -10,6 +10,8 @@
 
 mod forward;
 mod params;
+#[cfg(test)]
+mod routes;
 mod strict;
 #[cfg(test)]
 mod tests;

@@ -283,6 +283,64 @@ fn an_aborted_answer_is_counted_only_where_it_was_read_as_far_as_it_had_come() {
     assert_eq!(given_up(aborting(false), head(200), 1, 0), u64::MAX);
 }
 
+/// A stream that was granted 8 tokens, and is told 16 and an eighth more.
+fn granted_eight(echoed_tokens: u64) -> Exchange {
+    let terms = Grant {
+        output_tokens: 8,
+        max_response_bytes: 1 << 20,
+        ..grant()
+    };
+    let asked = Asked {
+        echoed_tokens,
+        ..asks(true, true, false)
+    };
+    let mut exchange = Exchange::new(asked, &terms);
+    exchange.head(sse());
+    exchange
+}
+
+#[test]
+fn a_stream_that_outruns_its_hold_is_cut_with_an_error() {
+    let mut exchange = granted_eight(0);
+    for _ in 0..25 {
+        assert_eq!(exchange.chunk(TEXT.into()), Step::Send(TEXT.into()));
+    }
+    assert_eq!(exchange.chunk(TEXT.into()), Step::Stop);
+    assert_eq!(exchange.ended(Ending::Cut), None);
+    let observed = exchange.observed();
+    assert_eq!(
+        (observed.outran_tokens, observed.complete),
+        (Some(26), false)
+    );
+    assert!(
+        matches!(exchange.stream_fault(false), Some(Fault::Upstream(text)) if text.contains("cap"))
+    );
+
+    // Few chunks with much in them.
+    let long = TEXT.replace("hey", &"word ".repeat(200));
+    assert_eq!(granted_eight(0).chunk(long.clone().into()), Step::Stop);
+    // A usage on the way that is above it.
+    let said = TEXT.replace("null", r#"{"prompt_tokens":5,"completion_tokens":26}"#);
+    assert_eq!(granted_eight(0).chunk(said.into()), Step::Stop);
+    // The last one is the truth, and is booked as such.
+    let last = USAGE_CHUNK.replace(":2}", ":2600}");
+    let mut over = granted_eight(0);
+    assert_eq!(
+        over.chunk([FINISH, &last, DONE].concat().into()),
+        Step::Send([FINISH, DONE].concat().into())
+    );
+    over.ended(Ending::Whole);
+    assert_eq!(
+        (over.observed().outran_tokens, over.observed().complete),
+        (None, true)
+    );
+    // A prompt that comes back is not output.
+    assert!(matches!(
+        granted_eight(1000).chunk(long.into()),
+        Step::Send(_)
+    ));
+}
+
 proptest! {
     #[test]
     fn any_chunking_relays_the_same_bytes_and_reads_the_same_usage(cut in 1usize..400) {

@@ -271,3 +271,93 @@ fn an_answer_of_an_unknown_shape_has_no_count() {
     tally.document(br#"{"type":"ping"}"#);
     assert_eq!(tally.usage(), reported(3, 0, 0, 2, 0));
 }
+
+fn of_responses(events: &[&str]) -> Tally {
+    let mut tally = Tally::new(Route::Responses);
+    for event in events {
+        tally.chunk(event.as_bytes());
+    }
+    tally
+}
+
+#[test]
+fn a_response_tells_its_usage_in_its_last_event() {
+    let usage = r#""usage":{"input_tokens":9,"input_tokens_details":{"cached_tokens":4},"output_tokens":5,"output_tokens_details":{"reasoning_tokens":2},"total_tokens":14}"#;
+    let delta = r#"{"type":"response.output_text.delta","delta":"hey"}"#;
+    let item = r#"{"type":"response.output_item.done","item":{"id":"msg_1","type":"message","content":[{"type":"output_text","text":"heyhey"}]}}"#;
+    for kind in ["completed", "incomplete", "failed"] {
+        let last = format!(r#"{{"type":"response.{kind}","response":{{"output":[],{usage}}}}}"#);
+        let tally = of_responses(&[delta, delta, item, &last]);
+        assert_eq!(tally.usage(), reported(9, 4, 0, 5, 2), "{kind}");
+        assert!(tally.finished());
+        // The item repeats what its pieces said.
+        assert_eq!(tally.output_bytes(), 6);
+    }
+    let early = format!(r#"{{"type":"response.in_progress","response":{{{usage}}}}}"#);
+    let cut = of_responses(&[&early, delta]);
+    assert_eq!((cut.usage(), cut.finished()), (UsageSeen::Missing, false));
+    let failed =
+        of_responses(&[r#"{"type":"response.failed","response":{"usage":null,"output":[]}}"#]);
+    assert_eq!(
+        (failed.usage(), failed.finished()),
+        (UsageSeen::Missing, true)
+    );
+    let top_level = format!(r#"{{"type":"response.output_text.delta","delta":"x",{usage}}}"#);
+    assert_eq!(of_responses(&[&top_level]).usage(), UsageSeen::Missing);
+    for odd in ["{}", "[]", r#"{"type":1}"#, r#"{"type":"a","type":"b"}"#] {
+        assert_eq!(of_responses(&[odd]).usage(), UsageSeen::Unreadable, "{odd}");
+    }
+}
+
+#[test]
+fn a_whole_response_is_read_like_its_last_event() {
+    let read = |text: &str| {
+        let mut tally = Tally::new(Route::Responses);
+        tally.document(text.as_bytes());
+        tally
+    };
+    let whole = read(
+        r#"{"id":"resp_1","status":"completed","output":[{"type":"message","content":[{"type":"output_text","text":"four"}]}],"usage":{"input_tokens":3,"output_tokens":1}}"#,
+    );
+    assert_eq!(whole.usage(), reported(3, 0, 0, 1, 0));
+    assert!(whole.output_bytes() >= 4);
+    let silent = read(r#"{"output":[{"content":[{"text":"four"}]}]}"#);
+    assert_eq!(
+        (silent.usage(), silent.output_bytes()),
+        (UsageSeen::Missing, 4)
+    );
+    assert_eq!(read("{}").output_bytes(), u64::MAX);
+}
+
+#[test]
+fn one_figure_under_two_names_is_the_larger_one() {
+    assert_eq!(
+        usage(r#"{"prompt_tokens":0,"input_tokens":9,"completion_tokens":4,"output_tokens":2}"#),
+        reported(9, 0, 0, 4, 0)
+    );
+    assert_eq!(
+        usage(r#"{"input_tokens":-1,"prompt_tokens":3}"#),
+        UsageSeen::Unreadable
+    );
+}
+
+#[test]
+fn an_embeddings_answer_has_no_output() {
+    let mut tally = Tally::new(Route::Embeddings);
+    tally.document(br#"{"object":"list","data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":8,"total_tokens":8}}"#);
+    assert_eq!(tally.usage(), reported(8, 0, 0, 0, 0));
+}
+
+#[test]
+fn what_a_stream_has_shown_is_never_less_than_its_chunks_say() {
+    let chunk = |text: &str| format!(r#"{{"choices":[{{"delta":{{"content":"{text}"}}}}]}}"#);
+    let mut tally = Tally::default();
+    for text in ["a", "", "b", "c"] {
+        tally.chunk(chunk(text).as_bytes());
+    }
+    assert_eq!(tally.shown_tokens(), 3);
+    tally.chunk(chunk(&"word ".repeat(100)).as_bytes());
+    assert_eq!(tally.shown_tokens(), 503 / 24);
+    tally.chunk(br#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":90}}"#);
+    assert_eq!(tally.shown_tokens(), 90);
+}
