@@ -349,3 +349,21 @@ fn a_usage_a_choice_is_added() {
     };
     check(&counts, &chunks(3, 41), None, "Exact 400");
 }
+
+#[test]
+fn a_stream_that_outran_its_hold_costs_the_hold_and_what_was_shown_above_it() {
+    let outran = |tokens| {
+        let seen = Observed {
+            complete: false,
+            outran_tokens: Some(tokens),
+            ..seen(200)
+        };
+        match judge(&terms(), &seen, None) {
+            Verdict::Commit(charge) => (charge.cost_pico, charge.basis, charge.tokens),
+            other => panic!("{other:?}"),
+        }
+    };
+    // 20 tokens at 100 were granted.
+    assert_eq!(outran(29), (HOLD + 900, Basis::Ceiling, 79));
+    assert_eq!(outran(3), (HOLD, Basis::Ceiling, 70));
+}

@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use aex_admin_proto::worker::Measured;
+
 use super::*;
 use crate::core::price::PICO_PER_MICRO;
 
@@ -23,6 +25,7 @@ const DEFAULTS: Defaults = Defaults {
 const INPUT: u64 = 100;
 
 struct Case {
+    route: Route,
     facts: Facts,
     caller: Option<Caller>,
     model: Option<ModelFacts<'static>>,
@@ -33,6 +36,7 @@ struct Case {
 
 fn case() -> Case {
     Case {
+        route: Route::ChatCompletions,
         facts: Facts {
             messages: 1,
             ascii_bytes: 44,
@@ -82,6 +86,14 @@ impl Case {
         case
     }
 
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            route: self.route,
+            model: "m",
+            facts: &self.facts,
+        }
+    }
+
     fn decide(&self) -> Result<Terms, Stop> {
         let around = Around {
             agent: &self.live,
@@ -89,13 +101,8 @@ impl Case {
             contenders: self.contenders,
             queue_ahead: self.queue_ahead,
         };
-        let asked = Asked {
-            route: Route::ChatCompletions,
-            model: "m",
-            facts: &self.facts,
-        };
         decide(
-            asked,
+            self.asked(),
             self.caller.as_ref(),
             self.model.as_ref(),
             around,
@@ -403,6 +410,95 @@ fn a_request_above_the_whole_window_is_told_that_waiting_cannot_help() {
     };
     assert_eq!(never(199), Some(true));
     assert_eq!(never(200), None);
+}
+
+fn countable(c: &mut Case) {
+    c.model.as_mut().unwrap().rendering.tokenizer = Some("o200k_base");
+}
+
+/// What a worker is told to do first, if anything.
+fn to_measure(c: &Case) -> Option<(String, Refusal)> {
+    let stop = c.decide().unwrap_err();
+    stop.measured_first(c.asked(), c.model.as_ref()).ok()
+}
+
+#[test]
+fn a_prompt_is_counted_before_its_bytes_are_a_reason_to_refuse() {
+    type Change = fn(&mut Case);
+    let too_long: [(&str, Change); 4] = [
+        ("tokens", |c| {
+            c.caller.as_mut().unwrap().settings.max_input_tokens = Some(99)
+        }),
+        ("Insufficient budget", |c| {
+            c.caller.as_mut().unwrap().balance = balance(10_999, 0);
+        }),
+        ("TPM", |c| {
+            c.caller.as_mut().unwrap().settings.max_tokens_per_minute = Some(199)
+        }),
+        ("Budget held", |c| {
+            c.caller.as_mut().unwrap().balance = balance(11_200, 500)
+        }),
+    ];
+    for (text, change) in too_long {
+        let mut c = case();
+        change(&mut c);
+        assert_eq!(to_measure(&c), None, "{text}: no tokenizer");
+        countable(&mut c);
+        let (tokenizer, refusal) = to_measure(&c).expect(text);
+        assert_eq!(tokenizer, "o200k_base");
+        assert!(refusal.to_string().contains(text), "{refusal}");
+        // 44 bytes are 10 tokens: now it fits.
+        c.facts.measured = Some(Measured { text: 10, tools: 0 });
+        assert_eq!(c.granted().input_tokens, 48 + 8 + 10, "{text}");
+        c.facts.measured = Some(Measured { text: 44, tools: 0 });
+        assert_eq!(to_measure(&c), None, "{text}: it was counted");
+    }
+    // Where the output alone does not fit, or nothing is left, no count can help.
+    for pico in [0, 9_999] {
+        let mut c = Case::with(|c, a| a(c).balance = balance(pico, 0));
+        countable(&mut c);
+        assert!(matches!(c.decide(), Err(Stop::Refuse(_))), "{pico}");
+    }
+}
+
+#[test]
+fn every_prompt_has_its_choices_and_an_embedding_has_no_output() {
+    let mut c = case();
+    c.facts.prompts = 3;
+    c.facts.choices = 2;
+    c.route = Route::Completions;
+    let terms = c.granted();
+    assert_eq!((terms.route, terms.choices), (Route::Completions, 6));
+    assert_eq!(terms.output_tokens(), 600);
+    assert_eq!(terms.input_tokens, 48 + 8 * 4 + 44);
+
+    let mut c = case();
+    c.facts.output_cap = None;
+    c.facts.prompts = 1;
+    c.route = Route::Embeddings;
+    let terms = c.granted();
+    assert_eq!((terms.output_cap, terms.cap_is_ours), (0, false));
+    assert_eq!(terms.hold_pico, 10 * (48 + 8 * 2 + 44));
+}
+
+#[test]
+fn images_have_a_price_or_are_refused() {
+    let mut c = case();
+    c.facts.images = 2;
+    assert!(matches!(
+        c.decide(),
+        Err(Stop::Refuse(Refusal::InvalidRequest { .. }))
+    ));
+    c.model.as_mut().unwrap().rendering.image_tokens = Some(765);
+    assert_eq!(c.granted().input_tokens, INPUT + 2 * 765);
+    c.caller.as_mut().unwrap().settings.vision = Some(false);
+    c.refused("Capability not allowed: vision");
+    c.caller.as_mut().unwrap().settings.vision = None;
+    c.facts.media = true;
+    assert!(matches!(
+        c.decide(),
+        Err(Stop::Refuse(Refusal::InvalidRequest { .. }))
+    ));
 }
 
 proptest! {
