@@ -267,9 +267,9 @@ pub struct Observed {
     /// it could not count all that the provider generated.
     #[serde(skip_serializing_if = "is_default")]
     pub own_output_tokens: u64,
-    /// The stream showed more output than the hold pays for, and was cut: a lower bound of its tokens.
+    /// The stream showed more output than the hold pays for, and was ended for that.
     #[serde(skip_serializing_if = "is_default")]
-    pub outran_tokens: Option<u64>,
+    pub outran: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

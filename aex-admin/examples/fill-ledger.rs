@@ -271,6 +271,7 @@ fn terms(usage: &Usage) -> Result<Terms, FillError> {
         input_tokens,
         output_cap,
         choices: 1,
+        prompts: 1,
         cap_is_ours: false,
         hidden_output: false,
         counts_choices: false,

@@ -293,15 +293,19 @@ impl Reader {
     /// The client left. The provider is still read for a while, for the usage.
     fn lose(&mut self, client: &mut Client) {
         *client = Client::Gone;
-        let at_most = Duration::from_millis(self.exchange.client_gone());
-        let end = Instant::now() + at_most;
+        let at_most_ms = self.exchange.client_gone();
+        self.stop_within(at_most_ms);
+    }
+
+    fn stop_within(&mut self, at_most_ms: u64) {
+        let end = Instant::now() + Duration::from_millis(at_most_ms);
         if end < self.limit.deadline() {
             self.limit.as_mut().reset(end);
         }
     }
 
     fn out_of_time(&mut self) {
-        let failure = if self.exchange.is_client_gone() {
+        let failure = if self.exchange.is_abandoned() {
             Failure::WorkerGone
         } else {
             Failure::Timeout
@@ -360,6 +364,10 @@ impl Reader {
                                 continue;
                             }
                             return;
+                        }
+                        Step::WindDown => {
+                            self.stop_within(exchange::ABORT_READ_MS);
+                            continue;
                         }
                         Step::Stop => break Ending::Cut,
                         Step::Send(bytes) => unsent.push(bytes),

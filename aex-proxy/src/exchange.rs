@@ -55,13 +55,15 @@ pub enum Step {
     Read,
     /// Pass these bytes on, then read.
     Send(Bytes),
+    /// Nothing more is for the client. Read on for [`ABORT_READ_MS`] at most, then stop.
+    WindDown,
     /// Read no further: drop the connection.
     Stop,
 }
 
 /// A stream that is to be ended at once is still read for so long: what the provider had written
 /// already is billed, and must be counted.
-const ABORT_READ_MS: u64 = 100;
+pub const ABORT_READ_MS: u64 = 100;
 /// More than this in that time, and the provider was ahead by nobody knows how much.
 const MAX_ABORT_READ_BYTES: u64 = 64 * 1024;
 
@@ -93,8 +95,8 @@ pub struct Exchange {
     asked: Asked,
     /// Above so many shown tokens a stream is cut.
     most_tokens: u64,
-    /// It was cut for that, at so many.
-    outran_tokens: Option<u64>,
+    /// It showed more, and is wound down.
+    outran: bool,
     on_disconnect: OnDisconnect,
     drain_timeout_ms: u64,
     max_response_bytes: u64,
@@ -168,7 +170,7 @@ impl Exchange {
             most_tokens: granted
                 .saturating_add(granted / 8)
                 .saturating_add(OUTRUN_TOKENS),
-            outran_tokens: None,
+            outran: false,
             on_disconnect: grant.on_disconnect,
             drain_timeout_ms: grant.drain_timeout_ms,
             max_response_bytes: grant.max_response_bytes,
@@ -261,13 +263,16 @@ impl Exchange {
             ));
             return Step::Stop;
         }
+        if self.outran {
+            return Step::Read;
+        }
         if !self.tally.finished() && self.tally.shown_tokens() > self.most_tokens {
-            self.outran_tokens = Some(self.tally.shown_tokens());
+            self.outran = true;
             self.broken = Some(Fault::Upstream(
                 "the provider sent more output than the request's cap allows; the stream was cut"
                     .into(),
             ));
-            return Step::Stop;
+            return Step::WindDown;
         }
         if whole_before && !hidden && self.splitter.is_between_events() {
             return Step::Send(chunk.clone());
@@ -316,13 +321,13 @@ impl Exchange {
         // Without an end mark or a finish reason a clean close is still a cut.
         self.complete = self.tally.finished() || self.encoded();
         if !self.complete {
-            self.broken = Some(Fault::Upstream(
-                "the provider's stream ended before it was finished".into(),
-            ));
+            self.broken.get_or_insert_with(|| {
+                Fault::Upstream("the provider's stream ended before it was finished".into())
+            });
             // Half an event would run into the error that follows.
             return None;
         }
-        (!(hidden && self.asked.hide_usage)).then_some(rest)
+        (!(hidden && self.asked.hide_usage) && !self.outran).then_some(rest)
     }
 
     /// The client left. Says how many milliseconds the provider is still read, for the usage.
@@ -334,9 +339,10 @@ impl Exchange {
         }
     }
 
+    /// It is this side that ends it: the client is gone, or the stream outran its hold.
     #[must_use]
-    pub fn is_client_gone(&self) -> bool {
-        self.gone_at_bytes.is_some()
+    pub fn is_abandoned(&self) -> bool {
+        self.gone_at_bytes.is_some() || self.outran
     }
 
     /// Upper bound of the visible output's tokens. Nobody knows of an answer that was given up before
@@ -377,7 +383,7 @@ impl Exchange {
             },
             usage_chunks: self.tally.usage_chunks(),
             own_output_tokens: self.own_output_tokens(),
-            outran_tokens: self.outran_tokens,
+            outran: self.outran,
         }
     }
 

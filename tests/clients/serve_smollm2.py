@@ -41,6 +41,7 @@ def main() -> None:
     params.hostnames = ["127.0.0.1"]
     params.port = args.port
     params.verbosity = 1
+    params.endpoint_metrics = True
     params.sampling.temp = 0.0
 
     ended = threading.Event()

@@ -38,7 +38,7 @@ const UNSEEN_TOKENS: u64 = 32;
 
 /// The provider refused before it generated anything: these statuses are not billed.
 fn refused(status: u16) -> bool {
-    matches!(status, 400..=499 | 500 | 503 | 529)
+    matches!(status, 400..=499 | 500 | 501 | 503 | 529)
 }
 
 /// Judges what a worker reported, against the receipt if it is here.
@@ -103,8 +103,8 @@ fn charge(terms: &Terms, seen: &Observed) -> Charge {
     if !answered {
         return whole(terms, "no answer of the provider");
     }
-    if let Some(tokens) = seen.outran_tokens {
-        return outran(terms, tokens);
+    if !seen.complete && seen.outran {
+        return outran(terms, seen.own_output_tokens);
     }
     if !seen.complete {
         let aborted =
@@ -133,10 +133,13 @@ fn charge(terms: &Terms, seen: &Observed) -> Charge {
 
 /// The provider's usage. Some servers count each choice of several by itself (llama.cpp): a stream
 /// then has one usage a choice, to be added; a plain answer has that of one choice, and says nothing of
-/// the others, so they are bounded by the visible output where there is no other, else by the hold.
+/// the others, so they are bounded by the visible output where there is no other, else by the hold. Of
+/// several prompts it then tells one, and all of them are bounded as in the hold.
 fn reported(terms: &Terms, seen: &Observed, usage: Usage) -> Charge {
-    let may_be_of_one =
-        terms.choices > 1 && !terms.counts_choices && usage.output <= terms.output_cap;
+    let may_be_of_one = terms.route.generates()
+        && terms.choices > 1
+        && !terms.counts_choices
+        && usage.output <= terms.output_cap;
     let (output, reason) = match seen.usage_chunks {
         _ if !may_be_of_one => (usage.output, None),
         Some(chunks) if chunks.count == terms.choices => (chunks.output.max(usage.output), None),
@@ -150,7 +153,16 @@ fn reported(terms: &Terms, seen: &Observed, usage: Usage) -> Charge {
             (all.max(usage.output), Some(reason))
         }
     };
-    let counted = Usage { output, ..usage };
+    let prompt = if may_be_of_one && terms.prompts > 1 {
+        usage.prompt.max(terms.input_tokens)
+    } else {
+        usage.prompt
+    };
+    let counted = Usage {
+        prompt,
+        output,
+        ..usage
+    };
     let Some(cost_pico) = terms.price.cost_pico(&counted) else {
         return whole(terms, "the usage cannot be believed");
     };
@@ -162,7 +174,7 @@ fn reported(terms: &Terms, seen: &Observed, usage: Usage) -> Charge {
             Basis::Exact
         },
         usage: Some(usage),
-        tokens: usage.prompt.saturating_add(output),
+        tokens: prompt.saturating_add(output),
         reason,
     }
 }
@@ -190,14 +202,18 @@ fn whole(terms: &Terms, reason: &'static str) -> Charge {
     }
 }
 
-/// The stream showed more than it was granted, and was cut: the hold, and what was seen above it.
-fn outran(terms: &Terms, shown_tokens: u64) -> Charge {
-    let output = shown_tokens.max(terms.output_tokens());
-    let cost = terms.price.ceiling_pico(terms.input_tokens, output);
-    Charge {
-        cost_pico: cost.map_or(terms.hold_pico, |cost| cost.max(terms.hold_pico)),
-        tokens: terms.input_tokens.saturating_add(output),
-        ..whole(terms, "the stream outran its hold")
+/// The stream showed more than it was granted, and was ended: the hold, and what came above it.
+fn outran(terms: &Terms, own_output_tokens: u64) -> Charge {
+    let unseen = UNSEEN_TOKENS.saturating_mul(terms.choices);
+    let output = own_output_tokens.saturating_add(unseen);
+    let hold = whole(terms, "the stream outran its hold");
+    match terms.price.ceiling_pico(terms.input_tokens, output) {
+        Some(cost_pico) if cost_pico > hold.cost_pico => Charge {
+            cost_pico,
+            tokens: terms.input_tokens.saturating_add(output),
+            ..hold
+        },
+        _ => hold,
     }
 }
 

@@ -11,6 +11,18 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn one() -> u64 {
+    1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands a reference to it"
+)]
+fn is_one(number: &u64) -> bool {
+    *number == 1
+}
+
 fn is_chat(route: &Route) -> bool {
     *route == Route::ChatCompletions
 }
@@ -35,6 +47,8 @@ pub struct Terms {
     pub output_cap: u64,
     /// Answers in all: the choices of each prompt.
     pub choices: u64,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub prompts: u64,
     #[serde(default, skip_serializing_if = "is_false")]
     pub cap_is_ours: bool,
     #[serde(default, skip_serializing_if = "is_false")]

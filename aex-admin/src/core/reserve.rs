@@ -20,8 +20,9 @@ use super::price::Price;
 /// Parameters that raise output past its cap on one server or another: refused everywhere, free
 /// models included. Those that a route itself knows (`n`, its own cap) are read there, and are not
 /// among what a worker asks about.
-const RAISES_OUTPUT: [&str; 22] = [
+const RAISES_OUTPUT: [&str; 23] = [
     "n",
+    "n_cmpl",
     "max_tokens",
     "max_completion_tokens",
     "max_tokens_to_sample",
@@ -205,6 +206,7 @@ pub fn decide(
         input_tokens,
         output_cap,
         choices: ask.choices(),
+        prompts: facts.prompts.max(1),
         cap_is_ours: facts.output_cap.is_none() && asked.route.generates(),
         hidden_output: model.hidden_output,
         counts_choices: model.counts_choices,
@@ -322,7 +324,7 @@ fn check_params(asked: Asked<'_>, model: &ModelFacts<'_>, price: Price) -> Resul
     };
     for param in facts.unknown_params.iter().chain(&facts.costly_params) {
         let lower = param.to_ascii_lowercase();
-        if RAISES_OUTPUT.contains(&lower.as_str()) {
+        if RAISES_OUTPUT.contains(&lower.as_str()) || lower.contains("predict") {
             return refuse(
                 param,
                 format!("parameter {param} can raise output past its cap and is not taken"),

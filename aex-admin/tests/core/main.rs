@@ -82,6 +82,7 @@ impl Random {
             input_tokens,
             output_cap,
             choices,
+            prompts: 1,
             cap_is_ours: false,
             hidden_output: self.below(2) == 0,
             counts_choices: true,

@@ -70,7 +70,7 @@ fn relayed(exchange: &mut Exchange, text: &str, cut: usize) -> String {
         match exchange.chunk(Bytes::copy_from_slice(chunk)) {
             Step::Send(bytes) => out.extend_from_slice(&bytes),
             Step::Read => {}
-            Step::Stop => panic!("stopped"),
+            Step::WindDown | Step::Stop => panic!("stopped"),
         }
     }
     out.extend_from_slice(&exchange.ended(Ending::Whole).unwrap_or_default());
@@ -305,23 +305,23 @@ fn a_stream_that_outruns_its_hold_is_cut_with_an_error() {
     for _ in 0..25 {
         assert_eq!(exchange.chunk(TEXT.into()), Step::Send(TEXT.into()));
     }
-    assert_eq!(exchange.chunk(TEXT.into()), Step::Stop);
-    assert_eq!(exchange.ended(Ending::Cut), None);
+    assert_eq!(exchange.chunk(TEXT.into()), Step::WindDown);
+    assert_eq!(exchange.chunk(TEXT.into()), Step::Read, "counted, not sent");
+    assert!(exchange.is_abandoned());
+    exchange.ended(Ending::GivenUp(Failure::WorkerGone));
     let observed = exchange.observed();
-    assert_eq!(
-        (observed.outran_tokens, observed.complete),
-        (Some(26), false)
-    );
+    assert_eq!((observed.outran, observed.complete), (true, false));
+    assert_eq!(observed.own_output_tokens, 27 * 3);
     assert!(
         matches!(exchange.stream_fault(false), Some(Fault::Upstream(text)) if text.contains("cap"))
     );
 
     // Few chunks with much in them.
     let long = TEXT.replace("hey", &"word ".repeat(200));
-    assert_eq!(granted_eight(0).chunk(long.clone().into()), Step::Stop);
+    assert_eq!(granted_eight(0).chunk(long.clone().into()), Step::WindDown);
     // A usage on the way that is above it.
     let said = TEXT.replace("null", r#"{"prompt_tokens":5,"completion_tokens":26}"#);
-    assert_eq!(granted_eight(0).chunk(said.into()), Step::Stop);
+    assert_eq!(granted_eight(0).chunk(said.into()), Step::WindDown);
     // The last one is the truth, and is booked as such.
     let last = USAGE_CHUNK.replace(":2}", ":2600}");
     let mut over = granted_eight(0);
@@ -331,8 +331,8 @@ fn a_stream_that_outruns_its_hold_is_cut_with_an_error() {
     );
     over.ended(Ending::Whole);
     assert_eq!(
-        (over.observed().outran_tokens, over.observed().complete),
-        (None, true)
+        (over.observed().outran, over.observed().complete),
+        (false, true)
     );
     // A prompt that comes back is not output.
     assert!(matches!(

@@ -24,6 +24,7 @@ fn terms() -> Terms {
         input_tokens: 50,
         output_cap: 20,
         choices: 1,
+        prompts: 1,
         cap_is_ours: false,
         hidden_output: false,
         counts_choices: false,
@@ -352,10 +353,11 @@ fn a_usage_a_choice_is_added() {
 
 #[test]
 fn a_stream_that_outran_its_hold_costs_the_hold_and_what_was_shown_above_it() {
-    let outran = |tokens| {
+    let outran = |own_output_tokens| {
         let seen = Observed {
             complete: false,
-            outran_tokens: Some(tokens),
+            outran: true,
+            own_output_tokens,
             ..seen(200)
         };
         match judge(&terms(), &seen, None) {
@@ -363,7 +365,44 @@ fn a_stream_that_outran_its_hold_costs_the_hold_and_what_was_shown_above_it() {
             other => panic!("{other:?}"),
         }
     };
-    // 20 tokens at 100 were granted.
-    assert_eq!(outran(29), (HOLD + 900, Basis::Ceiling, 79));
-    assert_eq!(outran(3), (HOLD, Basis::Ceiling, 70));
+    // 20 tokens at 100 were granted; 32 more may be on their way.
+    assert_eq!(outran(40), (HOLD + 5_200, Basis::Ceiling, 50 + 72));
+    assert_eq!(outran(u64::MAX).0, HOLD, "nobody knows");
+}
+
+#[test]
+fn a_usage_of_one_prompt_is_not_taken_for_all_of_them() {
+    let reported = UsageSeen::Reported(Usage {
+        prompt: 4,
+        output: 5,
+        ..Usage::default()
+    });
+    let seen = Observed {
+        usage: reported,
+        own_output_tokens: 12,
+        ..seen(200)
+    };
+    let many = Terms {
+        route: Route::Completions,
+        choices: 2,
+        prompts: 2,
+        hold_pico: 50 * 12 + 40 * 100,
+        ..terms()
+    };
+    let charged = |terms: &Terms| match judge(terms, &seen, None) {
+        Verdict::Commit(charge) => (charge.cost_pico, charge.basis),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(charged(&many), (50 * 10 + 12 * 100, Basis::Estimated));
+    let counting = Terms {
+        counts_choices: true,
+        ..many.clone()
+    };
+    assert_eq!(charged(&counting), (4 * 10 + 5 * 100, Basis::Exact));
+    // Nobody counts one input of an embeddings request alone.
+    let embeddings = Terms {
+        route: Route::Embeddings,
+        ..many
+    };
+    assert_eq!(charged(&embeddings), (4 * 10 + 5 * 100, Basis::Exact));
 }
