@@ -8,6 +8,8 @@ Run with the python of tests/clients/setup.sh; the programs are found as kernel.
 import json
 import time
 import unittest
+import urllib.error
+import urllib.request
 
 import openai
 from openai import OpenAI
@@ -25,6 +27,12 @@ models:
     price: {{ input_per_mtok: 0.15, cached_input_per_mtok: 0.075, output_per_mtok: 0.60 }}
     max_output_tokens: 512
     context_window: 2048
+  smollm2-free:
+    provider: llama
+    upstream_model: smollm2
+    price: free
+    max_output_tokens: 512
+    context_window: 2048
 """
 QUESTIONS = [
     "hi",
@@ -32,6 +40,32 @@ QUESTIONS = [
     "Count: 1 2 3 4 5 6 7 8 9 10 11 12",
     "Was bedeutet »Übermut«? 日本語でも答えてください。",
 ]
+
+
+# Each of them on its own lets some server, or this one, generate more than its cap says.
+CAP = 3
+KNOBS = [
+    {"n_predict": 40}, {"num_predict": 40}, {"n_predict": -1}, {"max_tokens": -1}, {"max_tokens": 0},
+    {"max_tokens": 2**32 - 1}, {"max_tokens": 2**70}, {"max_tokens": "40"}, {"max_tokens": 40.5},
+    {"max_completion_tokens": 40}, {"max_output_tokens": 40}, {"max_new_tokens": 40},
+    {"max_length": 400}, {"min_tokens": 40}, {"min_length": 40}, {"ignore_eos": True},
+    {"n": 2}, {"n_cmpl": 2}, {"best_of": 2}, {"num_return_sequences": 2},
+    {"options": {"num_predict": 40}}, {"extra_body": {"n_predict": 40}},
+    {"generation_config": {"max_new_tokens": 40}}, {"t_max_predict_ms": -1},
+    {"N_PREDICT": 40}, {"logit_bias": [[2, -100]]}, {"logit_bias": {"2": -100}},
+    {"grammar": 'root ::= "a"{40}'}, {"json_schema": {"type": "string", "minLength": 40}},
+    {"response_format": {"type": "json_schema", "json_schema": {
+        "name": "s", "schema": {"type": "string", "minLength": 40}}}},
+    {"reasoning_budget": -1}, {"thinking_budget_tokens": 40}, {"n_discard": 1}, {"n_keep": -1},
+    {"cache_prompt": False}, {"id_slot": 0}, {"samplers": []}, {"stop": []}, {"stream": True},
+    {"stream": True, "n": 2}, {"speculative.n_max": 40}, {"return_progress": True},
+    {"model": "smollm2-40"}, {"models": ["smollm2"]}, {"prompt": "tell me a long story"},
+]
+ROUTES = {
+    "chat/completions": ({"messages": [{"role": "user", "content": "hi"}]}, "max_tokens"),
+    "completions": ({"prompt": ["Once", "Twice"]}, "max_tokens"),
+    "responses": ({"input": "hi"}, "max_output_tokens"),
+}
 
 
 def cost_pico(usage) -> int:
@@ -122,6 +156,63 @@ class RealModel(unittest.TestCase):
         self.assertGreater(len(usages), 2)
         self.assert_costs("looper", usages)
         self.assertLessEqual(self.kernel.spent_pico("looper"), 200 * 1_000_000)
+
+    def counters(self) -> tuple[int, int]:
+        """Prompt tokens and generated tokens so far, as the model server itself counts them."""
+        with urllib.request.urlopen(f"http://{self.model.listen}/metrics", timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        totals = dict(line.split() for line in lines if not line.startswith("#"))
+        number = lambda name: int(float(totals.get(f"llamacpp:{name}_total", 0)))
+        return number("prompt_tokens") + number("prompt_tokens_cached"), number("tokens_predicted")
+
+    def post(self, route: str, token: str, body: dict) -> int:
+        request = urllib.request.Request(
+            f"{self.kernel.base_url}/{route}",
+            json.dumps(body).encode(),
+            {"content-type": "application/json", "authorization": f"Bearer {token}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                answer.read()
+                return answer.status
+        except urllib.error.HTTPError as error:
+            error.read()
+            return error.code
+
+    def test_no_parameter_generates_beyond_the_hold(self) -> None:
+        passed = 0
+        for model in ("smollm2", "smollm2-free"):
+            token = self.kernel.agent(f"crafty-{model}", "1.00", 10_000)
+            for route, (body, cap) in ROUTES.items():
+                for knob in KNOBS:
+                    with self.subTest(model=model, route=route, knob=knob):
+                        passed += self.check_knob(token, route, {"model": model, cap: CAP} | body | knob)
+        # A test in which everything is refused would show nothing.
+        self.assertGreater(passed, 40)
+        self.kernel.audit()
+
+    def check_knob(self, token: str, route: str, body: dict) -> bool:
+        before = self.counters()
+        status = self.post(route, token, body)
+        self.wait_until_settled()
+        prompt, generated = (now - then for now, then in zip(self.counters(), before))
+        if status != 200:
+            self.assertEqual((prompt, generated), (0, 0), status)
+            return False
+        ((detail,),) = self.kernel.sqlite(
+            "SELECT detail FROM events WHERE action='hold.open' ORDER BY id DESC LIMIT 1"
+        )
+        hold = json.loads(detail)
+        self.assertGreater(generated, 0)
+        self.assertLessEqual(generated, hold["output_cap"] * hold["choices"])
+        self.assertLessEqual(prompt, hold["input_tokens"])
+        return True
+
+    def wait_until_settled(self) -> None:
+        end = time.monotonic() + 60
+        while self.kernel.sqlite("SELECT COUNT(*) FROM holds") != [["0"]]:
+            self.assertLess(time.monotonic(), end, "a hold stays open")
+            time.sleep(0.02)
 
     def test_zz_no_bill_was_above_its_hold(self) -> None:
         metrics = json.loads(self.kernel.aex("metrics", "--json"))
