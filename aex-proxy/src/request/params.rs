@@ -179,3 +179,28 @@ pub(super) fn prompt_name(route: Route) -> &'static str {
         Route::Embeddings | Route::Responses => "input",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_every_parameter() {
+        let text = include_str!("../../../docs/API.md");
+        for route in [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, ANYWHERE] {
+            for (name, _) in route {
+                assert!(text.contains(&format!("`{name}`")), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_name_is_twice_in_a_table() {
+        for route in [CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, ANYWHERE] {
+            let mut names: Vec<_> = route.iter().map(|(name, _)| name).collect();
+            names.sort();
+            names.dedup();
+            assert_eq!(names.len(), route.len());
+        }
+    }
+}
