@@ -15,6 +15,8 @@ mod document;
 mod error;
 mod load;
 mod models;
+mod overlay;
+mod price;
 mod providers;
 mod types;
 mod values;
@@ -26,7 +28,7 @@ mod tests;
 pub use build::parse;
 pub use catalogue::{Catalogue, CatalogueModel, CatalogueProvider};
 pub use error::{ConfigError, LoadError};
-pub use load::load;
+pub use load::{load, load_catalogue, prices_file};
 pub use types::{
     Config, DefaultLimits, Model, ModelLimits, OutputCapParam, PriceSource, Pricing, Provider,
     ProviderFacts,

@@ -179,12 +179,12 @@ pub fn decide(
     let (model, price) = choose_model(asked.model, caller, model)?;
     check_capabilities(facts, &caller.settings)?;
     let key = choose_key(facts, caller, model)?;
-    check_params(asked, model, price)?;
+    check_params(asked, model, &price)?;
     let input_tokens = bound_input(asked, caller, model)?;
     let caps = bound_output(asked, caller, model, defaults)?;
     let ask = Ask {
         facts,
-        price,
+        price: &price,
         input_tokens,
         caps,
     };
@@ -255,7 +255,7 @@ fn choose_model<'a>(
     let model = model.ok_or_else(|| Refusal::ModelNotFound {
         model: asked.to_owned(),
     })?;
-    let price = model.price.ok_or_else(|| Refusal::ModelNotPriced {
+    let price = model.price.clone().ok_or_else(|| Refusal::ModelNotPriced {
         model: asked.to_owned(),
     })?;
     Ok((model, price))
@@ -312,7 +312,7 @@ fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<
     }
 }
 
-fn check_params(asked: Asked<'_>, model: &ModelFacts<'_>, price: Price) -> Result<(), Refusal> {
+fn check_params(asked: Asked<'_>, model: &ModelFacts<'_>, price: &Price) -> Result<(), Refusal> {
     let facts = asked.facts;
     let refuse = |param: &str, message: String| {
         Err(Refusal::InvalidRequest {
@@ -460,7 +460,7 @@ fn prompt_param(route: Route) -> &'static str {
 #[derive(Clone, Copy)]
 struct Ask<'a> {
     facts: &'a Facts,
-    price: Price,
+    price: &'a Price,
     input_tokens: u64,
     caps: Caps,
 }
@@ -490,7 +490,8 @@ impl Ask<'_> {
         if after_input < 0 {
             return 0;
         }
-        let a_token = i128::from(self.price.output_pico) * i128::from(self.choices());
+        let a_token = i128::from(self.price.dearest_output_pico(self.input_tokens))
+            * i128::from(self.choices());
         if a_token == 0 {
             u64::MAX
         } else {

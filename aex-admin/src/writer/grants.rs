@@ -58,10 +58,7 @@ pub(crate) fn model<'a>(
         provider: &provider.name,
         upstream_model: &model.upstream_model,
         price: model.pricing.price(),
-        price_source: match model.pricing.source_name() {
-            "catalogue" => &config.catalogue_version,
-            other => other,
-        },
+        price_source: model.pricing.recorded_source(),
         max_output_tokens: model.max_output_tokens,
         rendering: Rendering {
             tokenizer: model.tokenizer.as_deref(),

@@ -11,6 +11,8 @@ const PRICE: Price = Price {
     cached_input_pico: 5,
     cache_write_pico: 0,
     output_pico: 100,
+    tiers: Vec::new(),
+    request_pico: 0,
 };
 const NOW: Now = Now {
     boot_ms: 1_000_000,
