@@ -22,12 +22,6 @@ pub(super) const MAX_IMAGE_TOKENS: u64 = 10_000_000;
 pub(super) const MAX_TEMPLATE_TOKENS: u64 = 100_000;
 pub(super) const MAX_TOOL_FACTOR: u64 = 100;
 
-/// What an unknown model is taken to add: a small real one's "hi" is 31 tokens, each message about
-/// 5.5 more, and tools rendered again are about four times their own.
-const TEMPLATE_TOKENS: u64 = 48;
-const MESSAGE_TOKENS: u64 = 8;
-const TOOL_FACTOR: u64 = 4;
-
 /// In `fault`s a price that is neither form.
 const PRICE_FORM: &str =
     "price: write free, or { input_per_mtok: 0.15, output_per_mtok: 0.60 } in USD";
@@ -116,13 +110,13 @@ fn read_one(
             .or(entry.and_then(|entry| entry.image_tokens)),
         template_tokens: number("template_tokens", &raw.template_tokens, MAX_TEMPLATE_TOKENS)?
             .or(entry.and_then(|entry| entry.template_tokens))
-            .unwrap_or(TEMPLATE_TOKENS),
+            .unwrap_or(Model::TEMPLATE_TOKENS),
         message_tokens: number("message_tokens", &raw.message_tokens, MAX_TEMPLATE_TOKENS)?
             .or(entry.and_then(|entry| entry.message_tokens))
-            .unwrap_or(MESSAGE_TOKENS),
+            .unwrap_or(Model::MESSAGE_TOKENS),
         tool_factor: number("tool_factor", &raw.tool_factor, MAX_TOOL_FACTOR)?
             .or(entry.and_then(|entry| entry.tool_factor))
-            .unwrap_or(TOOL_FACTOR),
+            .unwrap_or(Model::TOOL_FACTOR),
         pricing: priced.pricing,
         limits: read_limits(raw.limits.as_ref())?,
         output_cap_param: entry

@@ -139,6 +139,14 @@ pub struct Model {
     pub output_cap_param: OutputCapParam,
 }
 
+impl Model {
+    /// What an unknown model is taken to add: a small real one's "hi" is 31 tokens, each message about
+    /// 5.5 more, and tools rendered again are about four times their own.
+    pub const TEMPLATE_TOKENS: u64 = 48;
+    pub const MESSAGE_TOKENS: u64 = 8;
+    pub const TOOL_FACTOR: u64 = 4;
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pricing {
     Priced {
