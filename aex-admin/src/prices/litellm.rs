@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::amount;
-use crate::config::{Catalogue, CatalogueModel};
+use crate::config::{Catalogue, CatalogueModel, Model};
 use crate::core::price::{Price, Tier};
 
 /// What LiteLLM calls a provider, what the catalogue calls it, and what goes before its models' names.
@@ -124,6 +124,18 @@ pub(super) fn read(json: &[u8], known: &Catalogue, date: &str) -> Result<Table, 
     Ok(table)
 }
 
+/// What a model of a provider may add of which nothing is known: the most that any of it does, where
+/// that is above what is assumed anyhow.
+fn longest_template(known: &Catalogue, provider: &str) -> Option<u64> {
+    known
+        .models()
+        .iter()
+        .filter(|model| model.provider == provider)
+        .filter_map(|model| model.template_tokens)
+        .max()
+        .filter(|&tokens| tokens > Model::TEMPLATE_TOKENS)
+}
+
 fn same_terms(a: &CatalogueModel, b: &CatalogueModel) -> bool {
     let source = a.source.clone();
     *a == CatalogueModel {
@@ -199,7 +211,10 @@ fn judge(key: &str, json: &str, known: &Catalogue, date: &str) -> Result<Catalog
                 || old.map_or(reasons != Some(false), |old| old.hidden_output)),
         tokenizer: old.and_then(|old| old.tokenizer.clone()),
         image_tokens: old.and_then(|old| old.image_tokens),
-        template_tokens: old.and_then(|old| old.template_tokens),
+        template_tokens: old.map_or_else(
+            || longest_template(known, provider),
+            |old| old.template_tokens,
+        ),
         message_tokens: old.and_then(|old| old.message_tokens),
         tool_factor: old.and_then(|old| old.tool_factor),
         output_cap_param: old.and_then(|old| old.output_cap_param),
@@ -243,7 +258,10 @@ impl<'a> Entry<'a> {
 
     /// 0 says nothing.
     fn count(&self, key: &str) -> Result<Option<u64>, String> {
-        let count: Option<u64> = self.parsed(key, "whole number")?;
+        let count = self
+            .raw(key)
+            .map(|text| amount::whole(text).map_err(|why| format!("{key} {why}")))
+            .transpose()?;
         Ok(count.filter(|&count| count > 0))
     }
 

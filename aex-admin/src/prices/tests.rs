@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use aex_admin_proto::prices::{ImportReport, LeftOut};
 use proptest::prelude::*;
 
-use super::amount::pico;
+use super::amount::{pico, whole};
 use super::*;
 
 #[test]
@@ -46,6 +46,32 @@ fn amounts_are_read_from_their_text() {
         (&"1".repeat(65), "too many digits"),
     ] {
         let why = pico(text).unwrap_err();
+        assert!(why.contains(says), "{text}: {why}");
+    }
+}
+
+#[test]
+fn whole_numbers_may_be_written_as_floats() {
+    for (text, expected) in [
+        ("0", 0),
+        ("131072", 131_072),
+        ("2e6", 2_000_000),
+        ("2.0e+06", 2_000_000),
+        ("8192.0", 8_192),
+        ("1200e-2", 12),
+        ("18446744073709551615", u64::MAX),
+    ] {
+        assert_eq!(whole(text), Ok(expected), "{text}");
+    }
+    for (text, says) in [
+        ("0.5", "whole"),
+        ("1e-1", "whole"),
+        ("-1", "negative"),
+        ("18446744073709551616", "too large"),
+        ("1e99", "too large"),
+        ("\"8\"", "not a number"),
+    ] {
+        let why = whole(text).unwrap_err();
         assert!(why.contains(says), "{text}: {why}");
     }
 }
@@ -116,7 +142,7 @@ const TABLE: &str = r#"{
     "cache_creation_input_token_cost_above_1hr_above_200k_tokens": 9e-06,
     "input_cost_per_token_above_200k_tokens_priority": 9e-06,
     "output_cost_per_token_above_500k_tokens": 4e-06,
-    "input_cost_per_request": 0.005, "max_input_tokens": 900000, "max_output_tokens": 100000
+    "input_cost_per_request": 0.005, "max_input_tokens": 9e5, "max_output_tokens": 100000
   },
   "together_ai/a/b": {
     "litellm_provider": "together_ai", "mode": "chat", "input_cost_per_token": 0.0000003,
@@ -251,6 +277,9 @@ fn what_is_imported_says_what_the_table_and_the_catalogue_know() {
         (zeros.hidden_output, zeros.max_output_tokens),
         (false, None)
     );
+
+    // Nothing is known of the model itself, but some of its provider add as much.
+    assert_eq!((zeros.template_tokens, new.template_tokens), (160, 48));
 
     let embeds = home.show("embed-9");
     assert!(embeds.embeds_only && embeds.rates.output_pico.is_none());
