@@ -193,6 +193,7 @@ pub fn decide(
     check_request_rates(caller, model, around, now)?;
     let caps = check_token_rates(caller, model, around, &ask, now)?;
     let (output_cap, hold_pico) = fit_money(caller, around, &Ask { caps, ..ask })?;
+    let choices = ask.choices();
     Ok(Terms {
         route: asked.route,
         model: model.name.to_owned(),
@@ -204,7 +205,7 @@ pub fn decide(
         hold_pico,
         input_tokens,
         output_cap,
-        choices: ask.choices(),
+        choices,
         cap_is_ours: facts.output_cap.is_none() && asked.route.generates(),
         hidden_output: model.hidden_output,
         counts_choices: model.counts_choices,

@@ -63,7 +63,10 @@ pub(crate) fn model<'a>(
         rendering: Rendering {
             tokenizer: model.tokenizer.as_deref(),
             context_window: model.context_window,
-            ..Rendering::default()
+            template_tokens: model.template_tokens,
+            message_tokens: model.message_tokens,
+            tool_factor: model.tool_factor,
+            image_tokens: model.image_tokens,
         },
         hidden_output: model.hidden_output,
         counts_choices: provider.facts.counts_choices,
