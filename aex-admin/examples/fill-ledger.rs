@@ -257,6 +257,7 @@ fn terms(usage: &Usage) -> Result<Terms, FillError> {
         cached_input_pico: 37_500,
         cache_write_pico: 75_000,
         output_pico: 300_000,
+        ..Price::FREE
     };
     let (input_tokens, output_cap) = (usage.prompt * BOUND_FACTOR, usage.output * BOUND_FACTOR);
     Ok(Terms {
@@ -265,9 +266,9 @@ fn terms(usage: &Usage) -> Result<Terms, FillError> {
         provider: "sim".to_owned(),
         upstream_model: "gpt-oss-20b".to_owned(),
         key: KeyMode::Operator,
+        hold_pico: (price.ceiling_pico(input_tokens, output_cap)).ok_or(FillError::Amount)?,
         price,
         price_source: PRICE_SOURCE.to_owned(),
-        hold_pico: (price.ceiling_pico(input_tokens, output_cap)).ok_or(FillError::Amount)?,
         input_tokens,
         output_cap,
         choices: 1,

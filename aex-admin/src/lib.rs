@@ -8,6 +8,7 @@ pub mod audit;
 pub mod config;
 pub mod core;
 pub mod ledger;
+pub mod prices;
 pub mod restore;
 pub mod rpc;
 pub mod serve;

@@ -5,9 +5,10 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aex_admin::prices::{self, PricesError};
 use aex_admin::{audit, config, restore, serve};
 use aex_admin_proto::places::Places;
-use aex_admin_proto::{HoldId, checkpoints};
+use aex_admin_proto::{HoldId, checkpoints, clock};
 use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
@@ -34,6 +35,27 @@ enum Command {
         /// Print {"providers":…,"models":…,"warnings":[…]} instead of text.
         #[arg(long)]
         json: bool,
+    },
+    /// Print every price that is known, for `aex prices list`, as a JSON document.
+    PricesList {
+        /// The models.yaml beside which the operator's own prices.yaml is.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[arg(long, value_name = "NAME")]
+        provider: Option<String>,
+    },
+    /// Print what is known of one model, for `aex prices show`; exit 4 when it is nothing.
+    PricesShow {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        model: String,
+    },
+    /// Write LiteLLM's table as a prices.yaml beside models.yaml, for `aex prices import`.
+    PricesImport {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
     },
     /// Check a ledger read-only, with the daemon running or stopped; exit 1 when it does not hold.
     Audit {
@@ -81,6 +103,13 @@ fn main() -> ExitCode {
             run_server()
         }
         Command::ConfigCheck { file, json } => check_config(&file, json),
+        Command::PricesList { config, provider } => {
+            tell(prices::list(&config, provider.as_deref()))
+        }
+        Command::PricesShow { config, model } => tell(prices::show(&config, &model)),
+        Command::PricesImport { config, from } => {
+            tell(prices::import(&config, &from, clock::wall_ms()))
+        }
         Command::Audit {
             db,
             against,
@@ -145,6 +174,19 @@ fn check_config(file: &Path, json: bool) -> ExitCode {
             out(&text)
         }
         Err(error) => fail(&error.to_string()),
+    }
+}
+
+/// An answer about prices, or why there is none, with `aex`'s own exit code.
+fn tell<T: serde::Serialize>(answer: Result<T, PricesError>) -> ExitCode {
+    match answer {
+        Ok(answer) => {
+            out(&serde_json::to_string(&answer).map_or_else(|e| e.to_string(), |text| text + "\n"))
+        }
+        Err(error) => {
+            let _ = fail(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 

@@ -142,6 +142,8 @@ fn every_command_has_json_and_help_with_an_example() {
         &["metrics"],
         &["audit"],
         &["models"],
+        &["prices", "list"],
+        &["prices", "show", "gpt-4o"],
         &["agent", "list"],
         &["agent", "show", "a"],
         &["token", "list", "a"],

@@ -22,6 +22,7 @@ mod matrix;
 mod money;
 mod outside;
 mod power;
+mod prices;
 mod restart;
 mod scenarios;
 mod secrets;

@@ -42,7 +42,6 @@ pub fn parse(text: &str, catalogue: &Catalogue) -> Result<(Config, Vec<String>),
         max_body_bytes: number("max_body_bytes", &document.max_body_bytes, MAX_BODY_BYTES)?
             .unwrap_or(10 * 1024 * 1024),
         lock_wait_ms: duration("lock_wait", &document.lock_wait, &wait)?.unwrap_or(5_000),
-        catalogue_version: catalogue.version().to_owned(),
     };
     Ok((config, warnings))
 }
@@ -124,11 +123,9 @@ pub(super) fn number(
     most: u64,
 ) -> Result<Option<u64>, ConfigError> {
     let Some(scalar) = raw else { return Ok(None) };
-    let wrong = |why: &str| fault(scalar.referenced, format!("{key}: {why}"));
-    match values::count(&scalar.value).map_err(wrong)? {
-        number if number <= most => Ok(Some(number)),
-        _ => Err(wrong(&format!("is {most} at most"))),
-    }
+    values::count_up_to(&scalar.value, most)
+        .map(Some)
+        .map_err(|why| fault(scalar.referenced, format!("{key}: {why}")))
 }
 
 /// As [`number`], where nothing written means no limit.

@@ -1,12 +1,16 @@
 //! The price catalogue: what is known of public providers and models, so that models.yaml may leave
-//! it out. Facts carry their source and date; config/prices.yaml documents the format at its head.
+//! it out. Facts carry their source and date; config/prices.yaml documents the format at its head. An
+//! operator's own prices.yaml has the same format, and is laid over the shipped one.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-use super::document::RawPrice;
+use super::build::number;
+use super::models::{MAX_IMAGE_TOKENS, MAX_TEMPLATE_TOKENS, MAX_TOOL_FACTOR};
+use super::overlay;
+use super::price::RawPrice;
 use super::types::{OutputCapParam, ProviderFacts};
 use super::yaml::{self, Entries, Scalar};
 use super::{ConfigError, values};
@@ -20,9 +24,9 @@ static BUILTIN: LazyLock<Catalogue> = LazyLock::new(|| {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalogue {
-    version: String,
-    providers: BTreeMap<String, CatalogueProvider>,
-    models: Vec<CatalogueModel>,
+    pub(super) version: String,
+    pub(super) providers: BTreeMap<String, CatalogueProvider>,
+    pub(super) models: Vec<CatalogueModel>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +36,9 @@ pub struct CatalogueProvider {
     pub hosts: Vec<String>,
     pub facts: ProviderFacts,
     /// Indices into the models, by each name that the provider itself takes.
-    upstream: BTreeMap<String, usize>,
+    pub(super) upstream: BTreeMap<String, usize>,
     /// Indices into the models, by names for models.yaml alone.
-    aliases: BTreeMap<String, usize>,
+    pub(super) aliases: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +51,24 @@ pub struct CatalogueModel {
     /// Names that models.yaml may use for it.
     pub aliases: Vec<String>,
     pub price: Price,
-    pub max_output_tokens: u64,
-    pub context_window: u64,
+    /// It makes embeddings alone: no output is priced.
+    pub embeds_only: bool,
+    /// Absent: not known.
+    pub max_output_tokens: Option<u64>,
+    pub context_window: Option<u64>,
     pub hidden_output: bool,
     pub tokenizer: Option<String>,
+    /// What it adds to a prompt, as in [`super::Model`]. Absent: not known.
+    pub image_tokens: Option<u64>,
+    pub template_tokens: Option<u64>,
+    pub message_tokens: Option<u64>,
+    pub tool_factor: Option<u64>,
     /// Where it differs from the provider's.
     pub output_cap_param: Option<OutputCapParam>,
     pub source: String,
     pub date: String,
+    /// Of the set of facts that it is from; the ledger records it.
+    pub version: String,
 }
 
 impl Catalogue {
@@ -67,27 +81,44 @@ impl Catalogue {
         &BUILTIN
     }
 
-    /// Reads a catalogue.
+    /// Reads a catalogue that stands alone.
     ///
     /// # Errors
     /// The first fault, with its place.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::read(text, None)
+    }
+
+    /// Reads a catalogue that is laid over this one: what it has of a provider or a model takes the
+    /// place of what is here, the rest stays.
+    ///
+    /// # Errors
+    /// The first fault, with its place.
+    pub fn overlaid(&self, text: &str) -> Result<Self, ConfigError> {
+        let own = Self::read(text, Some(self))?;
+        Ok(overlay::merge(self, own))
+    }
+
+    /// `base`: whose providers the models may name as well.
+    fn read(text: &str, base: Option<&Self>) -> Result<Self, ConfigError> {
         let raw: RawCatalogue = yaml::read(text)?;
+        values::version(&raw.version.value)
+            .map_err(|why| ConfigError::at(raw.version.referenced, format!("version {why}")))?;
         let mut catalogue = Self {
-            version: raw.version,
+            version: raw.version.value,
             providers: BTreeMap::new(),
             models: Vec::with_capacity(raw.models.len()),
         };
         for (name, provider) in raw.providers.0 {
-            catalogue.add_provider(&name, provider)?;
+            catalogue.add_provider(&name, provider, base)?;
         }
         for model in raw.models {
-            catalogue.add_model(model)?;
+            catalogue.add_model(model, base)?;
         }
         Ok(catalogue)
     }
 
-    /// Names this set of facts in the ledger.
+    /// Names this set of facts in the ledger; of one that is laid over another, its own.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
@@ -96,6 +127,10 @@ impl Catalogue {
     #[must_use]
     pub fn models(&self) -> &[CatalogueModel] {
         &self.models
+    }
+
+    pub fn providers(&self) -> impl Iterator<Item = &CatalogueProvider> {
+        self.providers.values()
     }
 
     /// Whose terms hold for a provider of models.yaml: those of who serves its host, else those of
@@ -128,12 +163,26 @@ impl Catalogue {
         &mut self,
         name: &Scalar,
         raw: RawCatalogueProvider,
+        base: Option<&Self>,
     ) -> Result<(), ConfigError> {
         values::provider_name(&name.value).map_err(|why| ConfigError::at(name.referenced, why))?;
+        let known = self
+            .providers()
+            .chain(base.into_iter().flat_map(Self::providers));
+        for other in known.filter(|other| other.name != name.value) {
+            if let Some(host) = raw
+                .hosts
+                .iter()
+                .find(|host| other.hosts.contains(&host.value))
+            {
+                let message = format!("this host is provider {}'s", other.name);
+                return Err(ConfigError::at(host.referenced, message));
+            }
+        }
         let defaults = ProviderFacts::default();
         let provider = CatalogueProvider {
             name: name.value.clone(),
-            hosts: raw.hosts,
+            hosts: raw.hosts.into_iter().map(|host| host.value).collect(),
             facts: ProviderFacts {
                 output_cap_param: raw
                     .output_cap_param
@@ -150,9 +199,19 @@ impl Catalogue {
         Ok(())
     }
 
-    fn add_model(&mut self, raw: RawCatalogueModel) -> Result<(), ConfigError> {
+    fn add_model(
+        &mut self,
+        raw: RawCatalogueModel,
+        base: Option<&Self>,
+    ) -> Result<(), ConfigError> {
         let index = self.models.len();
-        let Some(provider) = self.providers.get_mut(&raw.provider.value) else {
+        let name = &raw.provider.value;
+        if !self.providers.contains_key(name)
+            && let Some(known) = base.and_then(|base| base.providers.get(name))
+        {
+            self.providers.insert(name.clone(), known.without_models());
+        }
+        let Some(provider) = self.providers.get_mut(name) else {
             return Err(ConfigError::at(
                 raw.provider.referenced,
                 "no such provider in this catalogue",
@@ -164,27 +223,67 @@ impl Catalogue {
         for name in &raw.aliases {
             claim(&mut provider.aliases, name, index)?;
         }
-        let tokens = |key: &str, scalar: &Scalar| {
-            values::count(&scalar.value)
-                .map_err(|why| ConfigError::at(scalar.referenced, format!("{key} {why}")))
-        };
-        let model = CatalogueModel {
-            price: raw.price.read()?,
-            max_output_tokens: tokens("max_output_tokens", &raw.max_output_tokens)?,
-            context_window: tokens("context_window", &raw.context_window)?,
-            hidden_output: raw.hidden_output,
-            tokenizer: raw.tokenizer,
-            output_cap_param: raw.output_cap_param.map(Into::into),
-            source: raw.source,
-            date: raw.date,
-            provider: raw.provider.value,
-            upstream_model: raw.model.value,
-            snapshots: raw.snapshots.into_iter().map(|name| name.value).collect(),
-            aliases: raw.aliases.into_iter().map(|name| name.value).collect(),
-        };
+        let model = raw.read(&self.version)?;
         self.models.push(model);
         Ok(())
     }
+}
+
+impl CatalogueProvider {
+    /// Its facts alone.
+    pub(super) fn without_models(&self) -> Self {
+        Self {
+            upstream: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            ..self.clone()
+        }
+    }
+}
+
+impl RawCatalogueModel {
+    fn read(self, version: &str) -> Result<CatalogueModel, ConfigError> {
+        let terms = self.price.read()?;
+        if let Some(scalar) = self
+            .max_output_tokens
+            .as_ref()
+            .filter(|_| terms.embeds_only)
+        {
+            return Err(ConfigError::at(
+                scalar.referenced,
+                "max_output_tokens: the price has no output_per_mtok, so this model has no output",
+            ));
+        }
+        if let Some(scalar) = &self.tokenizer {
+            values::tokenizer_name(&scalar.value)
+                .map_err(|why| ConfigError::at(scalar.referenced, format!("tokenizer: {why}")))?;
+        }
+        let tokens = |key, scalar| number(key, scalar, values::MAX_COUNT);
+        let template = |key, scalar| number(key, scalar, MAX_TEMPLATE_TOKENS);
+        Ok(CatalogueModel {
+            price: terms.price,
+            embeds_only: terms.embeds_only,
+            max_output_tokens: tokens("max_output_tokens", &self.max_output_tokens)?,
+            context_window: tokens("context_window", &self.context_window)?,
+            hidden_output: self.hidden_output,
+            tokenizer: self.tokenizer.map(|scalar| scalar.value),
+            image_tokens: number("image_tokens", &self.image_tokens, MAX_IMAGE_TOKENS)?,
+            template_tokens: template("template_tokens", &self.template_tokens)?,
+            message_tokens: template("message_tokens", &self.message_tokens)?,
+            tool_factor: number("tool_factor", &self.tool_factor, MAX_TOOL_FACTOR)?,
+            output_cap_param: self.output_cap_param.map(Into::into),
+            source: self.source,
+            date: self.date,
+            version: version.to_owned(),
+            provider: self.provider.value,
+            upstream_model: self.model.value,
+            snapshots: texts(self.snapshots),
+            aliases: texts(self.aliases),
+        })
+    }
+}
+
+fn texts(scalars: Vec<Scalar>) -> Vec<String> {
+    scalars.into_iter().map(|scalar| scalar.value).collect()
 }
 
 /// Each name leads to one model.
@@ -206,8 +305,10 @@ fn claim(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCatalogue {
-    version: String,
+    version: Scalar,
+    #[serde(default)]
     providers: Entries<RawCatalogueProvider>,
+    #[serde(default)]
     models: Vec<RawCatalogueModel>,
 }
 
@@ -215,7 +316,7 @@ struct RawCatalogue {
 #[serde(deny_unknown_fields)]
 struct RawCatalogueProvider {
     #[serde(default)]
-    hosts: Vec<String>,
+    hosts: Vec<Scalar>,
     output_cap_param: Option<RawCapParam>,
     service_tier: Option<String>,
     store: Option<bool>,
@@ -234,10 +335,14 @@ struct RawCatalogueModel {
     #[serde(default)]
     aliases: Vec<Scalar>,
     price: RawPrice,
-    max_output_tokens: Scalar,
-    context_window: Scalar,
+    max_output_tokens: Option<Scalar>,
+    context_window: Option<Scalar>,
     hidden_output: bool,
-    tokenizer: Option<String>,
+    tokenizer: Option<Scalar>,
+    image_tokens: Option<Scalar>,
+    template_tokens: Option<Scalar>,
+    message_tokens: Option<Scalar>,
+    tool_factor: Option<Scalar>,
     output_cap_param: Option<RawCapParam>,
     source: String,
     date: String,

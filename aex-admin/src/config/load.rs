@@ -1,21 +1,50 @@
-//! Reads models.yaml from disk. The one place of this module that opens a file.
+//! Reads models.yaml and the operator's own prices from disk. The one place of this module that opens
+//! a file.
 
+use std::borrow::Cow;
 use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
 
 use super::{Catalogue, Config, LoadError, MAX_CONFIG_BYTES, parse};
 
-/// Reads and checks a models.yaml, with the shipped catalogue. Gives its warnings too.
+/// Reads and checks a models.yaml, with the catalogue that is in force beside it. Gives its warnings
+/// too.
 ///
 /// # Errors
-/// See [`LoadError`].
+/// See [`LoadError`]; it names the file that is at fault, be it models.yaml or the prices beside it.
 pub fn load(path: &Path) -> Result<(Config, Vec<String>), LoadError> {
     let text = read_text(path)?;
-    parse(&text, Catalogue::builtin()).map_err(|error| LoadError::Invalid {
+    let catalogue = load_catalogue(path)?;
+    parse(&text, &catalogue).map_err(|error| LoadError::Invalid {
         path: path.to_owned(),
         error,
     })
+}
+
+/// The shipped catalogue, with the operator's own prices laid over it where there are any.
+///
+/// # Errors
+/// The prices' file is there and cannot be taken up.
+pub fn load_catalogue(config_file: &Path) -> Result<Cow<'static, Catalogue>, LoadError> {
+    let path = prices_file(config_file);
+    let text = match read_text(&path) {
+        Ok(text) => text,
+        Err(LoadError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(Cow::Borrowed(Catalogue::builtin()));
+        }
+        Err(error) => return Err(error),
+    };
+    Catalogue::builtin()
+        .overlaid(&text)
+        .map(Cow::Owned)
+        .map_err(|error| LoadError::Invalid { path, error })
+}
+
+/// Where an operator's own prices are: `prices.yaml` beside models.yaml.
+#[must_use]
+pub fn prices_file(config_file: &Path) -> PathBuf {
+    config_file.with_file_name("prices.yaml")
 }
 
 fn read_text(path: &Path) -> Result<String, LoadError> {

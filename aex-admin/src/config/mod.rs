@@ -1,7 +1,7 @@
 //! models.yaml and the price catalogue: text in, a checked [`Config`] out.
 //!
 //! Owns: the format of both files, every bound on what an operator may write there, and which price a
-//! model gets. [`parse`] is pure; only [`load`] opens a file.
+//! model gets. [`parse`] is pure; only [`load`] and [`load_catalogue`] open files.
 //!
 //! Absent on purpose: provider keys (they live with `aex-egress` alone), the ledger, the network, and
 //! any rule about a single request. An error never repeats a value of the file, for someone may have
@@ -15,6 +15,8 @@ mod document;
 mod error;
 mod load;
 mod models;
+mod overlay;
+mod price;
 mod providers;
 mod types;
 mod values;
@@ -26,7 +28,7 @@ mod tests;
 pub use build::parse;
 pub use catalogue::{Catalogue, CatalogueModel, CatalogueProvider};
 pub use error::{ConfigError, LoadError};
-pub use load::load;
+pub use load::{load, load_catalogue, prices_file};
 pub use types::{
     Config, DefaultLimits, Model, ModelLimits, OutputCapParam, PriceSource, Pricing, Provider,
     ProviderFacts,

@@ -8,13 +8,19 @@ use std::collections::BTreeMap;
 
 use super::build::{fault, limit, number};
 use super::catalogue::{CatalogueModel, CatalogueProvider};
-use super::document::{Document, PriceField, RawModel, RawModelLimits};
+use super::document::{Document, RawModel, RawModelLimits};
+use super::price::PriceField;
 use super::providers::Known;
 use super::types::{Model, ModelLimits, PriceSource, Pricing};
 use super::yaml::Scalar;
 use super::{Catalogue, ConfigError, values};
 
 const MAX_MODELS: usize = 10_000;
+
+/// Bounds of what a model may be said to add to a prompt, in tokens; the last is a factor.
+pub(super) const MAX_IMAGE_TOKENS: u64 = 10_000_000;
+pub(super) const MAX_TEMPLATE_TOKENS: u64 = 100_000;
+pub(super) const MAX_TOOL_FACTOR: u64 = 100;
 
 /// In `fault`s a price that is neither form.
 const PRICE_FORM: &str =
@@ -86,34 +92,56 @@ fn read_one(
     }
     let (upstream_model, entry) =
         resolve(name, raw.upstream_model.as_ref(), catalogue, known.entry);
-    let tokens = |key, raw, otherwise| {
-        number(key, raw, values::MAX_COUNT).map(|written| written.or(otherwise))
-    };
+    let priced = read_pricing(raw, entry, known.provider.loopback)?;
     Ok(Model {
         name: name.value.clone(),
         provider: known.provider.name.clone(),
         upstream_model: upstream_model.to_owned(),
-        pricing: read_pricing(raw, entry, known.provider.loopback)?,
-        max_output_tokens: tokens(
-            "max_output_tokens",
-            &raw.max_output_tokens,
-            entry.map(|entry| entry.max_output_tokens),
-        )?,
-        context_window: tokens(
-            "context_window",
-            &raw.context_window,
-            entry.map(|entry| entry.context_window),
-        )?,
+        max_output_tokens: read_max_output(raw, entry, priced.embeds_only)?,
+        context_window: number("context_window", &raw.context_window, values::MAX_COUNT)?
+            .or(entry.and_then(|entry| entry.context_window)),
         hidden_output: raw
             .hidden_output
             .or(entry.map(|entry| entry.hidden_output))
             .unwrap_or(true),
         tokenizer: read_tokenizer(raw)?.or_else(|| entry.and_then(|entry| entry.tokenizer.clone())),
+        embeds_only: priced.embeds_only,
+        image_tokens: number("image_tokens", &raw.image_tokens, MAX_IMAGE_TOKENS)?
+            .or(entry.and_then(|entry| entry.image_tokens)),
+        template_tokens: number("template_tokens", &raw.template_tokens, MAX_TEMPLATE_TOKENS)?
+            .or(entry.and_then(|entry| entry.template_tokens))
+            .unwrap_or(Model::TEMPLATE_TOKENS),
+        message_tokens: number("message_tokens", &raw.message_tokens, MAX_TEMPLATE_TOKENS)?
+            .or(entry.and_then(|entry| entry.message_tokens))
+            .unwrap_or(Model::MESSAGE_TOKENS),
+        tool_factor: number("tool_factor", &raw.tool_factor, MAX_TOOL_FACTOR)?
+            .or(entry.and_then(|entry| entry.tool_factor))
+            .unwrap_or(Model::TOOL_FACTOR),
+        pricing: priced.pricing,
         limits: read_limits(raw.limits.as_ref())?,
         output_cap_param: entry
             .and_then(|entry| entry.output_cap_param)
             .unwrap_or(known.provider.facts.output_cap_param),
     })
+}
+
+fn read_max_output(
+    raw: &RawModel,
+    entry: Option<&CatalogueModel>,
+    embeds_only: bool,
+) -> Result<Option<u64>, ConfigError> {
+    let written = number(
+        "max_output_tokens",
+        &raw.max_output_tokens,
+        values::MAX_COUNT,
+    )?;
+    match &raw.max_output_tokens {
+        Some(scalar) if embeds_only => Err(fault(
+            scalar.referenced,
+            "max_output_tokens: the price has no output_per_mtok, so this model has no output",
+        )),
+        _ => Ok(written.or(entry.and_then(|entry| entry.max_output_tokens))),
+    }
 }
 
 /// The upstream name, and what the catalogue knows of it. A name that the operator wrote is sent as
@@ -137,39 +165,62 @@ fn resolve<'a>(
     }
 }
 
+struct Priced {
+    pricing: Pricing,
+    embeds_only: bool,
+}
+
 fn read_pricing(
     raw: &RawModel,
     entry: Option<&CatalogueModel>,
     loopback: bool,
-) -> Result<Pricing, ConfigError> {
-    let (price, source) = match (&raw.price, entry) {
+) -> Result<Priced, ConfigError> {
+    let known_to_embed = entry.is_some_and(|entry| entry.embeds_only);
+    let (price, source, embeds_only) = match (&raw.price, entry) {
         (Some(written), _) => match &written.value {
-            PriceField::Free => return Ok(Pricing::Free),
-            PriceField::Terms(terms) => (terms.read()?, PriceSource::ModelsYaml),
+            PriceField::Free => return Ok(Priced::without(Pricing::Free, known_to_embed)),
+            PriceField::Terms(terms) => {
+                let terms = terms.read()?;
+                (terms.price, PriceSource::ModelsYaml, terms.embeds_only)
+            }
             PriceField::Other => return Err(fault(written.referenced, PRICE_FORM)),
         },
-        (None, Some(entry)) => (entry.price, PriceSource::Catalogue),
-        (None, None) if loopback => return Ok(Pricing::Free),
-        (None, None) => return Ok(Pricing::Unpriced),
+        (None, Some(entry)) => {
+            let version = entry.version.clone();
+            let source = PriceSource::Catalogue { version };
+            (entry.price.clone(), source, known_to_embed)
+        }
+        (None, None) if loopback => return Ok(Priced::without(Pricing::Free, false)),
+        (None, None) => return Ok(Priced::without(Pricing::Unpriced, false)),
     };
-    if price.is_free() {
-        return Ok(Pricing::Free);
+    let pricing = if price.is_free() {
+        Pricing::Free
+    } else {
+        Pricing::Priced { price, source }
+    };
+    Ok(Priced {
+        pricing,
+        embeds_only,
+    })
+}
+
+impl Priced {
+    /// No figures: what is known of the model says whether it makes embeddings alone.
+    fn without(pricing: Pricing, embeds_only: bool) -> Self {
+        Self {
+            pricing,
+            embeds_only,
+        }
     }
-    Ok(Pricing::Priced { price, source })
 }
 
 fn read_tokenizer(raw: &RawModel) -> Result<Option<String>, ConfigError> {
     let Some(written) = &raw.tokenizer else {
         return Ok(None);
     };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    if (1..=64).contains(&written.value.len()) && written.value.bytes().all(plain) {
-        return Ok(Some(written.value.clone()));
-    }
-    Err(fault(
-        written.referenced,
-        "tokenizer: must be a name such as o200k_base",
-    ))
+    values::tokenizer_name(&written.value)
+        .map_err(|why| fault(written.referenced, format!("tokenizer: {why}")))?;
+    Ok(Some(written.value.clone()))
 }
 
 fn read_limits(raw: Option<&RawModelLimits>) -> Result<ModelLimits, ConfigError> {

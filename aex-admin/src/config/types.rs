@@ -26,8 +26,6 @@ pub struct Config {
     pub min_output_tokens: u64,
     pub max_body_bytes: u64,
     pub lock_wait_ms: u64,
-    /// Version of the catalogue that filled the gaps, for the ledger.
-    pub catalogue_version: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,11 +124,30 @@ pub struct Model {
     /// missing usage of such a model is charged at the hold, for own counts would fall short.
     pub hidden_output: bool,
     pub tokenizer: Option<String>,
+    /// Its price has none of output: it makes embeddings, and may be asked for nothing else.
+    pub embeds_only: bool,
+    /// Upper bound of the prompt tokens that one image can cost. Absent: not known, so an image has no
+    /// price.
+    pub image_tokens: Option<u64>,
+    /// Tokens that the chat template adds to a request, and to each message of it.
+    pub template_tokens: u64,
+    pub message_tokens: u64,
+    /// How many times their own tokens tools and schemas may cost, once the provider has rendered
+    /// them again.
+    pub tool_factor: u64,
     pub limits: ModelLimits,
     pub output_cap_param: OutputCapParam,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl Model {
+    /// What an unknown model is taken to add: a small real one's "hi" is 31 tokens, each message about
+    /// 5.5 more, and tools rendered again are about four times their own.
+    pub const TEMPLATE_TOKENS: u64 = 48;
+    pub const MESSAGE_TOKENS: u64 = 8;
+    pub const TOOL_FACTOR: u64 = 4;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pricing {
     Priced {
         price: Price,
@@ -147,7 +164,7 @@ impl Pricing {
     #[must_use]
     pub fn price(&self) -> Option<Price> {
         match self {
-            Self::Priced { price, .. } => Some(*price),
+            Self::Priced { price, .. } => Some(price.clone()),
             Self::Free => Some(Price::FREE),
             Self::Unpriced => None,
         }
@@ -167,20 +184,35 @@ impl Pricing {
             Self::Unpriced => "none",
         }
     }
+
+    /// As `price_source` in the ledger: for a price of a catalogue the version of that one.
+    #[must_use]
+    pub fn recorded_source(&self) -> &str {
+        match self {
+            Self::Priced {
+                source: PriceSource::Catalogue { version },
+                ..
+            } => version,
+            other => other.source_name(),
+        }
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PriceSource {
     ModelsYaml,
-    Catalogue,
+    /// The shipped catalogue, or the operator's own that is laid over it.
+    Catalogue {
+        version: String,
+    },
 }
 
 impl PriceSource {
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::ModelsYaml => "models.yaml",
-            Self::Catalogue => "catalogue",
+            Self::Catalogue { .. } => "catalogue",
         }
     }
 }

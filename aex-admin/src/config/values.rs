@@ -7,6 +7,7 @@ pub(super) const MAX_COUNT: u64 = 1_000_000_000_000;
 const MAX_PROVIDER_NAME_BYTES: usize = 64;
 const MAX_MODEL_NAME_BYTES: usize = 256;
 const MAX_PARAM_NAME_BYTES: usize = 64;
+const MAX_VERSION_BYTES: usize = 64;
 
 /// Parameters that choose the model or raise the output. No operator can let them through unread:
 /// each would undo the cap on which a hold rests.
@@ -70,6 +71,31 @@ pub(super) fn count(text: &str) -> Result<u64, &'static str> {
         Ok(number) if number <= MAX_COUNT => Ok(number),
         _ => Err("is too large"),
     }
+}
+
+/// As [`count`], up to `most`.
+pub(super) fn count_up_to(text: &str, most: u64) -> Result<u64, String> {
+    match count(text)? {
+        number if number <= most => Ok(number),
+        _ => Err(format!("is {most} at most")),
+    }
+}
+
+pub(super) fn tokenizer_name(name: &str) -> Result<(), &'static str> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if (1..=64).contains(&name.len()) && name.bytes().all(plain) {
+        return Ok(());
+    }
+    Err("must be a name such as o200k_base")
+}
+
+/// Of a set of prices; each hold records it.
+pub(super) fn version(text: &str) -> Result<(), &'static str> {
+    let fits = (1..=MAX_VERSION_BYTES).contains(&text.len());
+    if fits && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err("must be 1 to 64 printable ASCII characters without spaces")
 }
 
 pub(super) fn provider_name(name: &str) -> Result<(), &'static str> {

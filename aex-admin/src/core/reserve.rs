@@ -79,6 +79,8 @@ pub struct ModelFacts<'a> {
     pub price_source: &'a str,
     pub max_output_tokens: Option<u64>,
     pub rendering: Rendering<'a>,
+    /// It makes embeddings: its price has none of output.
+    pub embeds_only: bool,
     pub hidden_output: bool,
     /// Its usage is of all choices; some servers report one choice's.
     pub counts_choices: bool,
@@ -180,12 +182,12 @@ pub fn decide(
     let (model, price) = choose_model(asked.model, caller, model)?;
     check_capabilities(facts, &caller.settings)?;
     let key = choose_key(facts, caller, model)?;
-    check_params(asked, model, price)?;
+    check_params(asked, model, &price)?;
     let input_tokens = bound_input(asked, caller, model)?;
     let caps = bound_output(asked, caller, model, defaults)?;
     let ask = Ask {
         facts,
-        price,
+        price: &price,
         input_tokens,
         caps,
     };
@@ -194,6 +196,7 @@ pub fn decide(
     check_request_rates(caller, model, around, now)?;
     let caps = check_token_rates(caller, model, around, &ask, now)?;
     let (output_cap, hold_pico) = fit_money(caller, around, &Ask { caps, ..ask })?;
+    let choices = ask.choices();
     Ok(Terms {
         route: asked.route,
         model: model.name.to_owned(),
@@ -205,7 +208,7 @@ pub fn decide(
         hold_pico,
         input_tokens,
         output_cap,
-        choices: ask.choices(),
+        choices,
         prompts: facts.prompts.max(1),
         cap_is_ours: facts.output_cap.is_none() && asked.route.generates(),
         hidden_output: model.hidden_output,
@@ -257,7 +260,7 @@ fn choose_model<'a>(
     let model = model.ok_or_else(|| Refusal::ModelNotFound {
         model: asked.to_owned(),
     })?;
-    let price = model.price.ok_or_else(|| Refusal::ModelNotPriced {
+    let price = model.price.clone().ok_or_else(|| Refusal::ModelNotPriced {
         model: asked.to_owned(),
     })?;
     Ok((model, price))
@@ -314,7 +317,7 @@ fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<
     }
 }
 
-fn check_params(asked: Asked<'_>, model: &ModelFacts<'_>, price: Price) -> Result<(), Refusal> {
+fn check_params(asked: Asked<'_>, model: &ModelFacts<'_>, price: &Price) -> Result<(), Refusal> {
     let facts = asked.facts;
     let refuse = |param: &str, message: String| {
         Err(Refusal::InvalidRequest {
@@ -322,6 +325,15 @@ fn check_params(asked: Asked<'_>, model: &ModelFacts<'_>, price: Price) -> Resul
             param: Some(param.to_owned()),
         })
     };
+    if model.embeds_only && asked.route.generates() {
+        return refuse(
+            "model",
+            format!(
+                "model {} makes embeddings; send it to /v1/embeddings",
+                model.name
+            ),
+        );
+    }
     for param in facts.unknown_params.iter().chain(&facts.costly_params) {
         let lower = param.to_ascii_lowercase();
         if RAISES_OUTPUT.contains(&lower.as_str()) || lower.contains("predict") {
@@ -462,7 +474,7 @@ fn prompt_param(route: Route) -> &'static str {
 #[derive(Clone, Copy)]
 struct Ask<'a> {
     facts: &'a Facts,
-    price: Price,
+    price: &'a Price,
     input_tokens: u64,
     caps: Caps,
 }
@@ -492,7 +504,8 @@ impl Ask<'_> {
         if after_input < 0 {
             return 0;
         }
-        let a_token = i128::from(self.price.output_pico) * i128::from(self.choices());
+        let a_token = i128::from(self.price.dearest_output_pico(self.input_tokens))
+            * i128::from(self.choices());
         if a_token == 0 {
             u64::MAX
         } else {

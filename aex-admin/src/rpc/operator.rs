@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Call, Kernel, discover, params, reload, reply};
-use crate::config::{self, Catalogue};
+use crate::config;
 use crate::ledger::{AgentRow, LedgerError, backup, reader};
 use crate::writer::{Command, OperatorCommand as Op};
 use crate::{audit, views};
@@ -50,9 +50,13 @@ pub(super) fn dispatch(
         m::LEDGER_CHECKPOINT => change(kernel, call, raw, |_: NoParams| Op::Checkpoint),
         m::CONFIG_CHECK => {
             let (call, ConfigText { text }) = params(call, raw)?;
-            let checked = config::parse(&text, Catalogue::builtin())
-                .map(|(config, warnings)| reload::summary(&config, warnings))
-                .map_err(|error| reload::bad_config(&error, None));
+            let checked = config::load_catalogue(&kernel.config_file)
+                .map_err(|error| reload::bad_file(&error))
+                .and_then(|catalogue| {
+                    config::parse(&text, &catalogue)
+                        .map_err(|error| reload::bad_config(&error, None))
+                })
+                .map(|(config, warnings)| reload::summary(&config, warnings));
             call.answer(checked);
             Some(())
         }

@@ -8,7 +8,7 @@ use aex_admin_proto::rpc::{RpcError, code};
 use serde_json::json;
 
 use super::{InForce, Kernel};
-use crate::config::{self, Config, ConfigError};
+use crate::config::{self, Config, ConfigError, LoadError};
 use crate::writer::Command;
 
 /// How long the egress may take to take up a configuration.
@@ -25,6 +25,13 @@ pub(super) fn bad_config(error: &ConfigError, file: Option<&str>) -> RpcError {
     }
 }
 
+pub(super) fn bad_file(error: &LoadError) -> RpcError {
+    match error {
+        LoadError::Invalid { path, error } => bad_config(error, Some(&path.display().to_string())),
+        other => RpcError::new(code::BAD_CONFIG, other.to_string()),
+    }
+}
+
 pub(super) fn summary(config: &Config, warnings: Vec<String>) -> ConfigSummary {
     ConfigSummary {
         providers: config.providers.len() as u64,
@@ -34,15 +41,11 @@ pub(super) fn summary(config: &Config, warnings: Vec<String>) -> ConfigSummary {
 }
 
 impl Kernel {
-    /// Reads the file again.
+    /// Reads models.yaml and the prices beside it again.
     pub(super) async fn reload(&self) -> Result<ConfigSummary, RpcError> {
         let _one_at_a_time = self.reloading.lock().await;
-        let (config, warnings) = config::load(&self.config_file).map_err(|error| match &error {
-            config::LoadError::Invalid { path, error } => {
-                bad_config(error, Some(&path.display().to_string()))
-            }
-            other => RpcError::new(code::BAD_CONFIG, other.to_string()),
-        })?;
+        let (config, warnings) =
+            config::load(&self.config_file).map_err(|error| bad_file(&error))?;
         let summary = summary(&config, warnings);
         let old = self.in_force.borrow().clone();
         let next = self.offer(Arc::new(config));

@@ -58,16 +58,17 @@ pub(crate) fn model<'a>(
         provider: &provider.name,
         upstream_model: &model.upstream_model,
         price: model.pricing.price(),
-        price_source: match model.pricing.source_name() {
-            "catalogue" => &config.catalogue_version,
-            other => other,
-        },
+        price_source: model.pricing.recorded_source(),
         max_output_tokens: model.max_output_tokens,
         rendering: Rendering {
             tokenizer: model.tokenizer.as_deref(),
             context_window: model.context_window,
-            ..Rendering::default()
+            template_tokens: model.template_tokens,
+            message_tokens: model.message_tokens,
+            tool_factor: model.tool_factor,
+            image_tokens: model.image_tokens,
         },
+        embeds_only: model.embeds_only,
         hidden_output: model.hidden_output,
         counts_choices: provider.facts.counts_choices,
         extra_params: &provider.extra_params,

@@ -61,6 +61,7 @@ impl Random {
             cached_input_pico: pico(),
             cache_write_pico: pico(),
             output_pico: pico(),
+            ..Price::FREE
         }
     }
 
@@ -74,11 +75,11 @@ impl Random {
             provider: "p".into(),
             upstream_model: "m".into(),
             key: KeyMode::Operator,
-            price,
-            price_source: "models.yaml".into(),
             hold_pico: price
                 .ceiling_pico(input_tokens, output_cap * choices)
                 .unwrap(),
+            price,
+            price_source: "models.yaml".into(),
             input_tokens,
             output_cap,
             choices,

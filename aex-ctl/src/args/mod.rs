@@ -89,6 +89,14 @@ pub(crate) enum Command {
     /// Models, where they go and what they cost
     #[command(after_help = "Example:\n  aex models")]
     Models,
+    /// Prices that are known of providers' models, and your own over them
+    #[command(
+        after_help = "A prices.yaml beside models.yaml is laid over the shipped prices; what models.yaml says itself\ncomes before both. The kernel need not run.\n\nExample:\n  aex prices show gpt-4o"
+    )]
+    Prices {
+        #[command(subcommand)]
+        command: PricesCommand,
+    },
     /// Check models.yaml, or take it up again
     #[command(after_help = "Example:\n  aex config check && aex config reload")]
     Config {
@@ -301,15 +309,37 @@ pub(crate) struct ResolveArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Check a file; the kernel need not run
+    /// Check a file, and the prices.yaml beside it; the kernel need not run
     #[command(after_help = "Example:\n  aex config check ./models.yaml")]
     Check {
         /// [default: the kernel's models.yaml]
         file: Option<PathBuf>,
     },
-    /// Take models.yaml up again; a bad file is refused and the old one stays in force
+    /// Take models.yaml and prices.yaml up again; a bad file is refused and the old one stays in force
     #[command(after_help = "Example:\n  aex config reload")]
     Reload,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PricesCommand {
+    /// Every model with a known price
+    #[command(after_help = "Example:\n  aex prices list --provider groq")]
+    List {
+        /// Of this provider alone
+        #[arg(long, value_name = "NAME")]
+        provider: Option<String>,
+    },
+    /// What a model costs, its limits, and where that is from (exit 4 when nothing is known)
+    #[command(after_help = "Example:\n  aex prices show openai/gpt-4o")]
+    Show {
+        /// PROVIDER/NAME, or a name or alias that one provider alone has
+        model: String,
+    },
+    /// Take up LiteLLM's model_prices_and_context_window.json as a prices.yaml beside models.yaml
+    #[command(
+        after_help = "An entry that cannot be read is left out and counted, never guessed. A prices.yaml that you wrote\nis kept as prices.yaml.old.\n\nExample:\n  aex prices import model_prices_and_context_window.json && aex config reload"
+    )]
+    Import { file: PathBuf },
 }
 
 /// A mistake in the usage is 2; one of `aex run` must not look like an exit code of CMD.

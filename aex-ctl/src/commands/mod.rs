@@ -7,6 +7,7 @@ mod daemon;
 mod kernel;
 mod ledger;
 mod logs;
+mod prices;
 mod restore;
 mod run;
 
@@ -44,6 +45,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Fault> {
             ledger::audit(against.as_deref(), strict, &kernel()?, out).await
         }
         Command::Ledger { command } => ledger::run(command, &kernel()?, out).await,
+        Command::Prices { command } => prices::run(command, &kernel()?.places, out).await,
         Command::Config { command } => config::run(command, &kernel()?, out).await,
         Command::Rpc { method, params } => rpc(&method, params, &kernel()?, out).await,
     }

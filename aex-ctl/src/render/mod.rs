@@ -3,11 +3,14 @@
 mod agent;
 mod figures;
 mod ledger;
+mod prices;
 mod table;
 
 pub(crate) use agent::{agent, agents, new_token, tokens};
 pub(crate) use figures::{metrics, models, programs, status};
 pub(crate) use ledger::{CSV_HEAD, audit, csv, event, replay, restore};
+
+pub(crate) use prices::{import, price, prices};
 
 use jiff::Timestamp;
 

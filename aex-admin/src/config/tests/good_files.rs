@@ -32,6 +32,8 @@ const GPT_OSS_20B: Price = Price {
     cached_input_pico: 37_500,
     cache_write_pico: 75_000,
     output_pico: 300_000,
+    tiers: Vec::new(),
+    request_pico: 0,
 };
 
 #[test]
@@ -46,11 +48,16 @@ fn the_seeds_file_loads_as_printed() {
         oss.pricing,
         Pricing::Priced {
             price: GPT_OSS_20B,
-            source: PriceSource::Catalogue
+            source: PriceSource::Catalogue {
+                version: Catalogue::builtin().version().to_owned()
+            }
         }
     );
     assert_eq!(oss.max_output_tokens, Some(65_536));
     assert_eq!(oss.output_cap_param.as_str(), "max_tokens");
+
+    assert_eq!((oss.template_tokens, oss.message_tokens), (160, 8));
+    assert_eq!((oss.tool_factor, oss.image_tokens), (4, None));
 
     let gpt4 = &config.models["gpt-4"];
     assert_eq!(gpt4.upstream_model, "gpt-4");
@@ -62,6 +69,8 @@ fn the_seeds_file_loads_as_printed() {
     assert_eq!(local.upstream_model, "llama-local");
     assert_eq!(local.pricing, Pricing::Free);
     assert!(config.providers["ollama"].loopback);
+    assert_eq!((local.template_tokens, local.message_tokens), (48, 8));
+    assert_eq!((local.tool_factor, local.image_tokens), (4, None));
 
     assert_eq!(config.hold_wait_ms, 2_000);
     assert_eq!(config.drain_timeout_ms, 30_000);
@@ -94,7 +103,8 @@ fn the_shipped_files_comments_are_valid_too() {
         .lines()
         .map(|line| {
             let body = line.trim_start().strip_prefix("# ").unwrap_or_default();
-            let key = body.trim_start().split(':').next().unwrap_or_default();
+            let item = body.trim_start().trim_start_matches("- ");
+            let key = item.split(':').next().unwrap_or_default();
             let is_key = body.contains(':')
                 && !key.is_empty()
                 && key
@@ -126,6 +136,15 @@ fn the_shipped_files_comments_are_valid_too() {
         config.models["my-model"].upstream_model,
         "vendor/my-model-v2"
     );
+    let mine = &config.models["my-model"];
+    let price = mine.pricing.price().unwrap();
+    assert_eq!(price.request_pico, 5_000_000_000);
+    assert_eq!(price.tiers[0].above_prompt_tokens, 200_000);
+    let unknown = &defaults.models["llama-local"];
+    assert_eq!(mine.template_tokens, unknown.template_tokens);
+    assert_eq!(mine.message_tokens, unknown.message_tokens);
+    assert_eq!(mine.tool_factor, unknown.tool_factor);
+    assert!(mine.image_tokens.is_some() && !mine.embeds_only);
     assert_eq!(config.models["llama-local"].upstream_model, "llama3.2");
     assert_eq!(config.limits.max_concurrency, Some(8));
     assert_eq!(
@@ -161,6 +180,10 @@ models:
     context_window: 2000
     hidden_output: false
     tokenizer: cl100k_base
+    image_tokens: 1445
+    template_tokens: 70
+    message_tokens: 5
+    tool_factor: 6
     limits: { max_tokens_per_minute: 5, max_requests_per_minute: 6 }
 limits:
   max_tokens_per_minute: 1
@@ -203,6 +226,9 @@ lock_wait: 1s
     assert_eq!(model.context_window, Some(2000));
     assert!(!model.hidden_output);
     assert_eq!(model.tokenizer.as_deref(), Some("cl100k_base"));
+    assert_eq!(model.image_tokens, Some(1445));
+    assert_eq!((model.template_tokens, model.message_tokens), (70, 5));
+    assert_eq!(model.tool_factor, 6);
     assert_eq!(model.limits.max_tokens_per_minute, Some(5));
     assert_eq!(model.limits.max_requests_per_minute, Some(6));
 

@@ -3,6 +3,7 @@
 mod bad_files;
 mod good_files;
 mod hostile;
+mod overlay;
 mod prices;
 
 use super::*;

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::super::decimal::pico_a_token;
+use super::super::decimal::{pico_a_request, pico_a_token};
 use super::*;
-use crate::core::price::MAX_PRICE_PICO;
+use crate::core::price::{MAX_PRICE_PICO, MAX_REQUEST_PICO, Price, Tier};
 
 #[test]
 fn prices_are_exact_or_rounded_up() {
@@ -102,7 +102,54 @@ fn prices_in_the_file_say_where_they_are_wrong() {
         ("[free]", 12, "price: write free, or"),
         ("1e999", 12, ""),
         ("{ output_per_mtok: 1 }", 14, "missing key `input_per_mtok`"),
-        ("{ input_per_mtok: 1 }", 14, "missing key `output_per_mtok`"),
+        ("{ output_per_mtok: 1 }", 14, "missing key `input_per_mtok`"),
+        (
+            "{ input_per_mtok: 1, per_request: 1e-3 }",
+            46,
+            "per_request: not a fee",
+        ),
+        (
+            "{ input_per_mtok: 1, per_request: 1000.01 }",
+            46,
+            "at most 1000 USD a request",
+        ),
+        ("{ input_per_mtok: 1, tiers: 1 }", 40, "expected a list"),
+        (
+            "{ input_per_mtok: 1, tiers: [{ input_per_mtok: 1 }] }",
+            43,
+            "missing key `above_prompt_tokens`",
+        ),
+        (
+            "{ input_per_mtok: 1, tiers: [{ above_prompt_tokens: 0, input_per_mtok: 1 }] }",
+            64,
+            "above_prompt_tokens: cannot be 0",
+        ),
+        (
+            "{ input_per_mtok: 1, tiers: [{ above_prompt_tokens: 100000001, input_per_mtok: 1 }] }",
+            64,
+            "above_prompt_tokens: is 100000000 at most",
+        ),
+        (
+            "{ input_per_mtok: 1, output_per_mtok: 1, tiers: [{ above_prompt_tokens: 9, input_per_mtok: 1 }] }",
+            61,
+            "output_per_mtok is missing here",
+        ),
+        (
+            "{ input_per_mtok: 1, tiers: [{ above_prompt_tokens: 9, input_per_mtok: 1, output_per_mtok: 1 }] }",
+            41,
+            "the price itself has none",
+        ),
+        (
+            "{ input_per_mtok: 1, tiers: [{ above_prompt_tokens: 9, input_per_mtok: 1, limit: 1 }] }",
+            86,
+            "unknown key `limit`",
+        ),
+        (
+            "{ input_per_mtok: 1, tiers: [{ above_prompt_tokens: 9, input_per_mtok: 1 }, \
+             { above_prompt_tokens: 9, input_per_mtok: 1 }] }",
+            111,
+            "must be above 9",
+        ),
         (
             "{ input_per_mtok: 1e-3, output_per_mtok: 1 }",
             30,
@@ -145,20 +192,138 @@ fn prices_in_the_file_say_where_they_are_wrong() {
 }
 
 #[test]
+fn fees_are_exact_or_rounded_up() {
+    for (text, pico) in [
+        ("0", 0),
+        ("0.005", 5_000_000_000),
+        ("0.0000000000001", 1),
+        ("0.0050000000000000000000000000", 5_000_000_000),
+        ("1000", MAX_REQUEST_PICO),
+    ] {
+        assert_eq!(pico_a_request(text), Ok(pico), "{text}");
+    }
+    for (text, says) in [
+        ("-1", "negative"),
+        (".5", "plain decimal"),
+        ("1000.000000000001", "at most 1000 USD"),
+        ("7.9228162514264337593543950335", "28 digits"),
+    ] {
+        let why = pico_a_request(text).unwrap_err();
+        assert!(why.contains(says), "{text}: {why}");
+    }
+}
+
+#[test]
+fn tiers_and_a_fee_are_read_whole() {
+    let (config, _) = good(&with_provider(
+        "models:
+  m:
+    provider: far
+    price:
+      input_per_mtok: 3
+      cached_input_per_mtok: 0.3
+      output_per_mtok: 15
+      per_request: 0.005
+      tiers:
+        - { above_prompt_tokens: 200000, input_per_mtok: 6, cache_write_per_mtok: 7.5, output_per_mtok: 22.5 }
+        - { above_prompt_tokens: 500000, input_per_mtok: 9, output_per_mtok: 30 }
+",
+    ));
+    let model = &config.models["m"];
+    assert!(!model.embeds_only);
+    let tier = |above_prompt_tokens, input_pico, cache_write_pico, output_pico| Tier {
+        above_prompt_tokens,
+        input_pico,
+        cached_input_pico: input_pico,
+        cache_write_pico,
+        output_pico,
+    };
+    assert_eq!(
+        model.pricing.price().unwrap(),
+        Price {
+            input_pico: 3_000_000,
+            cached_input_pico: 300_000,
+            cache_write_pico: 3_000_000,
+            output_pico: 15_000_000,
+            tiers: vec![
+                tier(200_000, 6_000_000, 7_500_000, 22_500_000),
+                tier(500_000, 9_000_000, 9_000_000, 30_000_000),
+            ],
+            request_pico: 5_000_000_000,
+        }
+    );
+}
+
+#[test]
+fn a_price_without_output_is_of_an_embedding_model() {
+    let model = |rest: &str| {
+        with_provider(&format!(
+            "models:\n  m:\n    provider: far\n    price: {{ input_per_mtok: 0.02 }}\n{rest}"
+        ))
+    };
+    let (config, warnings) = good(&model(""));
+    assert_eq!(warnings, Vec::<String>::new());
+    let known = &config.models["m"];
+    assert!(known.embeds_only);
+    assert_eq!(known.pricing.price().unwrap().output_pico, 0);
+    let error = bad(&model("    max_output_tokens: 5\n"));
+    assert_eq!((error.line, error.column), (Some(8), Some(24)), "{error}");
+    assert!(error.message.contains("has no output"), "{error}");
+
+    let openai = "providers: { openai: { base_url: https://api.openai.com/v1 } }\nmodels:\n";
+    let (config, _) = good(&format!(
+        "{openai}  text-embedding-3-small: {{ provider: openai }}
+  free: {{ provider: openai, upstream_model: text-embedding-3-large, price: free }}
+  gpt-4o: {{ provider: openai }}
+"
+    ));
+    let embeds = ["text-embedding-3-small", "free", "gpt-4o"].map(|name| {
+        let model = &config.models[name];
+        (model.embeds_only, model.max_output_tokens)
+    });
+    assert_eq!(embeds, [(true, None), (true, None), (false, Some(16_384))]);
+}
+
+#[test]
 fn the_shipped_catalogue_is_sound() {
     let catalogue = Catalogue::builtin();
     assert!(!catalogue.version().is_empty());
-    assert!(catalogue.models().len() >= 20);
+    assert!(catalogue.models().len() >= 60);
     for model in catalogue.models() {
         let name = &model.upstream_model;
-        let price = model.price;
-        assert!(
-            price.input_pico > 0 && price.output_pico >= price.input_pico,
-            "{name}"
-        );
+        let price = &model.price;
+        assert_eq!(model.version, catalogue.version());
+        assert!(price.input_pico > 0, "{name}");
         assert!(price.cached_input_pico <= price.input_pico, "{name}");
-        assert!(model.max_output_tokens <= model.context_window, "{name}");
+        assert!(price.cache_write_pico >= price.input_pico, "{name}");
+        assert_eq!(price.request_pico, 0, "{name}");
+        for tier in &price.tiers {
+            assert!(tier.input_pico > price.input_pico, "{name}");
+            assert!(tier.output_pico > price.output_pico, "{name}");
+            assert!(tier.cached_input_pico <= tier.input_pico, "{name}");
+            assert!(tier.cache_write_pico >= tier.input_pico, "{name}");
+        }
+        let window = model.context_window.unwrap();
+        if model.embeds_only {
+            assert!(!model.hidden_output && price.output_pico == 0, "{name}");
+            assert_eq!(model.max_output_tokens, None, "{name}");
+        } else {
+            assert!(price.output_pico >= price.input_pico, "{name}");
+            assert!(model.max_output_tokens.unwrap() <= window, "{name}");
+        }
+        let last = price
+            .tiers
+            .last()
+            .map_or(0, |tier| tier.above_prompt_tokens);
+        assert!(last < window, "{name}");
         assert!(!model.source.is_empty() && model.date.len() == 10, "{name}");
+        if let Some(tokenizer) = &model.tokenizer {
+            assert!(["o200k_base", "cl100k_base"].contains(&tokenizer.as_str()));
+        }
+        if name.contains("gpt-oss") {
+            assert_eq!(model.template_tokens, Some(160), "{name}");
+            assert!(model.hidden_output, "{name}");
+        }
 
         let provider = catalogue.provider(&model.provider, "").unwrap();
         assert_eq!(catalogue.by_upstream(provider, name), Some(model));
@@ -169,6 +334,25 @@ fn the_shipped_catalogue_is_sound() {
             assert_eq!(catalogue.by_alias(provider, alias), Some(model));
         }
     }
+}
+
+#[test]
+fn every_provider_of_the_shipped_catalogue_has_hosts_and_models() {
+    let catalogue = Catalogue::builtin();
+    let names: Vec<&str> = catalogue.providers().map(|p| p.name.as_str()).collect();
+    let known = "anthropic deepseek gemini groq mistral openai openrouter together xai";
+    assert_eq!(names.join(" "), known);
+    for provider in catalogue.providers() {
+        assert!(!provider.hosts.is_empty(), "{}", provider.name);
+        let models = catalogue.models().iter();
+        let own = models
+            .filter(|model| model.provider == provider.name)
+            .count();
+        assert!(own >= 4, "{}", provider.name);
+    }
+    let facts = |name: &str| &catalogue.provider(name, "").unwrap().facts;
+    assert!(!facts("mistral").stream_usage);
+    assert!(facts("openai").knows_store && !facts("gemini").knows_store);
 }
 
 #[test]
@@ -196,12 +380,39 @@ fn a_catalogue_with_a_fault_is_refused() {
             "cannot be 0",
         ),
         (
+            model("b", ", tool_factor: 101"),
+            "tool_factor: is 100 at most",
+        ),
+        (model("b", ", tokenizer: a b"), "must be a name such as"),
+        (
+            model("b", "").replace(", output_per_mtok: 1", ""),
+            "this model has no output",
+        ),
+        (
             model("b", "").replace("source: s, ", ""),
             "missing key `source`",
         ),
     ] {
         let error = Catalogue::parse(&format!("{text}{second}")).unwrap_err();
         assert_eq!(error.line, Some(5), "{error}");
+        assert!(error.message.contains(says), "{error}");
+    }
+}
+
+#[test]
+fn a_catalogue_names_itself_shortly_and_shares_no_host() {
+    for (text, line, says) in [
+        ("version: ''\n", 1, "version must be 1 to 64"),
+        ("version: a b\n", 1, "version must be 1 to 64"),
+        ("models: []\n", 1, "missing key `version`"),
+        (
+            "version: v\nproviders:\n  a: { hosts: [h], source: s }\n  b: { hosts: [g, h], source: s }\n",
+            4,
+            "this host is provider a's",
+        ),
+    ] {
+        let error = Catalogue::parse(text).unwrap_err();
+        assert_eq!(error.line, Some(line), "{error}");
         assert!(error.message.contains(says), "{error}");
     }
 }

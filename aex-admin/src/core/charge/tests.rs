@@ -11,6 +11,7 @@ fn terms() -> Terms {
         cached_input_pico: 5,
         cache_write_pico: 12,
         output_pico: 100,
+        ..Price::FREE
     };
     Terms {
         route: Route::ChatCompletions,
@@ -279,7 +280,9 @@ proptest! {
         input_pico in 0u64..1_000, cached_input_pico in 0u64..1_000,
         cache_write_pico in 0u64..1_000, output_pico in 0u64..1_000,
     ) {
-        let price = Price { input_pico, cached_input_pico, cache_write_pico, output_pico };
+        let price = Price {
+            input_pico, cached_input_pico, cache_write_pico, output_pico, ..Price::FREE
+        };
         let hold = price.ceiling_pico(50, 20).unwrap();
         let prompt = plain + cached + write;
         let usage = Usage { prompt, cached, cache_write: write, output, reasoning: 0 };

@@ -11,6 +11,8 @@ const PRICE: Price = Price {
     cached_input_pico: 5,
     cache_write_pico: 0,
     output_pico: 100,
+    tiers: Vec::new(),
+    request_pico: 0,
 };
 const NOW: Now = Now {
     boot_ms: 1_000_000,
@@ -64,6 +66,7 @@ fn case() -> Case {
             price_source: "test",
             max_output_tokens: Some(8_192),
             rendering: Rendering::default(),
+            embeds_only: false,
             hidden_output: false,
             counts_choices: true,
             extra_params: &[],
@@ -476,9 +479,12 @@ fn every_prompt_has_its_choices_and_an_embedding_has_no_output() {
     c.facts.output_cap = None;
     c.facts.prompts = 1;
     c.route = Route::Embeddings;
+    c.model.as_mut().unwrap().embeds_only = true;
     let terms = c.granted();
     assert_eq!((terms.output_cap, terms.cap_is_ours), (0, false));
     assert_eq!(terms.hold_pico, 10 * (48 + 8 * 2 + 44));
+    c.route = Route::Completions;
+    c.refused("model m makes embeddings; send it to /v1/embeddings");
 }
 
 #[test]
