@@ -24,6 +24,7 @@ mod outside;
 mod power;
 mod prices;
 mod restart;
+mod routes;
 mod scenarios;
 mod secrets;
 mod storage;

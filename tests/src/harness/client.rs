@@ -36,9 +36,14 @@ impl Kernel {
         ))
     }
 
-    /// A chat request's bytes.
+    /// A request's bytes; `target` is one of the governed routes.
     #[must_use]
-    pub fn chat_bytes(token: &str, body: &Value, headers: &[(&str, &str)]) -> Vec<u8> {
+    pub fn post_bytes(
+        target: &str,
+        token: &str,
+        body: &Value,
+        headers: &[(&str, &str)],
+    ) -> Vec<u8> {
         let authorization = format!("Bearer {token}");
         let mut all = vec![
             ("authorization", authorization.as_str()),
@@ -46,7 +51,32 @@ impl Kernel {
         ];
         all.extend(headers);
         let body = body.to_string();
-        request("POST", "/v1/chat/completions", &all, body.as_bytes())
+        request("POST", target, &all, body.as_bytes())
+    }
+
+    /// A chat request's bytes.
+    #[must_use]
+    pub fn chat_bytes(token: &str, body: &Value, headers: &[(&str, &str)]) -> Vec<u8> {
+        Self::post_bytes("/v1/chat/completions", token, body, headers)
+    }
+
+    /// One request on a connection of its own.
+    #[must_use]
+    pub fn post(&self, target: &str, token: &str, body: &Value) -> Response {
+        self.raw(&Self::post_bytes(target, token, body, &[]))
+    }
+
+    /// One streamed request to any route.
+    ///
+    /// # Panics
+    /// No answer comes.
+    #[must_use]
+    pub fn post_stream(&self, target: &str, token: &str, body: &Value) -> Events {
+        let mut connection = self.connect();
+        connection
+            .send(&Self::post_bytes(target, token, body, &[]))
+            .expect("the request is taken");
+        connection.events().expect("an answer's head")
     }
 
     /// One chat request on a connection of its own.
@@ -66,10 +96,6 @@ impl Kernel {
     /// No answer comes.
     #[must_use]
     pub fn chat_stream(&self, token: &str, body: &Value) -> Events {
-        let mut connection = self.connect();
-        connection
-            .send(&Self::chat_bytes(token, body, &[]))
-            .expect("the request is taken");
-        connection.events().expect("an answer's head")
+        self.post_stream("/v1/chat/completions", token, body)
     }
 }
