@@ -2,9 +2,10 @@
 """openai-agents, over its default, the Responses API, and over chat completions."""
 
 import asyncio
+import json
 import unittest
 
-from case import CITY_TOOL, MODEL, PERSON, REASONING_MODEL, WORDS, ClientCase, json
+from case import CITY_TOOL, MODEL, PERSON, REASONING_MODEL, WORDS, ClientCase
 
 from agents import (
     Agent, AsyncOpenAI, ModelSettings, OpenAIChatCompletionsModel, OpenAIResponsesModel, Runner,

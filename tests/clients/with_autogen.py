@@ -2,9 +2,10 @@
 """autogen-agentchat, with the OpenAI client of autogen-ext."""
 
 import asyncio
+import json
 import unittest
 
-from case import CITY_TOOL, MODEL, PERSON, WORDS, ClientCase, json
+from case import CITY_TOOL, MODEL, PERSON, WORDS, ClientCase
 
 from autogen_agentchat.agents import AssistantAgent
 from autogen_core.models import ModelFamily, UserMessage

@@ -2,9 +2,10 @@
 """langgraph and langchain-openai."""
 
 import asyncio
+import json
 import unittest
 
-from case import CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, WORDS, ClientCase, json
+from case import CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, WORDS, ClientCase
 
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool

@@ -2,10 +2,11 @@
 """The flows of the `openai` package that sdk.py leaves: each route, tools, structured answers."""
 
 import asyncio
+import json
 import unittest
 
 from case import (
-    CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, REASONING_MODEL, WORDS, ClientCase, json,
+    CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, REASONING_MODEL, WORDS, ClientCase,
 )
 
 from openai import AsyncOpenAI, OpenAI

@@ -2,12 +2,13 @@
 """pydantic-ai, over chat completions and over the Responses API."""
 
 import asyncio
+import json
 import unittest
 
-from case import CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, WORDS, ClientCase, json
+from case import CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, WORDS, ClientCase
 
 from pydantic import BaseModel
-from pydantic_ai import Agent, NativeOutput
+from pydantic_ai import Agent, Embedder, NativeOutput
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
 
 
@@ -58,6 +59,12 @@ class PydanticAiFlows(ClientCase):
         self.behave(tool_call={"name": "final_result", "arguments": PERSON})
         by_tool = self.helper(output_type=Person)
         self.assertEqual(by_tool.run_sync("Who?").output, Person(**PERSON))
+
+    def test_embeddings(self) -> None:
+        self.agent()
+        embedder = Embedder(f"openai:{EMBEDDING_MODEL}")
+        result = embedder.embed_sync(["one", "two"], input_type="document")
+        self.assertEqual(len(result.embeddings), 2)
 
     def test_64_at_once(self) -> None:
         self.agent()
