@@ -5,7 +5,9 @@ import asyncio
 import json
 import unittest
 
-from case import CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, WORDS, ClientCase
+from case import (
+    CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, REASONING_MODEL, WORDS, ClientCase,
+)
 
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
@@ -64,6 +66,17 @@ class LangGraphFlows(ClientCase):
             self.assertEqual(state["messages"][-1].text, WORDS)
             self.assertEqual(state["messages"][-2].content, "rain in Oslo")
             self.assertEqual(self.paths()[-2:], [path] * 2)
+
+    def test_two_turns_with_reasoning(self) -> None:
+        self.agent()
+        self.behave(tool_call=CITY_TOOL, reasoning_tokens=7)
+        for options in ({}, {"output_version": "responses/v1"}):
+            model = ChatOpenAI(model=REASONING_MODEL, use_responses_api=True, **options)
+            graph, messages = looping_graph(model), []
+            for question in ("The weather in Oslo?", "And now?"):
+                state = graph.invoke({"messages": [*messages, HumanMessage(question)]})
+                messages = state["messages"]
+                self.assertEqual(messages[-1].text, WORDS)
 
     def test_structured(self) -> None:
         self.agent()

@@ -5,7 +5,9 @@ import asyncio
 import json
 import unittest
 
-from case import CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, WORDS, ClientCase
+from case import (
+    CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, REASONING_MODEL, WORDS, ClientCase,
+)
 
 from pydantic import BaseModel
 from pydantic_ai import Agent, Embedder, NativeOutput
@@ -26,8 +28,8 @@ class PydanticAiFlows(ClientCase):
     PATH = "chat/completions"
     model_class = OpenAIChatModel
 
-    def helper(self, **options) -> Agent:
-        return Agent(self.model_class(MODEL), **options)
+    def helper(self, model: str = MODEL, **options) -> Agent:
+        return Agent(self.model_class(model), **options)
 
     def test_plain(self) -> None:
         self.agent()
@@ -50,6 +52,15 @@ class PydanticAiFlows(ClientCase):
         self.assertEqual(result.output, WORDS)
         self.assertIn("rain in Oslo", json.dumps(self.bodies()[-1]))
         self.assert_requests(self.PATH, self.PATH)
+
+    def test_two_turns_with_reasoning(self) -> None:
+        self.agent()
+        self.behave(tool_call=CITY_TOOL, reasoning_tokens=7)
+        helper = self.helper(REASONING_MODEL, tools=[weather])
+        first = helper.run_sync("The weather in Oslo?")
+        second = helper.run_sync("And now?", message_history=first.all_messages())
+        self.assertEqual((first.output, second.output), (WORDS, WORDS))
+        self.assert_requests(*[self.PATH] * 4)
 
     def test_structured(self) -> None:
         self.agent()

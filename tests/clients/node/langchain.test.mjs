@@ -7,8 +7,8 @@ import { tool } from "@langchain/core/tools";
 import { ChatOpenAI, OpenAIEmbeddings } from "@langchain/openai";
 import { z } from "zod";
 import {
-  CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, WORDS, agent, assertBusyProviderIsTriedAgain,
-  assertSpentBudgetIsTriedOnce, baseURL, behave, holdAgainstTheBill, joined, manyAtOnce, paths,
+  CITY_TOOL, EMBEDDING_MODEL, MODEL, PERSON, REASONING_MODEL, WORDS, agent,
+  assertBusyProviderIsTriedAgain, assertSpentBudgetIsTriedOnce, baseURL, behave, holdAgainstTheBill, joined, manyAtOnce, paths,
 } from "./kernel.mjs";
 
 holdAgainstTheBill();
@@ -35,17 +35,19 @@ for (const [path, options] of APIS) {
     assert.equal(await joined(stream, (chunk) => chunk.text), WORDS);
   });
 
-  test(`${path}: tool loop`, async () => {
-    agent();
-    await behave({ tool_call: CITY_TOOL });
-    const model = chat(options).bindTools([weather]);
-    const messages = [new HumanMessage("The weather in Oslo?")];
-    const called = await model.invoke(messages);
-    const result = await weather.invoke(called.tool_calls[0]);
-    assert.ok(result instanceof ToolMessage);
-    messages.push(called, result);
-    assert.equal((await model.invoke(messages)).text, WORDS);
-  });
+  for (const [id, thoughts] of [[MODEL, 0], [REASONING_MODEL, 7]]) {
+    test(`${path}: tool loop of ${id}`, async () => {
+      agent();
+      await behave({ tool_call: CITY_TOOL, reasoning_tokens: thoughts });
+      const model = chat({ ...options, model: id }).bindTools([weather]);
+      const messages = [new HumanMessage("The weather in Oslo?")];
+      const called = await model.invoke(messages);
+      const result = await weather.invoke(called.tool_calls[0]);
+      assert.ok(result instanceof ToolMessage);
+      messages.push(called, result);
+      assert.equal((await model.invoke(messages)).text, WORDS);
+    });
+  }
 
   test(`${path}: structured`, async () => {
     agent();
