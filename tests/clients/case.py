@@ -160,7 +160,7 @@ class ClientCase(unittest.TestCase):
         started = time.monotonic()
         with self.assertRaises(Exception) as caught:
             ask()
-        self.assertLess(time.monotonic() - started, 20)
+        self.assertLess(time.monotonic() - started, 60, "it hung")
         after = self.metrics()
         refusals = [figures["refused"].get("insufficient_budget", 0) for figures in (before, after)]
         self.assertEqual(refusals[1] - refusals[0], tries, caught.exception)

@@ -142,6 +142,21 @@ class OpenAiFlows(ClientCase):
         )
         self.assertEqual(answer.output_text, WORDS)
 
+    def test_aex_says_when_to_come_again(self) -> None:
+        self.agent("1.00", 10_000, "--max-concurrency", "1")
+        self.behave(delay_ms=500)
+        before = self.metrics()["refused"].get("rate_limit_exceeded", 0)
+
+        async def two_at_once() -> list[str]:
+            async with AsyncOpenAI() as client:
+                responses = await asyncio.gather(*(
+                    client.responses.create(model=MODEL, input="hello") for _ in range(2)
+                ))
+            return [response.output_text for response in responses]
+
+        self.assertEqual(asyncio.run(two_at_once()), [WORDS] * 2)
+        self.assertEqual(self.metrics()["refused"]["rate_limit_exceeded"], before + 1)
+
 
 if __name__ == "__main__":
     unittest.main()
