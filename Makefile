@@ -5,14 +5,16 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 VENV ?= target/venv
+CLIENTS ?= target/clients
 PYTHON = $(VENV)/bin/python
 MODEL ?=
 
-.PHONY: help build run test lint unit sdk model bench bench-ledger venv clean
+.PHONY: help build run test test-clients lint unit sdk model bench bench-ledger venv clean
 
 help:
 	@echo 'make run [MODEL=smollm2]  start a kernel on 127.0.0.1:9000 and let an agent spend its cent'
-	@echo 'make test                 format, lints, unit, integration, Python SDK, real model'
+	@echo 'make test                 format, lints, unit, integration, clients, real model'
+	@echo 'make test-clients         agent frameworks and SDKs in their newest releases, through AEX'
 	@echo 'make bench                direct, nginx and AEX side by side (release build)'
 	@echo 'make bench-ledger         the ledger alone: durable holds and settles, cost of a long history'
 	@echo 'make build                the programs, in target/debug'
@@ -28,13 +30,14 @@ else
 	AEX_BIN=target/debug python3 tests/clients/demo.py --model '$(MODEL)'
 endif
 
-# What PyPI gives is fetched while the compiler works.
+# What the registries give is fetched while the compiler works.
 test:
 	@mkdir -p target
-	@tests/clients/setup.sh $(VENV) > target/venv.log 2>&1 & fetch=$$!; \
+	@{ tests/clients/setup.sh $(VENV) && tests/clients/setup-clients.sh $(CLIENTS); } \
+		> target/venv.log 2>&1 & fetch=$$!; \
 	$(MAKE) --no-print-directory lint unit || { kill $$fetch 2>/dev/null; exit 1; }; \
 	wait $$fetch || { cat target/venv.log; exit 1; }
-	$(MAKE) --no-print-directory sdk model
+	$(MAKE) --no-print-directory sdk model test-clients
 
 lint:
 	$(CARGO) fmt --all --check
@@ -49,6 +52,11 @@ venv:
 
 sdk: venv
 	AEX_BIN=target/debug $(PYTHON) tests/clients/sdk.py
+
+# The programs are built already, by `make build` or `make test`.
+test-clients:
+	tests/clients/setup-clients.sh $(CLIENTS)
+	AEX_BIN=target/debug python3 tests/clients/all.py $(CLIENTS)
 
 model: venv
 	AEX_BIN=target/debug $(PYTHON) tests/clients/smollm2.py

@@ -13,17 +13,27 @@ use super::count::count_tokens;
 use super::plan::GREEDY_TOKENS;
 
 /// Each is a number of output tokens, to one server or another.
-const CAPS: [&str; 10] = [
+const CAPS: [&str; 12] = [
     "max_tokens",
     "max_completion_tokens",
     "max_output_tokens",
     "max_new_tokens",
+    "max_tokens_to_sample",
     "max_length",
     "n_predict",
     "num_predict",
     "min_tokens",
     "min_new_tokens",
+    "min_completion_tokens",
     "min_length",
+];
+/// Each is a number of answers to one prompt.
+const CHOICES: [&str; 5] = [
+    "n",
+    "n_cmpl",
+    "num_return_sequences",
+    "candidate_count",
+    "num_beams",
 ];
 /// Objects whose fields count as the request's own.
 const WRAPPERS: [&str; 4] = ["extra_body", "options", "parameters", "generation_config"];
@@ -36,12 +46,11 @@ const FEES: [&str; 5] = [
     "web_search",
 ];
 /// Each of them that is there refers to something that the provider keeps, or has it kept.
-const KEPT: [&str; 5] = [
+const KEPT: [&str; 4] = [
     "store",
     "background",
     "previous_response_id",
     "conversation",
-    "prompt_id",
 ];
 
 /// What a request's knobs come to. In the absence of greed they come to nothing.
@@ -95,7 +104,7 @@ impl Knobs {
     fn heed(&mut self, name: &str, value: &Value) -> bool {
         let slot = match name {
             _ if CAPS.contains(&name) => &mut self.cap,
-            "n" => &mut self.choices,
+            _ if CHOICES.contains(&name) => &mut self.choices,
             "best_of" => &mut self.best_of,
             _ => {
                 self.heed_other(name, value);
@@ -134,7 +143,7 @@ impl Knobs {
                     |tool: &&Value| !matches!(tool["type"].as_str(), Some("function" | "custom"));
                 self.fees += tools.filter(hosted).count() as u64;
             }
-            "models" => {
+            "models" | "fallbacks" => {
                 let last = value.as_array().and_then(|models| models.last());
                 self.model = last.and_then(Value::as_str).map(str::to_owned);
             }
@@ -212,6 +221,7 @@ mod tests {
                 r#"{"extra_body": {"options": {"num_predict": 71}}}"#,
                 Some(71),
             ),
+            (r#"{"max_tokens": 3, "n_cmpl": 2}"#, Some(3)),
             (r#"{"min_tokens": 50, "max_tokens": 5}"#, Some(50)),
         ] {
             match Knobs::take(body.as_bytes(), false) {
@@ -227,7 +237,7 @@ mod tests {
     #[test]
     fn what_costs_on_top_is_found() {
         let found = knobs(
-            r#"{"best_of": 4, "n": 2, "service_tier": "priority", "web_search_options": {},
+            r#"{"best_of": 4, "n": 1, "n_cmpl": 2, "service_tier": "priority", "web_search_options": {},
             "tools": [{"type": "function"}, {"type": "web_search"}], "store": true,
             "prediction": {"type": "content", "content": "one two three"}, "models": ["a", "b"],
             "background": false, "previous_response_id": "resp_1"}"#,
