@@ -126,6 +126,7 @@ struct Reader {
     route: Route,
     model: Option<String>,
     seen_prompt: bool,
+    seen_suffix: bool,
     stream: bool,
     stream_options: Option<StreamOptions>,
     echo: bool,
@@ -144,6 +145,7 @@ impl Reader {
             route,
             model: None,
             seen_prompt: false,
+            seen_suffix: false,
             stream: false,
             stream_options: None,
             echo: false,
@@ -186,6 +188,7 @@ impl Reader {
             Kind::Text if raw != "null" => {
                 self.walk.value(name, raw, Place::Text)?;
                 self.walk.messages += 1;
+                self.seen_suffix |= known == Some("suffix");
             }
             Kind::Text => {}
             Kind::Stream => self.stream = boolean(name, raw)?,
@@ -263,6 +266,13 @@ impl Reader {
             ));
         }
         let walk = self.walk;
+        if self.seen_suffix && walk.prompts > 1 {
+            // It is read, and billed, once more with each of them.
+            return Err(Invalid::at(
+                "suffix",
+                "suffix is for one prompt; send the prompts one by one",
+            ));
+        }
         let mut costly = self.costly;
         for kind in &walk.hosted_tools {
             note(&mut costly, &format!("tools[].type {kind}"))?;

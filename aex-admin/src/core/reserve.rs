@@ -19,31 +19,34 @@ use super::price::Price;
 
 /// Parameters that raise output past its cap on one server or another: refused everywhere, free
 /// models included. Those that a route itself knows (`n`, its own cap) are read there, and are not
-/// among what a worker asks about.
-const RAISES_OUTPUT: [&str; 23] = [
+/// among what a worker asks about. As [`plain`] writes names.
+const RAISES_OUTPUT: [&str; 26] = [
     "n",
-    "n_cmpl",
-    "max_tokens",
-    "max_completion_tokens",
-    "max_tokens_to_sample",
-    "num_return_sequences",
-    "candidate_count",
-    "generation_config",
-    "use_beam_search",
-    "num_beams",
-    "n_predict",
-    "num_predict",
-    "min_tokens",
-    "ignore_eos",
-    "best_of",
+    "ncmpl",
+    "maxtokens",
+    "maxcompletiontokens",
+    "maxtokenstosample",
+    "maxnewtokens",
+    "automaxnewtokens",
+    "maxoutputtokens",
+    "maxlength",
+    "numreturnsequences",
+    "candidatecount",
+    "generationconfig",
+    "parameters",
+    "usebeamsearch",
+    "numbeams",
+    "npredict",
+    "numpredict",
+    "mintokens",
+    "minlength",
+    "minnewtokens",
+    "mincompletiontokens",
+    "ignoreeos",
+    "baneostoken",
+    "bestof",
     "options",
-    "extra_body",
-    "max_output_tokens",
-    "max_new_tokens",
-    "max_length",
-    "min_length",
-    "min_new_tokens",
-    "min_completion_tokens",
+    "extrabody",
 ];
 
 /// Parameters that let a server answer with another model than the one that was judged.
@@ -317,6 +320,12 @@ fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<
     }
 }
 
+/// A parameter's name without case and marks: one server's `num_predict` is another's `numPredict`.
+fn plain(param: &str) -> String {
+    let letters = param.chars().filter(char::is_ascii_alphanumeric);
+    letters.map(|letter| letter.to_ascii_lowercase()).collect()
+}
+
 fn check_params(asked: Asked<'_>, model: &ModelFacts<'_>, price: &Price) -> Result<(), Refusal> {
     let facts = asked.facts;
     let refuse = |param: &str, message: String| {
@@ -335,14 +344,14 @@ fn check_params(asked: Asked<'_>, model: &ModelFacts<'_>, price: &Price) -> Resu
         );
     }
     for param in facts.unknown_params.iter().chain(&facts.costly_params) {
-        let lower = param.to_ascii_lowercase();
-        if RAISES_OUTPUT.contains(&lower.as_str()) || lower.contains("predict") {
+        let name = plain(param);
+        if RAISES_OUTPUT.contains(&name.as_str()) || name.contains("predict") {
             return refuse(
                 param,
                 format!("parameter {param} can raise output past its cap and is not taken"),
             );
         }
-        if CHOOSES_MODEL.contains(&lower.as_str()) {
+        if CHOOSES_MODEL.contains(&name.as_str()) {
             return refuse(
                 param,
                 format!("parameter {param} can choose another model and is not taken; use model"),

@@ -351,6 +351,35 @@ fn a_tool_without_a_name_is_refused() {
 }
 
 #[test]
+fn what_stands_for_more_than_it_shows_is_noted_or_refused() {
+    let flat = with(r#","tools":[{"name":"web_search"}]"#);
+    assert!(refused(flat.as_bytes()).contains("must have a type"));
+    let read_as = |route, body: &str| read(route, body.as_bytes());
+    let item = |item: &str| {
+        let body = format!(r#"{{"model":"m","input":[{item}]}}"#);
+        read_as(Route::Responses, &body).unwrap().facts
+    };
+    let by_id = item(r#"{"id":"msg_1"}"#);
+    assert_eq!(by_id.costly_params, ["input[].type item_reference"]);
+    let spoken = item(r#"{"role":"user","content":"hi"}"#);
+    assert_eq!((spoken.costly_params.len(), spoken.media), (0, false));
+    let part = |kind: &str| {
+        let part = format!(r#"{{"type":"{kind}","file_id":"file-1"}}"#);
+        item(&format!(r#"{{"role":"user","content":[{part}]}}"#))
+    };
+    assert!(part("input_text").media);
+    let image = part("input_image");
+    assert_eq!((image.images, image.media), (1, false));
+    let with_suffix = |prompt: &str| {
+        let body = format!(r#"{{"model":"m","suffix":"end","prompt":{prompt}}}"#);
+        read_as(Route::Completions, &body)
+    };
+    assert!(with_suffix(r#"["a"]"#).is_ok());
+    let many = with_suffix(r#"["a","b"]"#).unwrap_err();
+    assert_eq!(many.param.as_deref(), Some("suffix"));
+}
+
+#[test]
 fn empty_lists_and_objects_are_measured_where_a_provider_may_write_them() {
     let empties = |one: &str| vec![one; 1000].join(",");
     let bytes = |more: &str| {

@@ -615,6 +615,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         let mut keys = Keys::default();
         let mut members = 0;
         let (mut typed, mut named, mut callable) = (false, false, false);
+        let (mut spoken, mut filed) = (false, false);
         while let Some(key) = map.next_key_seed(Key)? {
             if !keys.insert(key.clone()) {
                 return Err(A::Error::custom(duplicate(&key)));
@@ -624,6 +625,8 @@ impl<'de> Visitor<'de> for Node<'_> {
             typed |= key == "type";
             named |= key == "name";
             callable |= key == "function" || key == "custom";
+            spoken |= key == "role";
+            filed |= key == "file_id";
             let place = self.member(&key);
             let node = Node {
                 walk: &mut *self.walk,
@@ -639,10 +642,18 @@ impl<'de> Visitor<'de> for Node<'_> {
         match self.place {
             // What it is, only the provider knows.
             Place::Part if !typed => self.walk.media = true,
+            // An image may be given by its file; any other part with one is more than it says.
+            Place::Part if filed && !self.walk.image => self.walk.media = true,
+            // An id alone stands for an item that the provider keeps.
+            Place::Item if !(typed || spoken) => {
+                note_kind(&mut self.walk.stored_items, "item_reference")?;
+            }
             Place::Function if !named => return Err(A::Error::custom("must have a name")),
             Place::Tool if !(callable || named || self.walk.hosted) => {
                 return Err(A::Error::custom("must have a name"));
             }
+            // Some take it for a hosted one of that name.
+            Place::Tool if !typed => return Err(A::Error::custom("must have a type")),
             _ => {}
         }
         match self.place {

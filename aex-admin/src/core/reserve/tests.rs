@@ -268,11 +268,12 @@ fn output_raising_parameters_are_refused_on_free_models_too() {
     c.facts.unknown_params = vec!["top_k".into()];
     c.facts.images = 1;
     drop(c.granted());
-    for param in RAISES_OUTPUT
-        .into_iter()
-        .chain(CHOOSES_MODEL)
-        .chain(["N_Predict"])
-    {
+    for param in RAISES_OUTPUT.into_iter().chain(CHOOSES_MODEL).chain([
+        "N_Predict",
+        "maxTokens",
+        "max-tokens",
+        "min_new_tokens",
+    ]) {
         c.facts.unknown_params = vec![param.into()];
         assert!(
             matches!(
