@@ -214,12 +214,13 @@ pub struct Grant {
     /// Force `service_tier` to this value, where the provider has tiers.
     #[serde(default, skip_serializing_if = "is_default")]
     pub service_tier: Option<String>,
-    /// Force `store` to false, where the provider knows it.
+    /// Force `store` to false, where the route or the provider knows it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub force_store_off: bool,
-    /// The model may spend output tokens out of sight.
+    /// Ask for the model's hidden reasoning, encrypted: the client cannot come back to it by its id
+    /// where nothing is stored.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub hidden_output: bool,
+    pub encrypted_reasoning: bool,
     /// Free money of the token's own scope with this hold taken off, in whole micro-dollars.
     pub remaining_micro: i64,
     pub on_disconnect: OnDisconnect,

@@ -133,6 +133,7 @@ pub(crate) fn grant(
         .providers
         .get(&terms.provider)
         .map(|provider| &provider.facts);
+    let knows_store = facts.is_some_and(|facts| facts.knows_store);
     Grant {
         ticket: ticket(config, key, id, hold),
         provider: terms.provider.clone(),
@@ -144,11 +145,12 @@ pub(crate) fn grant(
         cap_is_ours: terms.cap_is_ours,
         stream_usage: facts.is_none_or(|facts| facts.stream_usage),
         service_tier: facts
-            .filter(|_| has_tiers_and_store(terms.route))
+            .filter(|_| has_tiers(terms.route))
             .and_then(|facts| facts.service_tier.clone()),
-        force_store_off: has_tiers_and_store(terms.route)
-            && facts.is_some_and(|facts| facts.knows_store),
-        hidden_output: terms.hidden_output,
+        // The Responses API stores where nothing is said, whoever serves it.
+        force_store_off: terms.route == Route::Responses
+            || (terms.route == Route::ChatCompletions && knows_store),
+        encrypted_reasoning: terms.route == Route::Responses && knows_store && terms.hidden_output,
         remaining_micro,
         on_disconnect: terms.on_disconnect,
         drain_timeout_ms: config.drain_timeout_ms,
@@ -169,8 +171,8 @@ fn output_cap_param<'a>(config: &'a Config, terms: &Terms) -> &'a str {
     }
 }
 
-/// Routes on which OpenAI's API takes `service_tier` and `store`.
-fn has_tiers_and_store(route: Route) -> bool {
+/// Routes on which OpenAI's API takes `service_tier`.
+fn has_tiers(route: Route) -> bool {
     matches!(route, Route::ChatCompletions | Route::Responses)
 }
 

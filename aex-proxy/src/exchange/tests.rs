@@ -22,7 +22,7 @@ fn grant() -> Grant {
         stream_usage: true,
         service_tier: None,
         force_store_off: true,
-        hidden_output: false,
+        encrypted_reasoning: false,
         remaining_micro: 0,
         on_disconnect: OnDisconnect::Drain,
         drain_timeout_ms: 30_000,

@@ -73,8 +73,7 @@ impl ApiRequest {
     /// A client that replays reasoning by its id finds nothing where nothing was stored.
     fn adds_reasoning(&self, grant: &Grant) -> bool {
         self.route == Route::Responses
-            && grant.force_store_off
-            && grant.hidden_output
+            && grant.encrypted_reasoning
             && !self.include.iter().any(|item| item == ENCRYPTED_REASONING)
     }
 }

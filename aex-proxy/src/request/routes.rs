@@ -30,7 +30,7 @@ fn grant(route: Route) -> Grant {
         stream_usage: true,
         service_tier: None,
         force_store_off: false,
-        hidden_output: false,
+        encrypted_reasoning: false,
         remaining_micro: 0,
         on_disconnect: OnDisconnect::Drain,
         drain_timeout_ms: 0,
@@ -200,9 +200,9 @@ fn one_cap_is_forwarded_and_none_where_nothing_is_generated() {
 
 #[test]
 fn reasoning_comes_back_encrypted_where_nothing_is_stored() {
-    let terms = |force_store_off, hidden_output| Grant {
-        force_store_off,
-        hidden_output,
+    let terms = |encrypted_reasoning| Grant {
+        force_store_off: true,
+        encrypted_reasoning,
         ..grant(Route::Responses)
     };
     let include = |asked: Value, grant: &Grant| {
@@ -210,18 +210,14 @@ fn reasoning_comes_back_encrypted_where_nothing_is_stored() {
         forwarded(Route::Responses, &body, grant)["include"].clone()
     };
     let encrypted = "reasoning.encrypted_content";
-    assert_eq!(include(json!([]), &terms(true, true)), json!([encrypted]));
-    assert_eq!(include(json!(null), &terms(true, true)), json!([encrypted]));
+    assert_eq!(include(json!([]), &terms(true)), json!([encrypted]));
+    assert_eq!(include(json!(null), &terms(true)), json!([encrypted]));
     assert_eq!(
-        include(json!(["a", encrypted]), &terms(true, true)),
+        include(json!(["a", encrypted]), &terms(true)),
         json!(["a", encrypted])
     );
-    assert_eq!(
-        include(json!(["a"]), &terms(true, true)),
-        json!(["a", encrypted])
-    );
-    assert_eq!(include(json!(["a"]), &terms(true, false)), json!(["a"]));
-    assert_eq!(include(json!([]), &terms(false, true)), json!([]));
+    assert_eq!(include(json!(["a"]), &terms(true)), json!(["a", encrypted]));
+    assert_eq!(include(json!(["a"]), &terms(false)), json!(["a"]));
     for wrong in [json!("a"), json!([1]), json!({}), json!(["x".repeat(65)])] {
         let body = json!({"model": "m", "input": "p", "include": wrong});
         assert!(refused(Route::Responses, &body).starts_with("include|"));

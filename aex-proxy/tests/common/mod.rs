@@ -207,7 +207,7 @@ pub fn grant() -> Grant {
         stream_usage: true,
         service_tier: None,
         force_store_off: true,
-        hidden_output: false,
+        encrypted_reasoning: false,
         remaining_micro: 900,
         on_disconnect: OnDisconnect::Drain,
         drain_timeout_ms: 10_000,

@@ -507,7 +507,7 @@ impl Model {
             stream_usage: true,
             service_tier: None,
             force_store_off: false,
-            hidden_output: hold.model.hidden_output,
+            encrypted_reasoning: false,
             remaining_micro: remaining(&self.state.agents[hold.agent]),
             on_disconnect: self.variant.on_disconnect,
             drain_timeout_ms: 30_000,
