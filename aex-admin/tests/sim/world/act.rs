@@ -77,6 +77,7 @@ impl World {
             // waiters are looked at first must not matter.
             model: choose_model(agent, &mut rng).to_owned(),
             facts: facts(&mut rng),
+            idempotency: None,
         };
         self.requests.push(Request {
             id: params.id,
