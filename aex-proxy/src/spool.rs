@@ -121,7 +121,7 @@ impl Spool {
 
     /// The answer that was kept under `id`; nothing when there is none, or it is not this key's.
     pub async fn find(&self, id: HoldId, key: SpoolKey) -> Option<Kept> {
-        let get = move |shelf: &Shelf| Some(key.open(id, &shelf.get(id).ok()?)?);
+        let get = move |shelf: &Shelf| key.open(id, &shelf.get(id).ok()?);
         self.on_disk(get).await?
     }
 

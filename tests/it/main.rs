@@ -16,6 +16,7 @@ mod crash;
 mod disk;
 mod hidden;
 mod http_surface;
+mod idempotency;
 mod ledger;
 mod load;
 mod matrix;
