@@ -71,7 +71,13 @@ mod tests {
             claim.key,
             Key::new(b"token", b"key2").claim(route, b"{}").key
         );
-        assert_ne!(claim.request, key.claim(route, b"{ }").request);
+        for other in [
+            key.claim(route, b"{ }"),
+            key.claim(Route::Completions, b"{}"),
+        ] {
+            assert_eq!(claim.key, other.key);
+            assert_ne!(claim.request, other.request);
+        }
         assert_eq!(spool_key(b"t", b"k").bytes(), spool_key(b"t", b"k").bytes());
         for (token, key) in [(b"u", b"k"), (b"t", b"l")] {
             assert_ne!(spool_key(token, key).bytes(), spool_key(b"t", b"k").bytes());
