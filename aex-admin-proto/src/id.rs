@@ -1,4 +1,5 @@
-//! Identifiers that cross process boundaries: reservation ids and token digests.
+//! Identifiers that cross process boundaries: reservation ids, and digests of what stays in the worker
+//! (tokens, idempotency keys, requests).
 
 use std::fmt;
 use std::str::FromStr;
@@ -103,5 +104,79 @@ impl fmt::Debug for TokenDigest {
     /// A digest is no secret, but it links log lines to a token: it is not printed whole.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "TokenDigest({}…)", hex::encode(&self.0[..4]))
+    }
+}
+
+/// What an `Idempotency-Key` is known by outside its worker, within one agent. A key that can be guessed
+/// (`order-17`) can be found out from it; a random one cannot. 64 hexadecimal digits on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyDigest([u8; 32]);
+
+hex_id!(KeyDigest, 32);
+
+impl KeyDigest {
+    #[must_use]
+    pub fn of(key: &[u8]) -> Self {
+        let mut digest = Sha256::new_with_prefix(b"aex idempotency key 1\0");
+        digest.update(key);
+        Self(digest.finalize().into())
+    }
+
+    /// Its beginning, which events bear.
+    #[must_use]
+    pub fn mark(&self) -> KeyMark {
+        let mut mark = [0; 8];
+        mark.copy_from_slice(&self.0[..8]);
+        KeyMark(mark)
+    }
+}
+
+impl fmt::Debug for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyDigest({}…)", hex::encode(&self.0[..4]))
+    }
+}
+
+/// The first 8 bytes of a [`KeyDigest`]: two holds of an agent that bear the same one were asked for under
+/// one key. 16 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyMark([u8; 8]);
+
+hex_id!(KeyMark, 8);
+
+impl fmt::Display for KeyMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for KeyMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyMark({self})")
+    }
+}
+
+/// Tells one request from another under the same key: SHA-256 over its route and its body as it came.
+/// 64 hexadecimal digits on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RequestDigest([u8; 32]);
+
+hex_id!(RequestDigest, 32);
+
+impl RequestDigest {
+    #[must_use]
+    pub fn of(route: &str, body: &[u8]) -> Self {
+        let mut digest = Sha256::new_with_prefix(b"aex request 1\0");
+        digest.update((route.len() as u64).to_be_bytes());
+        digest.update(route.as_bytes());
+        digest.update(body);
+        Self(digest.finalize().into())
+    }
+}
+
+impl fmt::Debug for RequestDigest {
+    /// A body that can be guessed can be found out from its digest: it is not printed whole.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestDigest({}…)", hex::encode(&self.0[..4]))
     }
 }

@@ -23,5 +23,5 @@ pub mod rpc;
 pub mod ticket;
 pub mod worker;
 
-pub use id::{HoldId, TokenDigest};
-pub use refusal::Refusal;
+pub use id::{HoldId, KeyDigest, KeyMark, RequestDigest, TokenDigest};
+pub use refusal::{IdempotencyConflict, Refusal};

@@ -257,6 +257,8 @@ pub struct Metrics {
     pub uptime_ms: u64,
     pub reserves: u64,
     pub granted: u64,
+    /// Answered by a request that was carried out before, under the same `Idempotency-Key`.
+    pub replayed: u64,
     /// By refusal code.
     pub refused: std::collections::BTreeMap<String, u64>,
     /// By basis: exact, estimated, ceiling, released.

@@ -89,6 +89,12 @@ impl Places {
         self.run.join("egress.journal")
     }
 
+    /// Answers that workers keep for requests with an `Idempotency-Key`, encrypted, one file each.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.run.join("spool")
+    }
+
     /// Lock and pid of the supervisor in user mode.
     #[must_use]
     pub fn daemon_pid(&self) -> PathBuf {

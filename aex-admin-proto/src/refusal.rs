@@ -15,6 +15,8 @@ pub enum Refusal {
     TokenExpired,
     #[error("Agent is paused")]
     AgentPaused,
+    #[error("{conflict}")]
+    IdempotencyConflict { conflict: IdempotencyConflict },
     /// Only agents without a whitelist learn that a model does not exist.
     #[error("no such model: {model}")]
     ModelNotFound { model: String },
@@ -68,4 +70,26 @@ pub enum Refusal {
     /// The caller gave up the wait (`worker.cancel`).
     #[error("cancelled")]
     Cancelled,
+}
+
+/// Why a request that was asked for before, under the same `Idempotency-Key`, is not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum IdempotencyConflict {
+    #[error(
+        "Idempotency-Key was used in the last 24 hours for another request (another route or body); \
+         send this one under a new key"
+    )]
+    AnotherRequest,
+    #[error(
+        "the first request with this Idempotency-Key is still running; ask again in a moment for its \
+         answer"
+    )]
+    StillRunning,
+    /// The worker's to say: `aex-admin` has no answers.
+    #[error(
+        "the request with this Idempotency-Key was carried out and charged, but its answer was not kept; \
+         send it under a new key to have it carried out once more"
+    )]
+    NotKept,
 }

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{HoldId, Refusal, TokenDigest};
+use crate::{HoldId, KeyDigest, Refusal, RequestDigest, TokenDigest};
 
 /// Most fields of a request are at their default: left out, they cost nothing on the wire.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -98,6 +98,17 @@ pub struct ReserveParams {
     pub route: Route,
     pub model: String,
     pub facts: Facts,
+    /// The client named its request by an `Idempotency-Key`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub idempotency: Option<Idempotency>,
+}
+
+/// One provider call and one charge per agent and `key`, for 24 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Idempotency {
+    pub key: KeyDigest,
+    pub request: RequestDigest,
 }
 
 /// What a worker measured in a request body.
@@ -179,6 +190,17 @@ pub enum ReserveReply {
         tokenizer: String,
         refusal: Refusal,
     },
+    /// The same request, under the same `Idempotency-Key`, was carried out already.
+    Replay(Replay),
+}
+
+/// Which answer to give again, if a worker has kept it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replay {
+    /// The hold under which it was carried out.
+    pub id: HoldId,
+    /// Free money of the token's own scope, in whole micro-dollars.
+    pub remaining_micro: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -277,6 +277,7 @@ fn terms(usage: &Usage) -> Result<Terms, FillError> {
         hidden_output: false,
         counts_choices: false,
         on_disconnect: OnDisconnect::Drain,
+        idempotency: None,
     })
 }
 

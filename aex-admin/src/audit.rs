@@ -3,6 +3,7 @@
 //! Memory grows with agents and open holds, not with history. Read-only: it can run beside the
 //! daemon, or on the file of a stopped one. What is signed is checked in [`signed`].
 
+mod keys;
 mod replay;
 mod signed;
 
@@ -17,6 +18,7 @@ use crate::core::money::ceil_micro;
 use crate::core::price::PICO_PER_MICRO;
 use crate::ledger::seal::kept_checkpoint;
 use crate::ledger::{Event, EventHash, GENESIS, LedgerError, link, reader};
+use keys::Keys;
 use replay::Replayed;
 use signed::Signed;
 
@@ -32,6 +34,7 @@ struct Audit {
     open: HashSet<HoldId>,
     previous: EventHash,
     signed: Signed,
+    keys: Keys,
 }
 
 /// Audits the ledger at `path`, also against checkpoints that were kept elsewhere.
@@ -66,11 +69,14 @@ fn audit(
         open: HashSet::new(),
         previous: GENESIS,
         signed: Signed::of(key_of, &conn, kept, against)?,
+        keys: Keys::of(&conn)?,
     };
     reader::each_event(&conn, |id, event, hash| audit.event(id, event, hash))?;
     audit.compare_agents(&conn)?;
     audit.compare_holds(&conn)?;
     let findings = audit.signed.at_the_end();
+    audit.add(findings);
+    let findings = audit.keys.at_the_end();
     audit.add(findings);
     let mut report = audit.report;
     report.checkpoints = audit.signed.checkpoints;
@@ -139,6 +145,8 @@ impl Audit {
         }
         // Goes on from what is written, so that one change is one finding.
         self.previous = hash.try_into().unwrap_or(expected);
+        let findings = self.keys.event(id, event);
+        self.add(findings);
         let readable = self.replayed.event(event);
         if let Some(agent) = event.agent {
             self.money(id, agent, event, readable);

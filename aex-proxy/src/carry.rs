@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aex_admin_proto::egress::{FAILURE_HEADER, Failure, TICKET_HEADER};
-use aex_admin_proto::worker::{Grant, ReserveParams, ReserveReply, SettleReply};
+use aex_admin_proto::worker::{Grant, Replay, ReserveParams, ReserveReply, SettleReply};
 use aex_admin_proto::{HoldId, clock};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
@@ -20,14 +20,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::admin::{Admin, Held, Unavailable};
-use crate::answer::{self, Fault};
+use crate::answer::{self, Fault, Row};
 use crate::body::Outgoing;
 use crate::egress::{Egress, SendError, Upstream};
 use crate::exchange::{self, Asked, Collected, Ending, Exchange, Head, Step, Verdict, Way};
 use crate::headers;
+use crate::keeping::{self, Keeping};
 use crate::measure;
 use crate::request::ApiRequest;
 use crate::room::{Room, SMALL_BYTES, Taken};
+use crate::spool::{Spool, SpoolKey};
 
 /// Largest plain answer whose length its head did not tell.
 const MAX_UNTOLD_BYTES: u64 = 64 * 1024 * 1024;
@@ -47,6 +49,8 @@ pub struct Job {
     pub request: ApiRequest,
     pub body: Bytes,
     pub own_key: Option<SecretString>,
+    /// The request has an `Idempotency-Key`: under this its answer is kept, and found again.
+    pub spool_key: Option<SpoolKey>,
     /// The room that a large body takes, given back when the request has been sent.
     pub room: Option<Taken>,
 }
@@ -56,6 +60,7 @@ pub struct Ways {
     pub admin: Admin,
     pub egress: Egress,
     pub answers: Room,
+    pub spool: Spool,
 }
 
 type Answer = oneshot::Sender<Response<Outgoing>>;
@@ -66,12 +71,17 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
         admin,
         egress,
         answers,
+        spool,
     } = ways;
     let id = job.id;
     let room = job.room.take();
     let grant = match reserve(&admin, &mut job, &mut client).await {
         Ok(grant) => grant,
-        Err(response) => return drop(client.send(response)),
+        Err(NoGrant::Row(row)) => return drop(client.send(row.response(Some(id)))),
+        Err(NoGrant::Before(before)) => {
+            let response = keeping::replay(&spool, job.spool_key.as_ref(), before).await;
+            return drop(client.send(response));
+        }
     };
     let held = Arc::new(admin.hold(id, &grant));
     let asked = Asked {
@@ -94,6 +104,7 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
             return never_sent(&admin, held, exchange).await;
         }
     };
+    let keeping = (job.spool_key.take()).map(|key| Keeping::new(spool, id, key));
     drop(job);
     let limit = until(grant.deadline_boot_ms.saturating_add(DEADLINE_GRACE_MS));
     let mut reader = Reader {
@@ -102,6 +113,7 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
         grant,
         held,
         exchange,
+        keeping,
         room,
         answers,
         answer_room: None,
@@ -110,13 +122,16 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
     reader.run(&egress, request, client).await;
 }
 
+/// Why a request is not carried out.
+enum NoGrant {
+    Row(Row),
+    /// It was carried out before.
+    Before(Replay),
+}
+
 /// The grant, or what the client is told instead. A prompt that does not fit by its bytes is counted,
 /// and asked for again.
-async fn reserve(
-    admin: &Admin,
-    job: &mut Job,
-    client: &mut Answer,
-) -> Result<Box<Grant>, Response<Outgoing>> {
+async fn reserve(admin: &Admin, job: &mut Job, client: &mut Answer) -> Result<Box<Grant>, NoGrant> {
     let mut reply = ask(admin, &job.params, client).await;
     if let Ok(ReserveReply::Measure { tokenizer, refusal }) = reply {
         job.params.facts.measured =
@@ -127,14 +142,14 @@ async fn reserve(
             Ok(ReserveReply::Refused(refusal))
         };
     }
-    let row = match reply {
+    Err(NoGrant::Row(match reply {
         Ok(ReserveReply::Granted(grant)) => return Ok(grant),
+        Ok(ReserveReply::Replay(before)) => return Err(NoGrant::Before(before)),
         Ok(ReserveReply::Refused(refusal) | ReserveReply::Measure { refusal, .. }) => {
             answer::of_refusal(&refusal)
         }
         Err(why) => Fault::Kernel(why.to_string()).row(),
-    };
-    Err(row.response(Some(job.id)))
+    }))
 }
 
 /// Asks for the hold; a client that leaves ends the wait.
@@ -211,6 +226,8 @@ struct Reader {
     grant: Box<Grant>,
     held: Arc<Held>,
     exchange: Exchange,
+    /// The answer on its way into the spool.
+    keeping: Option<Keeping>,
     /// Held until the request has been taken over.
     room: Option<Taken>,
     answers: Room,
@@ -329,6 +346,9 @@ impl Reader {
 
     /// Answers with the provider's head; the chunks follow.
     fn begin_stream(&mut self, mut head: response::Parts, client: Client) -> Client {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.head(&head);
+        }
         let Client::Waiting(answer) = client else {
             return client;
         };
@@ -450,6 +470,9 @@ impl Reader {
     /// Passes bytes on to a client that reads a stream. Waits while it is slow, so that the provider
     /// waits too. Whether reading goes on.
     async fn send(&mut self, bytes: Bytes, client: &mut Client) -> bool {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.push(&bytes);
+        }
         let Client::Streaming(chunks) = client else {
             return true;
         };
@@ -467,7 +490,13 @@ impl Reader {
         true
     }
 
-    async fn settle(&self) -> Option<SettleReply> {
+    /// An answer is kept before it is settled: whoever is told that it ended finds it.
+    async fn settle(&mut self) -> Option<SettleReply> {
+        if let Some(keeping) = self.keeping.take()
+            && self.exchange.is_whole_success()
+        {
+            keeping.keep().await;
+        }
         let observed = self.exchange.observed();
         self.admin.settle(Arc::clone(&self.held), observed).await
     }
@@ -489,6 +518,10 @@ impl Reader {
     }
 
     async fn settle_and_answer(&mut self, head: Option<response::Parts>, client: Client) {
+        if let (Some(keeping), Some(head)) = (&mut self.keeping, &head) {
+            keeping.head(head);
+            keeping.push(self.exchange.collected());
+        }
         let settled = self.settle().await;
         let Client::Waiting(answer) = client else {
             return;

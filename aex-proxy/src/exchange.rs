@@ -199,6 +199,18 @@ impl Exchange {
         self.body.len() as u64
     }
 
+    /// The same, the bytes themselves.
+    #[must_use]
+    pub fn collected(&self) -> &[u8] {
+        self.body.bytes()
+    }
+
+    /// A success that came to its proper end: worth giving again.
+    #[must_use]
+    pub fn is_whole_success(&self) -> bool {
+        self.complete && self.broken.is_none() && self.succeeded()
+    }
+
     /// Lets no more than this come in all, if it was more.
     pub fn limit_bytes(&mut self, bytes: u64) {
         self.max_response_bytes = self.max_response_bytes.min(bytes);

@@ -18,6 +18,7 @@ use crate::request::Invalid;
 const MAX_TOKEN_BYTES: usize = 512;
 const MAX_PROVIDER_KEY_BYTES: usize = 4096;
 const MAX_SESSION_BYTES: usize = 128;
+const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
 pub const PROVIDER_KEY: HeaderName =
     HeaderName::from_static(aex_admin_proto::egress::OWN_KEY_HEADER);
@@ -25,10 +26,13 @@ pub const SESSION: HeaderName = HeaderName::from_static("x-aex-session");
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-aex-request-id");
 pub const REMAINING: HeaderName = HeaderName::from_static("x-aex-remaining-micro");
 pub const COST: HeaderName = HeaderName::from_static("x-aex-cost-micro");
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub const OUTPUT_CAP: HeaderName = HeaderName::from_static("x-aex-output-cap");
 
-/// Never from a provider to an agent: hop-by-hop, cookies, and what names the operator's account.
-const NOT_FOR_AGENTS: [HeaderName; 16] = [
+/// Never from a provider to an agent: hop-by-hop, cookies, what names the operator's account, and what
+/// AEX alone may say.
+const NOT_FOR_AGENTS: [HeaderName; 17] = [
     CONNECTION,
     CONTENT_LENGTH,
     TRANSFER_ENCODING,
@@ -45,6 +49,7 @@ const NOT_FOR_AGENTS: [HeaderName; 16] = [
     HeaderName::from_static("set-cookie2"),
     HeaderName::from_static("openai-organization"),
     HeaderName::from_static("openai-project"),
+    REPLAYED,
 ];
 
 /// Takes out of a provider's headers what is not for an agent.
@@ -69,6 +74,14 @@ pub fn keep_for_agent(headers: &mut HeaderMap) {
 /// # Errors
 /// No token, or one that is malformed.
 pub fn bearer(headers: &HeaderMap) -> Result<TokenDigest, Fault> {
+    token(headers).map(TokenDigest::of)
+}
+
+/// The one bearer token itself.
+///
+/// # Errors
+/// As [`bearer`].
+pub fn token(headers: &HeaderMap) -> Result<&[u8], Fault> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(Fault::NotAuthenticated)?;
     if values.next().is_some() {
@@ -82,7 +95,7 @@ pub fn bearer(headers: &HeaderMap) -> Result<TokenDigest, Fault> {
     if !scheme.eq_ignore_ascii_case(b"bearer ") || !visible || token.len() > MAX_TOKEN_BYTES {
         return Err(Fault::InvalidToken);
     }
-    Ok(TokenDigest::of(token))
+    Ok(token)
 }
 
 /// The agent's own provider key, when it brings one.
@@ -99,6 +112,14 @@ pub fn provider_key(headers: &HeaderMap) -> Result<Option<SecretString>, Fault> 
 /// As [`provider_key`].
 pub fn session(headers: &HeaderMap) -> Result<Option<String>, Fault> {
     Ok(one_word(headers, &SESSION, MAX_SESSION_BYTES)?.map(str::to_owned))
+}
+
+/// The name under which this request must not be carried out twice.
+///
+/// # Errors
+/// As [`provider_key`].
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Fault> {
+    one_word(headers, &IDEMPOTENCY_KEY, MAX_IDEMPOTENCY_KEY_BYTES)
 }
 
 fn one_word<'h>(

@@ -4,7 +4,8 @@
 //! ([`route`], [`headers`], [`mod@request`]) and hands it to [`carry`], which reserves at
 //! `aex-admin` ([`admin`]), forwards to `aex-egress` ([`egress`]), and settles. What happens in
 //! between is decided by the pure [`exchange`], with [`sse`] and [`usage`]; every error becomes HTTP
-//! in [`answer`].
+//! in [`answer`]. What was answered under an `Idempotency-Key` ([`idempotency`]) is kept ([`keeping`],
+//! [`spool`]) and given again.
 //!
 //! Absent on purpose: policy, prices, budgets (it asks), any way to a provider but the egress, and
 //! every network connection of its own making.
@@ -16,7 +17,9 @@ pub mod carry;
 pub mod egress;
 pub mod exchange;
 pub mod headers;
+pub mod idempotency;
 pub mod ids;
+pub mod keeping;
 pub mod listener;
 pub mod measure;
 pub mod request;
@@ -24,6 +27,7 @@ pub mod room;
 pub mod route;
 pub mod serve;
 pub mod server;
+pub mod spool;
 pub mod sse;
 pub mod tokenizer;
 pub mod usage;

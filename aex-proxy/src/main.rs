@@ -41,6 +41,10 @@ struct Args {
     /// HTTP socket of aex-egress [default: run/egress.sock below $AEX_HOME or ~/.aex]
     #[arg(long, value_name = "PATH")]
     egress_socket: Option<PathBuf>,
+    /// Directory for answers to requests with an Idempotency-Key, encrypted; all workers share it
+    /// [default: run/spool below $AEX_HOME or ~/.aex; without a home none are kept]
+    #[arg(long, value_name = "PATH")]
+    spool: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -110,15 +114,18 @@ fn run(args: Args) -> Result<(), StartError> {
 }
 
 fn options(args: Args) -> Result<Options, StartError> {
-    let (admin_socket, egress_socket) = match (args.admin_socket, args.egress_socket) {
-        (Some(admin), Some(egress)) => (admin, egress),
-        (admin, egress) => {
-            let places = Places::from_environment().ok_or(StartError::NoHome)?;
-            (
-                admin.unwrap_or_else(|| places.worker_socket()),
-                egress.unwrap_or_else(|| places.egress_socket()),
-            )
-        }
+    let places = Places::from_environment();
+    let or_at_home = |named: Option<PathBuf>, place: fn(&Places) -> PathBuf| {
+        named.or_else(|| places.as_ref().map(place))
     };
-    Ok(Options::new(args.worker, admin_socket, egress_socket))
+    let admin_socket = or_at_home(args.admin_socket, Places::worker_socket);
+    let egress_socket = or_at_home(args.egress_socket, Places::egress_socket);
+    Ok(Options {
+        spool: or_at_home(args.spool, Places::spool),
+        ..Options::new(
+            args.worker,
+            admin_socket.ok_or(StartError::NoHome)?,
+            egress_socket.ok_or(StartError::NoHome)?,
+        )
+    })
 }

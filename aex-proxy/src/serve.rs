@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use aex_admin_proto::HoldId;
 use aex_admin_proto::worker::{ModelEntry, ModelsReply, ReserveParams, Route as Api};
+use aex_admin_proto::{HoldId, TokenDigest};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, Response};
@@ -20,10 +20,12 @@ use crate::body::Outgoing;
 use crate::carry::{self, Job};
 use crate::egress::Egress;
 use crate::headers;
+use crate::idempotency;
 use crate::ids::Ids;
 use crate::request;
 use crate::room::{Room, SMALL_BYTES, Taken};
 use crate::route::{self, Route};
+use crate::spool::Spool;
 
 /// A body that makes no progress for so long is given up.
 const BODY_STALL: Duration = Duration::from_secs(30);
@@ -43,19 +45,26 @@ pub struct Shared {
     room: Room,
     /// For plain answers, which are kept until they are settled.
     answers: Room,
+    spool: Spool,
     /// Cloned into every task that must end before the worker may: see [`crate::server`].
     alive: mpsc::Sender<Infallible>,
 }
 
 impl Shared {
     #[must_use]
-    pub fn new(admin: Admin, egress: Egress, alive: mpsc::Sender<Infallible>) -> Self {
+    pub fn new(
+        admin: Admin,
+        egress: Egress,
+        spool: Spool,
+        alive: mpsc::Sender<Infallible>,
+    ) -> Self {
         Self {
             admin,
             egress,
             ids: Ids::default(),
             room: Room::default(),
             answers: Room::default(),
+            spool,
             alive,
         }
     }
@@ -126,6 +135,7 @@ async fn carried(
                 admin: shared.admin.clone(),
                 egress: shared.egress.clone(),
                 answers: shared.answers.clone(),
+                spool: shared.spool.clone(),
             };
             shared.spawn(carry::carry(ways, job, answer));
             answered.await.unwrap_or_else(|_| {
@@ -146,13 +156,20 @@ async fn read_job(
     body: Incoming,
 ) -> Result<Box<Job>, Fault> {
     let limit_bytes = shared.admin.max_body_bytes();
-    let judged = headers::bearer(&headers).and_then(|token| {
+    let judged = headers::token(&headers).and_then(|token| {
+        let idempotency = idempotency::of(&headers, token)?;
         let own_key = headers::provider_key(&headers)?;
         let session = headers::session(&headers)?;
         let length = headers::json_body(&headers, limit_bytes)?;
-        Ok((token, own_key, session, length))
+        Ok((
+            TokenDigest::of(token),
+            idempotency,
+            own_key,
+            session,
+            length,
+        ))
     });
-    let (token, own_key, session, length) = match judged {
+    let (token, idempotency, own_key, session, length) = match judged {
         Ok(judged) => judged,
         Err(fault) => {
             refuse_body(shared, &headers, body);
@@ -174,10 +191,12 @@ async fn read_job(
             route: api,
             model: std::mem::take(&mut request.model),
             facts,
+            idempotency: (idempotency.as_ref()).map(|key| key.claim(api, &body)),
         },
         request,
         body,
         own_key,
+        spool_key: idempotency.map(|key| key.spool),
         room,
     }))
 }

@@ -23,6 +23,7 @@ use crate::admin::Admin;
 use crate::answer::Fault;
 use crate::egress::Egress;
 use crate::serve::{self, Shared};
+use crate::spool::Spool;
 
 const MAX_CONNECTIONS: usize = 4096;
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -40,6 +41,8 @@ pub struct Options {
     pub worker: u32,
     pub admin_socket: PathBuf,
     pub egress_socket: PathBuf,
+    /// Where answers are kept; none: nowhere.
+    pub spool: Option<PathBuf>,
     /// How long a request's head may take; shorter in tests.
     pub head_limit: Duration,
 }
@@ -51,6 +54,7 @@ impl Options {
             worker,
             admin_socket,
             egress_socket,
+            spool: None,
             head_limit: HEAD_LIMIT,
         }
     }
@@ -71,10 +75,12 @@ pub async fn run(
     let follower = tokio::spawn(admin.clone().follow());
     let heart = tokio::spawn(beat());
     let egress = Egress::new(&options.egress_socket);
+    let spool = Spool::open(options.spool.as_deref());
+    let tidier = tokio::spawn(spool.clone().tend());
     // Nothing is ever sent: the channel ends when the last holder of a sender is gone.
     let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
     let (stopping, stopped) = watch::channel(false);
-    let shared = Arc::new(Shared::new(admin.clone(), egress, alive));
+    let shared = Arc::new(Shared::new(admin.clone(), egress, spool, alive));
 
     tokio::select! {
         () = accept(&listener, &shared, &stopped, options.head_limit) => {}
@@ -89,6 +95,7 @@ pub async fn run(
     }
     follower.abort();
     heart.abort();
+    tidier.abort();
     Ok(())
 }
 

@@ -412,6 +412,16 @@ fn the_checks_by_hand_say_what_the_page_says() {
             "INSERT INTO events SELECT 300002, at_ms, 'ghost', action, 0, 0, 0, hold, '{}', hash FROM events LIMIT 1",
             "agent_kept",
         ),
+        (
+            "INSERT INTO events SELECT 400003 + n.column1, at_ms, agent, 'hold.open', 0, 0, 0, \
+             n.column1, '{\"idempotency\":\"0011223344556677\"}', hash \
+             FROM events, (VALUES (1), (2)) n WHERE events.id = 1",
+            "key_charged_once",
+        ),
+        (
+            "INSERT INTO idempotency SELECT id, zeroblob(32), zeroblob(32), 1, 0, 0 FROM agents",
+            "key_has_hold",
+        ),
     ] {
         kernel.sqlite(tamper);
         assert_ne!(run(check), "", "{check} after {tamper}");

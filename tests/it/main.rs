@@ -17,6 +17,7 @@ mod disk;
 mod greed;
 mod hidden;
 mod http_surface;
+mod idempotency;
 mod leaks;
 mod ledger;
 mod load;

@@ -101,6 +101,7 @@ async fn request(client: &Client, token: TokenDigest, number: u64) {
         route: Route::ChatCompletions,
         model: DEAR_MODEL.into(),
         facts,
+        idempotency: None,
     };
     let reply: ReserveReply = client.call(RESERVE, &params, CALL_LIMIT).await.unwrap();
     let ReserveReply::Granted(grant) = reply else {

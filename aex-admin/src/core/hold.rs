@@ -1,5 +1,6 @@
 //! A hold: money set aside for one request, with the terms under which it will be charged.
 
+use aex_admin_proto::KeyMark;
 use aex_admin_proto::ticket::KeyMode;
 use aex_admin_proto::worker::{OnDisconnect, Route};
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,9 @@ pub struct Terms {
     #[serde(default, skip_serializing_if = "is_false")]
     pub counts_choices: bool,
     pub on_disconnect: OnDisconnect,
+    /// Of the `Idempotency-Key` under which it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<KeyMark>,
 }
 
 impl Terms {

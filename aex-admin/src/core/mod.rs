@@ -5,6 +5,7 @@
 pub mod bound;
 pub mod charge;
 pub mod hold;
+pub mod idempotency;
 pub mod live;
 pub mod money;
 pub mod price;

@@ -217,6 +217,7 @@ pub fn decide(
         hidden_output: model.hidden_output,
         counts_choices: model.counts_choices,
         on_disconnect: defaults.on_disconnect,
+        idempotency: None,
     })
 }
 

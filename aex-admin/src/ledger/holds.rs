@@ -5,8 +5,9 @@ use aex_admin_proto::egress::Ending;
 use rusqlite::{OptionalExtension, Row};
 use serde::de::DeserializeOwned;
 
-use super::{Ledger, LedgerError, Result};
+use super::{Ledger, LedgerError, Result, idempotency};
 use crate::core::hold::Terms;
+use crate::core::reserve::Now;
 
 /// An open hold as it is written.
 #[derive(Debug, Clone, Copy)]
@@ -139,11 +140,12 @@ impl Ledger {
         Ok(detail.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
-    /// Boot times of an earlier boot mean nothing: its holds are past every deadline.
+    /// Boot times of an earlier boot mean nothing: its holds are past every deadline, and the ages of
+    /// its keys are carried over.
     ///
     /// # Errors
     /// SQLite's own.
-    pub fn set_boot(&self, boot_id: &str) -> Result<()> {
+    pub fn set_boot(&self, boot_id: &str, now: Now) -> Result<()> {
         if self.meta(BOOT_ID)?.as_deref() == Some(boot_id.as_bytes()) {
             return Ok(());
         }
@@ -151,6 +153,7 @@ impl Ledger {
             "UPDATE holds SET opened_boot_ms = 0, expires_boot_ms = 0, deadline_boot_ms = 0",
             [],
         )?;
+        idempotency::carry_over(&self.conn, now)?;
         self.set_meta(BOOT_ID, boot_id.as_bytes())
     }
 }

@@ -10,6 +10,7 @@ mod chain;
 mod checkpoints;
 mod events;
 mod holds;
+pub mod idempotency;
 pub mod reader;
 pub mod restore;
 mod schema;
@@ -30,6 +31,7 @@ use checkpoints::Checkpoints;
 pub(crate) use checkpoints::{CHECKPOINT_ACTION, KEY_ACTION, is_sealed_by};
 pub use events::{Ended, Event};
 pub use holds::{HoldRow, NewHold};
+pub use idempotency::KeyRow;
 use seal::Sealer;
 
 /// How long SQLite waits for another process's lock before it says so: whoever asks can look around

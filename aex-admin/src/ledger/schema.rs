@@ -5,10 +5,10 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{LedgerError, Result};
 
 /// `PRAGMA user_version` of the newest schema that this program knows.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Each brings the schema from the version before it to its own. What was released is never edited.
-const MIGRATIONS: [(i64, &str); 2] = [(1, VERSION_1), (2, VERSION_2)];
+const MIGRATIONS: [(i64, &str); 3] = [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3)];
 
 /// `holds` are the open ones: small rows under the id of their `hold.open` event, which has the rest,
 /// so that a batch touches few pages. The `agents.allowed_*` columns are comma-separated names, empty for none; NULL is no limit.
@@ -93,6 +93,21 @@ CREATE TABLE events (
 const VERSION_2: &str = "
 ALTER TABLE holds ADD COLUMN opened_boot_ms INTEGER NOT NULL DEFAULT 0;
 DELETE FROM meta WHERE key = 'ticket_key';
+";
+
+/// The keys of requests that must not be carried out twice, by their digests. `event` is the `hold.open`
+/// event of the hold that a key stands for. Ages are the boot clock's; `at_ms` carries them to the next boot.
+const VERSION_3: &str = "
+CREATE TABLE idempotency (
+  agent_id INTEGER NOT NULL REFERENCES agents (id),
+  key BLOB NOT NULL,
+  request BLOB NOT NULL,
+  event INTEGER NOT NULL REFERENCES events (id),
+  at_ms INTEGER NOT NULL,
+  at_boot_ms INTEGER NOT NULL,
+  PRIMARY KEY (agent_id, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_age ON idempotency (at_boot_ms);
 ";
 
 pub(super) fn check_version(conn: &Connection) -> Result<i64> {

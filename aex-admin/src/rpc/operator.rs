@@ -190,6 +190,7 @@ async fn metrics(kernel: &Kernel) -> Result<Metrics, RpcError> {
         uptime_ms: kernel.uptime_ms(),
         reserves: counters.reserves,
         granted: counters.granted,
+        replayed: counters.replayed,
         refused: named(counters.refused),
         settled: named(counters.settled),
         overruns: counters.overruns,

@@ -11,6 +11,7 @@ mod answers;
 mod checkpoints;
 mod corrections;
 mod grants;
+mod idempotency;
 mod locked;
 mod memory;
 mod operator;
@@ -134,6 +135,8 @@ pub struct Writer {
     swept_boot_ms: u64,
     checkpointed_boot_ms: u64,
     keep_again_boot_ms: u64,
+    /// When old `Idempotency-Key`s are looked for next.
+    prune_keys_boot_ms: u64,
     locked: Locked,
     clock: Clock,
 }
@@ -151,7 +154,7 @@ impl Writer {
         shared: Arc<Shared>,
         clock: Clock,
     ) -> Result<Self, LedgerError> {
-        ledger.set_boot(boot_id)?;
+        ledger.set_boot(boot_id, clock())?;
         let mut writer = Self {
             ledger,
             key,
@@ -164,6 +167,7 @@ impl Writer {
             swept_boot_ms: 0,
             checkpointed_boot_ms: 0,
             keep_again_boot_ms: 0,
+            prune_keys_boot_ms: 0,
             locked: Locked::default(),
             clock,
         };

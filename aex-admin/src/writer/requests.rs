@@ -1,11 +1,13 @@
 //! Reserve, and what goes with it: waiting for held money, the list of models, whose hold is whose.
 
+use aex_admin_proto::HoldId;
+use aex_admin_proto::TokenDigest;
 use aex_admin_proto::refusal::Refusal;
 use aex_admin_proto::rpc::{RpcError, code};
-use aex_admin_proto::worker::{ModelEntry, ModelsReply, ReserveParams, ReserveReply};
-use aex_admin_proto::{HoldId, TokenDigest};
+use aex_admin_proto::worker::{ModelEntry, ModelsReply, Replay, ReserveParams, ReserveReply};
 
 use super::answers::Answers;
+use super::idempotency::Before;
 use super::memory::OpenHold;
 use super::waiting::Waiter;
 use super::{Reply, SessionId, Writer, grants};
@@ -27,6 +29,7 @@ enum Decided {
         tokenizer: String,
         refusal: Refusal,
     },
+    Replay(Replay),
     Wait {
         agent: i64,
         refusal: Refusal,
@@ -145,6 +148,15 @@ impl Writer {
         let caller = found
             .as_ref()
             .map(|(agent, token)| grants::caller(agent, *token, &self.config));
+        if let (Some(asked), Some((agent, _))) = (&params.idempotency, &found)
+            && reserve::authenticate(caller.as_ref(), now).is_ok()
+            && let Some(before) = self.asked_before(agent, asked, now)?
+        {
+            return Ok(match before {
+                Before::Refuse(refusal) => Decided::Refuse(refusal),
+                Before::Replay(replay) => Decided::Replay(replay),
+            });
+        }
         let agent_id = found.as_ref().map(|(agent, _)| agent.id);
         let waiting = agent_id.map_or(0, |agent| self.waiting.of(agent));
         let mut memory = self.shared.memory();
@@ -212,6 +224,7 @@ impl Writer {
             Ok(Decided::Measure { tokenizer, refusal }) => {
                 Ok(ReserveReply::Measure { tokenizer, refusal })
             }
+            Ok(Decided::Replay(replay)) => Ok(self.replay(replay)),
             Ok(Decided::Grant { agent, terms }) => self.hold(&agent, *terms, params, session, now),
             Err(error) => Err(error),
         };
@@ -227,11 +240,16 @@ impl Writer {
         ReserveReply::Refused(refusal)
     }
 
+    fn replay(&self, replay: Replay) -> ReserveReply {
+        self.shared.count(|counters| counters.replayed += 1);
+        ReserveReply::Replay(replay)
+    }
+
     /// Writes the hold. From here it must succeed.
     fn hold(
         &mut self,
         agent: &AgentRow,
-        terms: Terms,
+        mut terms: Terms,
         params: &ReserveParams,
         session: SessionId,
         now: Now,
@@ -247,6 +265,7 @@ impl Writer {
             .get(&terms.provider)
             .map_or(0, |provider| provider.request_timeout_ms);
         let course = Reservation::granted(session, now.boot_ms, grants::TICKET_MS, timeout_ms);
+        terms.idempotency = params.idempotency.map(|asked| asked.key.mark());
         let mut row = NewHold {
             event: 0,
             agent: agent.id,
@@ -255,7 +274,7 @@ impl Writer {
             expires_boot_ms: course.expires_boot_ms,
             deadline_boot_ms: course.deadline_boot_ms,
         };
-        self.write_hold(&mut row, params.id, &terms, agent, &balance, now)?;
+        self.write_hold(&mut row, params, &terms, agent, &balance, now)?;
         let mut hold = OpenHold {
             event: row.event,
             agent: row.agent,
@@ -276,13 +295,13 @@ impl Writer {
     fn write_hold(
         &mut self,
         row: &mut NewHold,
-        id: HoldId,
+        params: &ReserveParams,
         terms: &Terms,
         agent: &AgentRow,
         balance: &Balance,
         now: Now,
     ) -> Result<(), LedgerError> {
-        let hold = id.to_string();
+        let hold = params.id.to_string();
         let detail =
             serde_json::to_string(terms).map_err(|error| LedgerError::Value(error.to_string()))?;
         self.ledger.within(|ledger| {
@@ -292,6 +311,9 @@ impl Writer {
                 hold: Some(&hold),
                 ..Event::note(now.wall_ms, None, "hold.open", &detail)
             })?;
+            if let Some(asked) = &params.idempotency {
+                ledger.use_key(agent.id, asked, row.event, now)?;
+            }
             ledger.insert_hold(row)
         })?;
         self.staged.set_balance(agent.id, *balance)
@@ -390,6 +412,7 @@ fn name(refusal: &Refusal) -> &'static str {
         Refusal::HoldIdReused | Refusal::InvalidRequest { .. } => "invalid_request",
         Refusal::InvalidToken | Refusal::TokenExpired => "invalid_api_key",
         Refusal::AgentPaused => "agent_paused",
+        Refusal::IdempotencyConflict { .. } => "idempotency_conflict",
         Refusal::ModelNotFound { .. } => "model_not_found",
         Refusal::ModelNotAllowed { .. } => "model_not_allowed",
         Refusal::ModelNotPriced { .. } => "model_not_priced",

@@ -282,8 +282,13 @@ impl Writer {
         let hold_text = id.to_string();
         let held_pico = hold.terms.hold_pico;
         let event = hold.event;
+        // A released attempt is forgotten; whatever costs something, or may have, is not.
+        let forgotten = (hold.terms.idempotency).filter(|_| entry.basis == Basis::Released);
         self.ledger.within(|ledger| {
             ledger.delete_hold(event)?;
+            if let Some(key) = &forgotten {
+                ledger.forget_key(agent.id, key, event)?;
+            }
             ledger.append(&Event {
                 at_ms: now.wall_ms,
                 agent: Some(&agent.name),

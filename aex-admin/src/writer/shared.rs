@@ -32,6 +32,8 @@ pub struct Shared {
 pub struct Counters {
     pub reserves: u64,
     pub granted: u64,
+    /// Answered by a request that was carried out before.
+    pub replayed: u64,
     pub refused: BTreeMap<&'static str, u64>,
     pub settled: BTreeMap<&'static str, u64>,
     pub overruns: u64,

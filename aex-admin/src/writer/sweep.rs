@@ -26,11 +26,13 @@ impl Writer {
             || !memory.booked.is_empty()
             || !memory.agents.is_empty()
             || self.owes_checkpoint(self.now())
+            || self.keys_are_due(self.now())
     }
 
     pub(super) fn sweep(&mut self, answers: &mut Answers) -> Result<(), LedgerError> {
         let now = self.now();
         self.expire_waiters(answers, now);
+        self.prune_keys(now)?;
         let mut ask = Vec::new();
         let mut end = Vec::new();
         {

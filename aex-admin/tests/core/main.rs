@@ -88,6 +88,7 @@ impl Random {
             hidden_output: self.below(2) == 0,
             counts_choices: true,
             on_disconnect: OnDisconnect::Drain,
+            idempotency: None,
         }
     }
 

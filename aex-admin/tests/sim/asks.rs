@@ -82,6 +82,7 @@ impl Answer {
             Self::Reserve(ReserveReply::Granted(_)) => "Granted".to_owned(),
             Self::Reserve(ReserveReply::Refused(refusal)) => format!("{refusal:?}"),
             Self::Reserve(ReserveReply::Measure { .. }) => "Measure".to_owned(),
+            Self::Reserve(ReserveReply::Replay(_)) => "Replay".to_owned(),
             Self::Settle(reply) => format!("{:?}", reply.basis),
             Self::Error(code) => format!("Error{}", -code),
             other => format!("{other:?}"),

@@ -28,12 +28,14 @@ use world::World;
 
 const SEEDS: Range<u64> = 0..256;
 /// What the seeds come to together: a simulation that reaches less proves less.
-const REACHED: [&str; 34] = [
+const REACHED: [&str; 36] = [
     "Granted",
     "Measure",
     "InvalidToken",
     "TokenExpired",
     "AgentPaused",
+    "IdempotencyConflict",
+    "Replay",
     "ModelNotAllowed",
     "ModelNotFound",
     "ModelNotPriced",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use aex_admin::audit;
 use aex_admin::config::{Catalogue, parse};
 use aex_admin::ledger::Ledger;
-use aex_admin::writer::{Command, OperatorCommand, Reply, Shared, Writer, system_clock};
+use aex_admin::writer::{Clock, Command, OperatorCommand, Reply, Shared, Writer, system_clock};
 use aex_admin_proto::egress::{Ending, Exchange, Receipt, ReceiptsParams};
 use aex_admin_proto::operator::{CreateParams, Settings};
 use aex_admin_proto::rpc::RpcError;
@@ -49,13 +49,13 @@ pub(crate) struct Agent {
 
 impl Kernel {
     pub(crate) fn start(home: &Path) -> Self {
-        let (config, _) = parse(CONFIG, Catalogue::builtin()).unwrap();
-        let ledger = Ledger::open(&home.join("aex.db")).unwrap();
+        Self::start_at(home, "boot", system_clock())
+    }
+
+    /// At a boot and by a clock of the test's.
+    pub(crate) fn start_at(home: &Path, boot_id: &str, clock: Clock) -> Self {
         let shared = Arc::new(Shared::default());
-        let key = TicketKey::new(1, [9; 32]);
-        let config = Arc::new(config);
-        let clock = system_clock();
-        let writer = Writer::new(ledger, "boot", key, config, Arc::clone(&shared), clock).unwrap();
+        let writer = writer(home, boot_id, Arc::clone(&shared), clock);
         let (queue, commands) = channel();
         let thread = Some(std::thread::spawn(move || writer.run(&commands)));
         Self {
@@ -107,15 +107,17 @@ impl Kernel {
         })
     }
 
+    pub(crate) fn reply(&self, params: ReserveParams) -> ReserveReply {
+        let reply = self.reserve_later(params).recv_timeout(LIMIT);
+        reply.unwrap().unwrap()
+    }
+
+    #[track_caller]
     pub(crate) fn reserve(&self, params: ReserveParams) -> Result<Grant, Refusal> {
-        match self
-            .reserve_later(params)
-            .recv_timeout(LIMIT)
-            .unwrap()
-            .unwrap()
-        {
+        match self.reply(params) {
             ReserveReply::Granted(grant) => Ok(*grant),
             ReserveReply::Refused(refusal) | ReserveReply::Measure { refusal, .. } => Err(refusal),
+            ReserveReply::Replay(replay) => panic!("{replay:?}"),
         }
     }
 
@@ -199,6 +201,14 @@ impl Kernel {
     }
 }
 
+/// The writer alone, for who drives it batch by batch.
+pub(crate) fn writer(home: &Path, boot_id: &str, shared: Arc<Shared>, clock: Clock) -> Writer {
+    let (config, _) = parse(CONFIG, Catalogue::builtin()).unwrap();
+    let ledger = Ledger::open(&home.join("aex.db")).unwrap();
+    let key = TicketKey::new(1, [9; 32]);
+    Writer::new(ledger, boot_id, key, Arc::new(config), shared, clock).unwrap()
+}
+
 impl Drop for Kernel {
     fn drop(&mut self) {
         self.stop();
@@ -219,6 +229,7 @@ pub(crate) fn ask(agent: &Agent, id: u8, output_cap: Option<u64>) -> ReservePara
             output_cap,
             ..Facts::default()
         },
+        idempotency: None,
     }
 }
 

@@ -91,8 +91,12 @@ pub(crate) fn metrics(metrics: &Metrics) -> String {
         (
             "requests",
             format!(
-                "{} asked, {} granted, {} held now, {} waiting",
-                metrics.reserves, metrics.granted, metrics.open_holds, metrics.waiting
+                "{} asked, {} granted, {} replayed, {} held now, {} waiting",
+                metrics.reserves,
+                metrics.granted,
+                metrics.replayed,
+                metrics.open_holds,
+                metrics.waiting
             ),
         ),
         ("refused", counts(&metrics.refused)),

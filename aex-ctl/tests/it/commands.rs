@@ -263,7 +263,7 @@ fn figures_are_shown_and_tokens_listed() {
                 "ledger": "/x/aex.db", "config_generation": 1
             }),
             "kernel.metrics" => json!({
-                "uptime_ms": 1, "reserves": 3, "granted": 2, "refused": {"model_not_allowed": 1},
+                "uptime_ms": 1, "reserves": 3, "granted": 2, "replayed": 0, "refused": {"model_not_allowed": 1},
                 "settled": {"exact": 2}, "overruns": 0, "role_violations": 0,
                 "outside_updates": 0, "commits": 4, "operations": 5, "open_holds": 0,
                 "waiting": 0, "spent_micro": 7, "held_micro": 0, "agents": [agent()]

@@ -1,6 +1,6 @@
 //! The table itself: a row for each refusal and each fault, in the order of their enums.
 
-use aex_admin_proto::Refusal;
+use aex_admin_proto::{IdempotencyConflict, Refusal};
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
@@ -45,6 +45,7 @@ pub(super) fn of_refusal(refusal: &Refusal) -> Row {
         Refusal::HoldIdReused | Refusal::Cancelled => kernel(text),
         Refusal::InvalidToken | Refusal::TokenExpired => unauthorized(text),
         Refusal::AgentPaused => paused(),
+        Refusal::IdempotencyConflict { conflict } => asked_before(text, *conflict),
         Refusal::ModelNotFound { .. } => no_model(text),
         Refusal::ModelNotAllowed { .. } => forbidden("model_not_allowed", text, Some("model")),
         Refusal::ModelNotPriced { .. } => forbidden("model_not_priced", text, Some("model")),
@@ -205,6 +206,18 @@ fn paused() -> Row {
         "agent_paused",
         Refusal::AgentPaused.to_string(),
     )
+}
+
+/// Clients ask again after a 409 by themselves: where that cannot help they are told not to.
+fn asked_before(text: String, conflict: IdempotencyConflict) -> Row {
+    let header = match conflict {
+        IdempotencyConflict::StillRunning => retry_after(1000),
+        IdempotencyConflict::AnotherRequest | IdempotencyConflict::NotKept => should_not_retry(),
+    };
+    Row {
+        headers: vec![header],
+        ..row(StatusCode::CONFLICT, INVALID, "idempotency_conflict", text)
+    }
 }
 
 fn kernel(text: String) -> Row {

@@ -30,6 +30,7 @@ fn terms() -> Terms {
         hidden_output: false,
         counts_choices: false,
         on_disconnect: OnDisconnect::Drain,
+        idempotency: None,
     }
 }
 

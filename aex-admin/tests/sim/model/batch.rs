@@ -8,7 +8,7 @@ use aex_admin_proto::worker::{Grant, ReserveParams, ReserveReply};
 use aex_admin_proto::{HoldId, Refusal, TokenDigest};
 
 use super::decide::Decision;
-use super::{Entry, Go, Hold, MINUTE_MS, Model, Owner, Waiter, remaining, rounded};
+use super::{DAY_MS, Entry, Go, Hold, MINUTE_MS, Model, Owner, Waiter, remaining, rounded};
 use crate::asks::{Answer, Ask, Tag};
 use crate::kernel::Fault;
 use crate::setup::ModelFact;
@@ -32,6 +32,11 @@ impl Model {
     /// A process starts, at a boot that is new or not.
     pub(crate) fn start(&mut self, new_boot: bool) {
         if new_boot {
+            let boot_ms = i64::try_from(self.now.boot_ms).unwrap();
+            for hold in &mut self.state.holds {
+                let age_ms = (self.now.wall_ms - hold.keyed_wall_ms).clamp(0, 2 * DAY_MS);
+                hold.keyed_boot_ms = boot_ms - age_ms;
+            }
             for hold in self.state.holds.iter_mut().filter(|hold| hold.open) {
                 hold.opened_boot_ms = 0;
                 (hold.expires_boot_ms, hold.deadline_boot_ms) = (0, 0);
@@ -412,6 +417,7 @@ impl Model {
     ) -> Go {
         let answer = match decision {
             Decision::Refuse(refusal) | Decision::Wait { refusal, .. } => Answer::refused(refusal),
+            Decision::Replay(replay) => Answer::Reserve(ReserveReply::Replay(replay)),
             Decision::Measure(refusal) => Answer::Reserve(ReserveReply::Measure {
                 tokenizer: "o200k_base".to_owned(),
                 refusal,
@@ -455,6 +461,8 @@ impl Model {
             pico: 0,
             input_tokens: 0,
             cap: 0,
+            keyed_boot_ms: i64::try_from(boot_ms).unwrap(),
+            keyed_wall_ms: self.now.wall_ms,
             opened_boot_ms: boot_ms,
             expires_boot_ms: boot_ms + TICKET_MS,
             deadline_boot_ms: boot_ms + model.timeout_ms,

@@ -1,10 +1,12 @@
 //! May this request go? The order of refusals as docs/LEDGER.md has it.
 
-use aex_admin_proto::Refusal;
 use aex_admin_proto::operator::{AgentState, Passthrough};
-use aex_admin_proto::worker::{Facts, ReserveParams};
+use aex_admin_proto::worker::{Facts, Replay, ReserveParams};
+use aex_admin_proto::{IdempotencyConflict, Refusal};
 
-use super::{Agent, Entry, MINUTE_MS, Model, ceil_micro, floor_micro, free, unspent};
+use super::{
+    Agent, DAY_MS, Entry, MINUTE_MS, Model, ceil_micro, floor_micro, free, remaining, unspent,
+};
 use crate::setup::{
     AGENT_MAX_OUTPUT, DEFAULT_OUTPUT, EXTRA_PARAM, MIN_OUTPUT, ModelFact, Prices, model,
 };
@@ -18,6 +20,7 @@ pub(super) enum Decision {
         pico: i128,
     },
     Refuse(Refusal),
+    Replay(Replay),
     /// The worker is to count first.
     Measure(Refusal),
     Wait {
@@ -101,6 +104,9 @@ impl Model {
             Ok(agent) => agent,
             Err(refusal) => return Decision::Refuse(refusal),
         };
+        if let Some(before) = self.before(agent, params) {
+            return before;
+        }
         match self.terms(agent, params, contenders, queue_ahead) {
             Ok((model, input_tokens, cap, pico)) => Decision::Grant {
                 agent,
@@ -147,6 +153,30 @@ impl Model {
             return Err(Refusal::AgentPaused);
         }
         Ok(index)
+    }
+
+    /// What was asked for under the same key before, unless it was given back or is a day old.
+    fn before(&self, agent: usize, params: &ReserveParams) -> Option<Decision> {
+        let asked = params.idempotency?;
+        let first = self.state.holds.iter().rev().find(|hold| {
+            let key = hold.params.idempotency.map(|before| before.key);
+            hold.agent == agent && key == Some(asked.key) && !hold.released
+        })?;
+        let age_ms = i64::try_from(self.now.boot_ms).unwrap() - first.keyed_boot_ms;
+        if !first.open && age_ms >= DAY_MS {
+            return None;
+        }
+        let conflict = if first.params.idempotency != Some(asked) {
+            IdempotencyConflict::AnotherRequest
+        } else if first.open {
+            IdempotencyConflict::StillRunning
+        } else {
+            return Some(Decision::Replay(Replay {
+                id: first.id,
+                remaining_micro: remaining(&self.state.agents[agent]),
+            }));
+        };
+        Some(Decision::Refuse(Refusal::IdempotencyConflict { conflict }))
     }
 
     fn terms(

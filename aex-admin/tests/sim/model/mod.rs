@@ -25,6 +25,7 @@ use crate::setup::{ModelFact, Variant};
 
 const PICO: i128 = 1_000_000;
 const MINUTE_MS: u64 = 60_000;
+const DAY_MS: i64 = 86_400_000;
 
 pub(crate) struct Model {
     variant: Variant,
@@ -106,6 +107,9 @@ pub(crate) struct Hold {
     pub(crate) pico: i128,
     pub(crate) input_tokens: u64,
     cap: u64,
+    /// When it was granted, for its key: boot clock, wall clock.
+    keyed_boot_ms: i64,
+    keyed_wall_ms: i64,
     /// 0 where the process does not remember its grant.
     opened_boot_ms: u64,
     expires_boot_ms: u64,

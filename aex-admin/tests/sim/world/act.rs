@@ -3,9 +3,9 @@
 use aex_admin_proto::egress::{Exchange, Failure, ReceiptsParams};
 use aex_admin_proto::operator::{RotateParams, SetParams, Settings};
 use aex_admin_proto::worker::{
-    Facts, Measured, Observed, ReserveParams, Route, SettleParams, Usage, UsageSeen,
+    Facts, Idempotency, Measured, Observed, ReserveParams, Route, SettleParams, Usage, UsageSeen,
 };
-use aex_admin_proto::{HoldId, TokenDigest};
+use aex_admin_proto::{HoldId, KeyDigest, RequestDigest, TokenDigest};
 
 use super::{Checked, Purpose, Request, WORKERS, World};
 use crate::asks::{Ask, Change, Turn};
@@ -77,6 +77,7 @@ impl World {
             // waiters are looked at first must not matter.
             model: choose_model(agent, &mut rng).to_owned(),
             facts: facts(&mut rng),
+            idempotency: key(&mut rng),
         };
         self.requests.push(Request {
             id: params.id,
@@ -486,4 +487,12 @@ fn lie(rng: &mut Rng) -> Observed {
         },
         _ => answered,
     }
+}
+
+/// One of few keys, so that they meet; now and then under another body.
+fn key(rng: &mut Rng) -> Option<Idempotency> {
+    rng.percent(15).then(|| Idempotency {
+        key: KeyDigest::of(&[u8::try_from(rng.next() % 12).unwrap()]),
+        request: RequestDigest::of("", &[u8::from(rng.percent(10))]),
+    })
 }

@@ -262,6 +262,7 @@ impl Loop {
             route: Route::ChatCompletions,
             model: MODEL.to_owned(),
             facts: facts(),
+            idempotency: None,
         };
         let reply = self
             .worker
