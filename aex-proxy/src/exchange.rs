@@ -24,6 +24,8 @@ pub struct Asked {
     pub hide_usage: bool,
     /// Prompt tokens that come back in the answer, beside its output.
     pub echoed_tokens: u64,
+    /// More answers are generated than shown, so that no own count bounds the output.
+    pub hides_choices: bool,
     /// The request travels under the agent's own provider key.
     pub own_key: bool,
 }
@@ -365,7 +367,7 @@ impl Exchange {
         let unread = self.way == Way::Collect
             || read_bytes > MAX_ABORT_READ_BYTES
             || self.tally.usage() == UsageSeen::Unreadable;
-        if !self.complete && unread {
+        if self.asked.hides_choices || (!self.complete && unread) {
             u64::MAX
         } else {
             self.tally.output_bytes()

@@ -74,6 +74,8 @@ pub struct ApiRequest {
     pub include_usage: bool,
     /// The prompt comes back as part of the answer.
     echo: bool,
+    /// More answers are generated than shown: `best_of` above `n`.
+    pub hides_choices: bool,
     include_obfuscation: Option<bool>,
     /// `include` of the Responses API.
     include: Vec<String>,
@@ -131,6 +133,7 @@ struct Reader {
     stream_options: Option<StreamOptions>,
     echo: bool,
     choices: Option<u64>,
+    shown_choices: Option<u64>,
     output_cap: Option<(String, u64)>,
     include: Vec<String>,
     costly: Vec<String>,
@@ -150,6 +153,7 @@ impl Reader {
             stream_options: None,
             echo: false,
             choices: None,
+            shown_choices: None,
             output_cap: None,
             include: Vec::new(),
             costly: Vec::new(),
@@ -194,7 +198,13 @@ impl Reader {
             Kind::Stream => self.stream = boolean(name, raw)?,
             Kind::StreamOptions => self.stream_options = stream_options(raw, &mut self.walk)?,
             Kind::Echo => self.echo = boolean(name, raw)?,
-            Kind::Choices => self.choices = self.choices.max(whole(name, raw, MAX_CHOICES)?),
+            Kind::Choices => {
+                let choices = whole(name, raw, MAX_CHOICES)?;
+                if name == "n" {
+                    self.shown_choices = choices;
+                }
+                self.choices = self.choices.max(choices);
+            }
             Kind::OutputCap => self.output_cap(name, raw)?,
             Kind::Tools(place) if raw != "null" => self.walk.tools(name, raw, place)?,
             Kind::Tools(_) => {}
@@ -287,6 +297,7 @@ impl Reader {
             stream: self.stream,
             include_usage: options.include_usage == Some(true),
             echo: self.echo,
+            hides_choices: self.choices > Some(self.shown_choices.unwrap_or(1)),
             include_obfuscation: options.include_obfuscation,
             include: self.include,
             fields: self.fields,

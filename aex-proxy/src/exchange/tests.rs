@@ -37,6 +37,7 @@ fn asks(stream: bool, hide_usage: bool, own_key: bool) -> Asked {
         stream,
         hide_usage,
         echoed_tokens: 0,
+        hides_choices: false,
         own_key,
     }
 }
@@ -292,6 +293,7 @@ fn granted_eight(echoed_tokens: u64) -> Exchange {
     };
     let asked = Asked {
         echoed_tokens,
+        hides_choices: false,
         ..asks(true, true, false)
     };
     let mut exchange = Exchange::new(asked, &terms);
@@ -352,4 +354,38 @@ proptest! {
         prop_assert_eq!((observed.usage, observed.own_output_tokens), (reported(), 6));
         prop_assert!(observed.complete);
     }
+}
+
+#[test]
+fn answers_that_are_not_shown_are_not_counted() {
+    let read = |more: &str| {
+        let body = format!(r#"{{"model":"m","prompt":"hi"{more}}}"#);
+        let read = crate::request::read(Route::Completions, body.as_bytes());
+        read.unwrap().hides_choices
+    };
+    assert!(!read("") && !read(r#","n":3"#) && !read(r#","n":3,"best_of":3"#));
+    assert!(read(r#","best_of":2"#) && read(r#","best_of":4,"n":3"#));
+    let shown = Asked {
+        route: Route::Completions,
+        stream: false,
+        hide_usage: false,
+        echoed_tokens: 0,
+        hides_choices: true,
+        own_key: false,
+    };
+    let mut exchange = Exchange::new(shown, &grant());
+    exchange.head(Head {
+        status: 200,
+        event_stream: false,
+        encoded: false,
+        failure: None,
+    });
+    let answer = r#"{"choices":[{"text":"tok","finish_reason":"stop"}]}"#;
+    exchange.chunk(Bytes::from_static(answer.as_bytes()));
+    exchange.ended(Ending::Whole);
+    let seen = exchange.observed();
+    assert_eq!(
+        (seen.usage, seen.own_output_tokens),
+        (UsageSeen::Missing, u64::MAX)
+    );
 }

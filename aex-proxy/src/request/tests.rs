@@ -380,6 +380,26 @@ fn what_stands_for_more_than_it_shows_is_noted_or_refused() {
 }
 
 #[test]
+fn a_schema_is_measured_as_a_provider_writes_it_again() {
+    let bytes = |text: &str| {
+        let format = json!({"type": "json_schema", "x": text});
+        good(&with(&format!(r#","response_format":{format}"#)))
+            .facts
+            .tool_bytes
+    };
+    for text in [
+        "\t\n\r\"\\",
+        "\u{1}\u{1f}",
+        "tok",
+        "\u{8}\u{c}",
+        "日本\u{7f}",
+    ] {
+        let written = json!(text).to_string().len() - 2;
+        assert_eq!(bytes(text) - bytes(""), written as u64, "{text:?}");
+    }
+}
+
+#[test]
 fn empty_lists_and_objects_are_measured_where_a_provider_may_write_them() {
     let empties = |one: &str| vec![one; 1000].join(",");
     let bytes = |more: &str| {

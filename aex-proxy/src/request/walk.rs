@@ -315,7 +315,7 @@ impl Walk {
                     self.tokens.text += tokenizer.count(text);
                 }
             }
-            Counted::Tool => self.tool_bytes += text.len() as u64 + PUNCTUATION_BYTES,
+            Counted::Tool => self.tool_bytes += escaped_bytes(text) + PUNCTUATION_BYTES,
         }
     }
 
@@ -414,6 +414,16 @@ impl Walk {
         self.tools.push(name.to_owned());
         Ok(())
     }
+}
+
+/// Bytes of a text when it is written as JSON again.
+fn escaped_bytes(text: &str) -> u64 {
+    let escapes = text.bytes().map(|byte| match byte {
+        b'"' | b'\\' | b'\t' | b'\n' | b'\r' | 0x08 | 0x0c => 1,
+        0..0x20 => 5,
+        _ => 0,
+    });
+    text.len() as u64 + escapes.sum::<u64>()
 }
 
 fn note_kind<E: Error>(kinds: &mut Vec<String>, kind: &str) -> Result<(), E> {

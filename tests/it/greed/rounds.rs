@@ -82,7 +82,12 @@ on_disconnect: {on_disconnect}
     pub(super) fn play(&self, chance: &mut Chance, round: usize) {
         let model = MODELS[chance.below(MODELS.len())];
         let (behaviour, honesty) = faults::draw(chance, model);
-        let count = [1, 1, 1, 2, 4][chance.below(5)];
+        // Which of several was billed too much, nobody could tell.
+        let count = if honesty == Honesty::Overbills {
+            1
+        } else {
+            [1, 1, 1, 2, 4][chance.below(5)]
+        };
         let requests: Vec<_> = (0..count)
             .map(|_| (requests::draw(chance, model), leaving(chance, count)))
             .collect();
@@ -108,7 +113,7 @@ on_disconnect: {on_disconnect}
             let bodies: Vec<String> = requests
                 .iter()
                 .map(|(request, leaving)| {
-                    let body: String = request.body.to_string().chars().take(2000).collect();
+                    let body: String = request.body.to_string().chars().take(700).collect();
                     format!("{:?} {leaving:?} {body}", request.route)
                 })
                 .collect();
