@@ -239,10 +239,12 @@ pub struct Grant {
     /// Force `store` to false, where the route or the provider knows it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub force_store_off: bool,
-    /// Ask for the model's hidden reasoning, encrypted: the client cannot come back to it by its id
-    /// where nothing is stored.
+    /// The provider keeps answers unless it is told not to.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub encrypted_reasoning: bool,
+    pub knows_store: bool,
+    /// The model may spend output tokens out of sight.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hidden_output: bool,
     /// Free money of the token's own scope with this hold taken off, in whole micro-dollars.
     pub remaining_micro: i64,
     pub on_disconnect: OnDisconnect,

@@ -106,6 +106,7 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
         }
     };
     let keeping = (job.spool_key.take()).map(|key| Keeping::new(spool, id, key));
+    let left_out = places(&job.request.left_out);
     drop(job);
     let limit = until(grant.deadline_boot_ms.saturating_add(DEADLINE_GRACE_MS));
     let mut reader = Reader {
@@ -114,6 +115,7 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
         grant,
         held,
         exchange,
+        left_out,
         keeping,
         room,
         answers,
@@ -227,6 +229,8 @@ struct Reader {
     grant: Box<Grant>,
     held: Arc<Held>,
     exchange: Exchange,
+    /// What of the request was not forwarded, for the client to know.
+    left_out: Option<HeaderValue>,
     /// The answer on its way into the spool.
     keeping: Option<Keeping>,
     /// Held until the request has been taken over.
@@ -570,7 +574,18 @@ impl Reader {
         if self.grant.cap_is_ours {
             head.insert(headers::OUTPUT_CAP, self.grant.output_cap.into());
         }
+        if let Some(left_out) = &self.left_out {
+            head.insert(headers::LEFT_OUT, left_out.clone());
+        }
     }
+}
+
+/// Places of the input, as in an error's `param`.
+fn places(left_out: &[usize]) -> Option<HeaderValue> {
+    let places: Vec<String> = left_out.iter().map(|at| format!("input[{at}]")).collect();
+    (!places.is_empty())
+        .then(|| HeaderValue::try_from(places.join(",")).ok())
+        .flatten()
 }
 
 fn response_of(head: response::Parts, body: Outgoing) -> Response<Outgoing> {

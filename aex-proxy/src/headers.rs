@@ -28,6 +28,8 @@ pub const REMAINING: HeaderName = HeaderName::from_static("x-aex-remaining-micro
 pub const COST: HeaderName = HeaderName::from_static("x-aex-cost-micro");
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+/// What of the request was not forwarded, by its place.
+pub const LEFT_OUT: HeaderName = HeaderName::from_static("x-aex-left-out");
 pub const OUTPUT_CAP: HeaderName = HeaderName::from_static("x-aex-output-cap");
 
 /// Never from a provider to an agent: hop-by-hop, cookies, what names the operator's account, and what

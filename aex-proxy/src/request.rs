@@ -79,6 +79,10 @@ pub struct ApiRequest {
     include_obfuscation: Option<bool>,
     /// `include` of the Responses API.
     include: Vec<String>,
+    /// The client asks the provider to keep the answer.
+    store: bool,
+    /// Items of `input` that are not forwarded, by place: references to reasoning which nobody kept.
+    pub left_out: Vec<usize>,
     fields: Vec<Field>,
 }
 
@@ -136,6 +140,7 @@ struct Reader {
     shown_choices: Option<u64>,
     output_cap: Option<(String, u64)>,
     include: Vec<String>,
+    store: bool,
     costly: Vec<String>,
     unknown: Vec<String>,
     walk: Walk,
@@ -156,6 +161,7 @@ impl Reader {
             shown_choices: None,
             output_cap: None,
             include: Vec::new(),
+            store: false,
             costly: Vec::new(),
             unknown: Vec::new(),
             walk: Walk::new(tokenizer),
@@ -208,7 +214,8 @@ impl Reader {
             Kind::OutputCap => self.output_cap(name, raw)?,
             Kind::Tools(place) if raw != "null" => self.walk.tools(name, raw, place)?,
             Kind::Tools(_) => {}
-            Kind::Store | Kind::ServiceTier => self.walk.value(name, raw, Place::Uncounted)?,
+            Kind::Store => self.store = boolean(name, raw)?,
+            Kind::ServiceTier => self.walk.value(name, raw, Place::Uncounted)?,
             Kind::Include => self.include = names(name, raw, &mut self.walk)?,
             Kind::Plain => {
                 // A template may write some of them out. As they are meant to be, they are too short
@@ -275,7 +282,7 @@ impl Reader {
                 "stream_options is only for requests with \"stream\": true",
             ));
         }
-        let walk = self.walk;
+        let mut walk = self.walk;
         if self.seen_suffix && walk.prompts > 1 {
             // It is read, and billed, once more with each of them.
             return Err(Invalid::at(
@@ -300,6 +307,8 @@ impl Reader {
             hides_choices: self.choices > Some(self.shown_choices.unwrap_or(1)),
             include_obfuscation: options.include_obfuscation,
             include: self.include,
+            store: self.store,
+            left_out: std::mem::take(&mut walk.left_out),
             fields: self.fields,
             facts: Facts {
                 body_bytes: body_bytes as u64,

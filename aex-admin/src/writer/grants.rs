@@ -150,7 +150,8 @@ pub(crate) fn grant(
         // The Responses API stores where nothing is said, whoever serves it.
         force_store_off: terms.route == Route::Responses
             || (terms.route == Route::ChatCompletions && knows_store),
-        encrypted_reasoning: terms.route == Route::Responses && knows_store && terms.hidden_output,
+        knows_store,
+        hidden_output: terms.hidden_output,
         remaining_micro,
         on_disconnect: terms.on_disconnect,
         drain_timeout_ms: config.drain_timeout_ms,

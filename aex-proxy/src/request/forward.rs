@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use aex_admin_proto::worker::{Grant, Route};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::params::Kind;
 use super::{ApiRequest, Field};
@@ -34,6 +35,9 @@ impl ApiRequest {
                 Kind::ServiceTier if grant.service_tier.is_some() || null => {}
                 Kind::Store if grant.force_store_off || null => {}
                 Kind::Include if adds_reasoning || null => {}
+                Kind::Prompt(_) if !self.left_out.is_empty() => {
+                    out.raw(name, &without(raw, &self.left_out));
+                }
                 // Whatever the provider makes of them: not dearer than the hold, and not kept.
                 Kind::ServiceTier => out.raw("service_tier", br#""default""#),
                 Kind::Store => out.raw("store", b"false"),
@@ -73,9 +77,22 @@ impl ApiRequest {
     /// A client that replays reasoning by its id finds nothing where nothing was stored.
     fn adds_reasoning(&self, grant: &Grant) -> bool {
         self.route == Route::Responses
-            && grant.encrypted_reasoning
+            && grant.hidden_output
+            && (grant.knows_store || self.store)
             && !self.include.iter().any(|item| item == ENCRYPTED_REASONING)
     }
+}
+
+/// A list without some of its elements.
+fn without(list: &[u8], left_out: &[usize]) -> Vec<u8> {
+    let all: Vec<&RawValue> =
+        serde_json::from_slice(list).expect("it was read as a list, and each place is of one");
+    let kept: Vec<&RawValue> = all
+        .into_iter()
+        .enumerate()
+        .filter_map(|(at, element)| (!left_out.contains(&at)).then_some(element))
+        .collect();
+    serde_json::to_vec(&kept).expect("raw values always serialise into memory")
 }
 
 struct Object {

@@ -30,7 +30,8 @@ fn grant(route: Route) -> Grant {
         stream_usage: true,
         service_tier: None,
         force_store_off: false,
-        encrypted_reasoning: false,
+        knows_store: false,
+        hidden_output: false,
         remaining_micro: 0,
         on_disconnect: OnDisconnect::Drain,
         drain_timeout_ms: 0,
@@ -122,7 +123,7 @@ fn a_responses_input_is_measured_item_by_item() {
     assert_eq!(counted("12345") - counted("1"), 4);
     for (item, costly) in [
         (
-            json!({"type": "item_reference", "id": "x"}),
+            json!({"type": "item_reference", "id": "msg_1"}),
             "input[].type item_reference",
         ),
         (
@@ -200,9 +201,10 @@ fn one_cap_is_forwarded_and_none_where_nothing_is_generated() {
 
 #[test]
 fn reasoning_comes_back_encrypted_where_nothing_is_stored() {
-    let terms = |encrypted_reasoning| Grant {
+    let terms = |hidden_output| Grant {
         force_store_off: true,
-        encrypted_reasoning,
+        knows_store: true,
+        hidden_output,
         ..grant(Route::Responses)
     };
     let include = |asked: Value, grant: &Grant| {
@@ -218,6 +220,17 @@ fn reasoning_comes_back_encrypted_where_nothing_is_stored() {
     );
     assert_eq!(include(json!(["a"]), &terms(true)), json!(["a", encrypted]));
     assert_eq!(include(json!(["a"]), &terms(false)), json!(["a"]));
+    let unknown = Grant {
+        knows_store: false,
+        ..terms(true)
+    };
+    assert_eq!(include(json!(["a"]), &unknown), json!(["a"]));
+    let kept = json!({"model": "m", "input": "p", "store": true});
+    let kept = forwarded(Route::Responses, &kept, &unknown);
+    assert_eq!(
+        (&kept["store"], &kept["include"]),
+        (&json!(false), &json!([encrypted]))
+    );
     for wrong in [json!("a"), json!([1]), json!({}), json!(["x".repeat(65)])] {
         let body = json!({"model": "m", "input": "p", "include": wrong});
         assert!(refused(Route::Responses, &body).starts_with("include|"));
@@ -247,4 +260,18 @@ fn a_count_takes_text_and_tools_apart() {
     let counted = measured(Route::Responses, &tools);
     assert_eq!(counted.text, 10);
     assert!((10..40).contains(&counted.tools), "{counted:?}");
+}
+
+#[test]
+fn a_reference_to_reasoning_that_nobody_kept_is_left_out_and_told() {
+    let said = json!({"role": "user", "content": "hi"});
+    let call = json!({"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"});
+    let body = json!({"model": "m", "input": [said, {"type": "item_reference", "id": "rs_1"}, call, {"id": "rs_2"}]});
+    let request = good(Route::Responses, &body);
+    assert_eq!(request.left_out, [1, 3]);
+    assert!(request.facts.costly_params.is_empty());
+    let out = forwarded(Route::Responses, &body, &grant(Route::Responses));
+    assert_eq!(out["input"], json!([said, call]));
+    let text = json!({"model": "m", "input": [said, {"type": "item_reference", "id": "msg_1"}]});
+    assert_eq!(good(Route::Responses, &text).left_out, [0; 0]);
 }

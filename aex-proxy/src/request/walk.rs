@@ -21,6 +21,10 @@ const MAX_TOOLS: usize = 1024;
 const MAX_TOOL_NAME_BYTES: usize = 128;
 /// Most prompts or inputs of one request: OpenAI's own limit.
 const MAX_PROMPTS: u64 = 2048;
+/// Most references that are left out of one input.
+const MAX_LEFT_OUT: usize = 256;
+/// How OpenAI's ids of reasoning begin.
+const REASONING_ID: &str = "rs_";
 /// What a number, a boolean or a null may take when a template writes it out.
 const SCALAR_BYTES: u64 = 24;
 /// Quotes, colon and comma that a provider writes again around a key or a string of a schema.
@@ -41,6 +45,7 @@ pub(super) enum Place {
     Input,
     Item,
     ItemType,
+    ItemId,
     /// A message's content: a string, null, or a list of parts.
     Content,
     Part,
@@ -83,6 +88,7 @@ impl Place {
             | Self::Input
             | Self::Item
             | Self::ItemType
+            | Self::ItemId
             | Self::Prompts
             | Self::Prompt
             | Self::Content
@@ -117,6 +123,7 @@ impl Place {
             Self::Message
             | Self::Item
             | Self::ItemType
+            | Self::ItemId
             | Self::TokenIds
             | Self::Part
             | Self::PartType
@@ -138,6 +145,7 @@ impl Place {
             Self::Prompt => "a string, or tokens as whole numbers",
             Self::TokenIds => "a token as a whole number",
             Self::ItemType | Self::PartType | Self::ToolType | Self::ToolName => "a string",
+            Self::ItemId => "a string or null",
             Self::Uncounted
             | Self::Image
             | Self::Text
@@ -159,6 +167,7 @@ impl Place {
                 | Self::Functions
                 | Self::Content
                 | Self::ItemType
+                | Self::ItemId
                 | Self::PartType
                 | Self::ToolType
                 | Self::ToolName
@@ -173,6 +182,7 @@ impl Place {
                 | Self::Prompts
                 | Self::Prompt
                 | Self::ItemType
+                | Self::ItemId
                 | Self::PartType
                 | Self::ToolType
                 | Self::ToolName
@@ -215,6 +225,11 @@ pub(super) struct Walk {
     pub(super) hosted_tools: Vec<String>,
     /// Types of input items that stand for something which the provider keeps, shortened.
     pub(super) stored_items: Vec<String>,
+    /// Places in the input of references to reasoning that no provider has kept.
+    pub(super) left_out: Vec<usize>,
+    /// Items so far, and what the one that is being walked is.
+    items: usize,
+    item: Item,
     tokenizer: Option<Tokenizer>,
     tokens: Measured,
     /// The part that is being walked is an image.
@@ -222,6 +237,13 @@ pub(super) struct Walk {
     /// The tool that is being walked is a hosted one.
     hosted: bool,
     fault: Option<Fault>,
+}
+
+/// An input item, as far as it may stand for something else.
+#[derive(Debug, Default)]
+struct Item {
+    is_reference: bool,
+    is_of_reasoning: bool,
 }
 
 /// A fault, with the path to it from the innermost step outwards.
@@ -381,6 +403,10 @@ impl Walk {
             | "custom_tool_call"
             | "custom_tool_call_output"
             | "reasoning" => Ok(()),
+            "item_reference" => {
+                self.item.is_reference = true;
+                Ok(())
+            }
             _ => note_kind(&mut self.stored_items, kind),
         }
     }
@@ -391,6 +417,22 @@ impl Walk {
         }
         self.hosted = true;
         note_kind(&mut self.hosted_tools, kind)
+    }
+
+    /// An input item's end. A reference to reasoning is left out: nothing was stored, so that it leads
+    /// nowhere, and the reasoning is not needed to go on. Any other stands for text that is missing.
+    fn item_ended<E: Error>(&mut self) -> Result<(), E> {
+        let item = std::mem::take(&mut self.item);
+        let at = self.items;
+        self.items += 1;
+        if !item.is_reference {
+            return Ok(());
+        }
+        if item.is_of_reasoning && self.left_out.len() < MAX_LEFT_OUT {
+            self.left_out.push(at);
+            return Ok(());
+        }
+        note_kind(&mut self.stored_items, "item_reference")
     }
 
     /// One prompt more.
@@ -476,6 +518,7 @@ impl Node<'_> {
             (Place::Message, "content") => Place::Content,
             (Place::Item, "content" | "output") => Place::Content,
             (Place::Item, "type") => Place::ItemType,
+            (Place::Item, "id") => Place::ItemId,
             (Place::Message | Place::Item, "audio" | "images") => Place::Media,
             (Place::Part, "type") => Place::PartType,
             (Place::Part, "image_url" | "input_image" | "image") => {
@@ -541,7 +584,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
-        if self.place == Place::Content || self.place == Place::Media {
+        if matches!(self.place, Place::Content | Place::Media | Place::ItemId) {
             return Ok(());
         }
         self.scalar()
@@ -557,6 +600,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             Place::ToolType => self.walk.tool_type(text)?,
             Place::ToolName => self.walk.tool_name(text)?,
             Place::ItemType => self.walk.item_type(text)?,
+            Place::ItemId => self.walk.item.is_of_reasoning = text.starts_with(REASONING_ID),
             Place::Input => self.walk.messages += 1,
             Place::Prompts | Place::Prompt => self.walk.prompt()?,
             Place::Media => self.walk.media = true,
@@ -655,9 +699,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             // An image may be given by its file; any other part with one is more than it says.
             Place::Part if filed && !self.walk.image => self.walk.media = true,
             // An id alone stands for an item that the provider keeps.
-            Place::Item if !(typed || spoken) => {
-                note_kind(&mut self.walk.stored_items, "item_reference")?;
-            }
+            Place::Item if !(typed || spoken) => self.walk.item.is_reference = true,
             Place::Function if !named => return Err(A::Error::custom("must have a name")),
             Place::Tool if !(callable || named || self.walk.hosted) => {
                 return Err(A::Error::custom("must have a name"));
@@ -668,6 +710,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         }
         match self.place {
             Place::Tool => self.walk.hosted = false,
+            Place::Item => self.walk.item_ended()?,
             Place::Part => self.walk.images += u64::from(std::mem::take(&mut self.walk.image)),
             _ => {}
         }
