@@ -17,7 +17,7 @@ use http_body_util::Full;
 use hyper::body::Frame;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::admin::{Admin, Held, Unavailable};
 use crate::answer::{self, Fault, Row};
@@ -39,6 +39,8 @@ const TICKET: HeaderName = HeaderName::from_static(TICKET_HEADER);
 const FAILURE: HeaderName = HeaderName::from_static(FAILURE_HEADER);
 /// The egress ends an exchange at its deadline; this is how much later the worker stops waiting.
 const DEADLINE_GRACE_MS: u64 = 2_000;
+/// How long a stream's error event waits for a client that reads slowly.
+const LAST_EVENT_LIMIT: Duration = Duration::from_secs(2);
 /// Error objects larger than this are passed on without looking into them.
 const MAX_DETAILED_BYTES: usize = 1024 * 1024;
 
@@ -514,11 +516,7 @@ impl Reader {
             (client, self.exchange.stream_fault(severed))
         {
             // A client that left meanwhile does not read it; one that does not read holds nothing up.
-            let event = fault.row().event();
-            tokio::select! {
-                _ = chunks.send(event) => {}
-                () = &mut self.limit => {}
-            }
+            let _ = timeout(LAST_EVENT_LIMIT, chunks.send(fault.row().event())).await;
         }
     }
 

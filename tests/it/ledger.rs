@@ -413,7 +413,7 @@ fn the_checks_by_hand_say_what_the_page_says() {
             "agent_kept",
         ),
         (
-            "INSERT INTO events SELECT 400003 + n.column1, at_ms, agent, 'hold.open', 0, 0, 0, \
+            "INSERT INTO events SELECT 400003 + n.column1, at_ms, 'a', 'hold.open', 0, 0, 0, \
              n.column1, '{\"idempotency\":\"0011223344556677\"}', hash \
              FROM events, (VALUES (1), (2)) n WHERE events.id = 1",
             "key_charged_once",

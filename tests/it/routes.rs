@@ -184,7 +184,12 @@ fn a_stream_that_outruns_its_hold_ends_with_one_error() {
         let seen: Vec<Event> = events.by_ref().collect();
         assert!(events.complete, "{route}: a well-formed end");
         let (error, rest) = seen.split_last().unwrap();
-        assert_eq!(error.json()["error"]["code"], "upstream_error", "{route}");
+        assert_eq!(
+            error.json()["error"]["code"],
+            "upstream_error",
+            "{route}: {error:?} after {}",
+            rest.len()
+        );
         assert!(rest.iter().all(|event| event.json().get("error").is_none()));
         // Each event is a token; from the 21st on it is more than was held.
         let outran_ms = rest[rest.len().min(20 + 5) - 1].at_ms;

@@ -191,12 +191,7 @@ pub(super) const CASES: &[Case] = &[
         r#"{"store":false}"#,
     ),
     good("store null", CHAT_AND_RESPONSES, r#""store":null"#, "{}"),
-    good(
-        "store a string",
-        CHAT_AND_RESPONSES,
-        r#""store":"true""#,
-        r#"{"store":false}"#,
-    ),
+    bad("store a string", CHAT_AND_RESPONSES, r#""store":"true""#),
     costs("store elsewhere", TEXT_AND_EMBEDDINGS, r#""store":true"#).saying("store"),
     costs(
         "previous_response_id",
