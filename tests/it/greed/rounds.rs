@@ -134,11 +134,10 @@ on_disconnect: {on_disconnect}
                 .iter()
                 .map(|(request, leaving)| scope.spawn(|| self.send(request, *leaving, token)))
                 .collect();
-            for client in clients {
-                client.join().unwrap();
-            }
+            let joined: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
             ended.store(true, Ordering::Relaxed);
             watch.join().unwrap();
+            joined.into_iter().for_each(Result::unwrap);
         });
     }
 
@@ -156,12 +155,14 @@ on_disconnect: {on_disconnect}
         let headers = [
             ("authorization", authorization.as_str()),
             ("content-type", "application/json"),
+            ("connection", "close"),
         ];
         let path = format!("/v1{}", asked.route.path());
         let bytes = request("POST", &path, &headers, asked.body.to_string().as_bytes());
         if matches!(leaving, Leaving::Never) {
             let answer = self.kernel.raw(&bytes);
-            assert_ne!(answer.status, 500, "{}", answer.text());
+            let of_the_provider = answer.text().contains("simulated");
+            assert!(answer.status != 500 || of_the_provider, "{}", answer.text());
             return;
         }
         let mut stream = TcpStream::connect(self.kernel.addr).unwrap();
@@ -182,8 +183,7 @@ on_disconnect: {on_disconnect}
                 Leaving::After(bytes) => read >= bytes,
                 Leaving::Never => false,
             };
-            // A plain answer is over before its connection is.
-            if enough || (read > 0 && asked.body["stream"] != true) {
+            if enough {
                 return;
             }
         }
