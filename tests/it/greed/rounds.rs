@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aex_tests::harness::{Kernel, wait_for};
 use aex_tests::http::request;
-use aex_tests::sim::Sim;
+use aex_tests::sim::{Shape, Sim};
 
 use super::faults::{self, Honesty};
 use super::requests::{self, MODELS, Request};
@@ -88,9 +88,15 @@ on_disconnect: {on_disconnect}
         } else {
             [1, 1, 1, 2, 4][chance.below(5)]
         };
-        let requests: Vec<_> = (0..count)
+        let mut requests: Vec<_> = (0..count)
             .map(|_| (requests::draw(chance, model), leaving(chance, count)))
             .collect();
+        if behaviour.shape == Shape::LlamaCpp {
+            // Which counts each answer by itself, and knows of none that it does not show.
+            for (request, _) in &mut requests {
+                request.body.as_object_mut().unwrap().remove("best_of");
+            }
+        }
         let token = if honesty == Honesty::Overbills {
             &self.rich
         } else {
