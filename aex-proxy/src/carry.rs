@@ -90,7 +90,7 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
         route: job.request.route,
         stream: job.request.stream,
         hide_usage: job.request.asks_for_usage(&grant) && !job.request.include_usage,
-        echoed_tokens: job.request.echoed_tokens(),
+        echoed_tokens: job.request.echoed_tokens,
         hides_choices: job.request.hides_choices,
         own_key: job.own_key.is_some(),
     };

@@ -72,8 +72,8 @@ pub struct ApiRequest {
     pub stream: bool,
     /// The client itself asked for a usage chunk.
     pub include_usage: bool,
-    /// The prompt comes back as part of the answer.
-    echo: bool,
+    /// Tokens of the prompt that come back as part of the answer, at most.
+    pub echoed_tokens: u64,
     /// More answers are generated than shown: `best_of` above `n`.
     pub hides_choices: bool,
     include_obfuscation: Option<bool>,
@@ -114,18 +114,6 @@ pub fn read(route: Route, body: &[u8]) -> Result<ApiRequest, Invalid> {
 pub fn measure(route: Route, body: &[u8], tokenizer: Tokenizer) -> Option<Measured> {
     let reader = Reader::new(route, Some(tokenizer));
     reader.read(body).ok()?.facts.measured
-}
-
-impl ApiRequest {
-    /// Tokens of the prompt that come back in the answer, at most.
-    #[must_use]
-    pub fn echoed_tokens(&self) -> u64 {
-        if !self.echo {
-            return 0;
-        }
-        let facts = &self.facts;
-        (facts.ascii_bytes + facts.other_bytes + facts.token_ids).saturating_mul(facts.choices)
-    }
 }
 
 struct Reader {
@@ -297,13 +285,19 @@ impl Reader {
         for kind in &walk.stored_items {
             note(&mut costly, &format!("input[].type {kind}"))?;
         }
+        let choices = self.choices.unwrap_or(1);
+        let echoed_tokens = if self.echo {
+            (walk.ascii_bytes + walk.other_bytes + walk.token_ids).saturating_mul(choices)
+        } else {
+            0
+        };
         let options = self.stream_options.unwrap_or_default();
         Ok(ApiRequest {
             route: self.route,
             model,
             stream: self.stream,
             include_usage: options.include_usage == Some(true),
-            echo: self.echo,
+            echoed_tokens,
             hides_choices: self.choices > Some(self.shown_choices.unwrap_or(1)),
             include_obfuscation: options.include_obfuscation,
             include: self.include,
@@ -320,7 +314,7 @@ impl Reader {
                 token_ids: walk.token_ids,
                 tool_bytes: walk.tool_bytes,
                 output_cap: self.output_cap.map(|(_, cap)| cap),
-                choices: self.choices.unwrap_or(1),
+                choices,
                 stream: self.stream,
                 tools: walk.tools,
                 images: walk.images,

@@ -29,6 +29,7 @@ const MUTANTS: usize = 12_000;
 /// One reading of some kilobytes takes far less, on however slow a machine.
 const PATIENCE_MS: u64 = 3_000;
 
+#[expect(clippy::print_stdout, reason = "a failed run can be repeated")]
 fn chance() -> Chance {
     let given = std::env::var("AEX_TEST_SEED").ok();
     let seed = given.map_or_else(

@@ -15,7 +15,7 @@ use aex_admin_proto::clock;
 use crate::disk::Chance;
 use rounds::Table;
 
-const ROUNDS: usize = 50;
+const ROUNDS: usize = 60;
 
 #[expect(clippy::print_stderr, reason = "a failed run can be repeated")]
 fn chance() -> Chance {

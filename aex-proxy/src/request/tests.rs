@@ -381,6 +381,18 @@ fn what_stands_for_more_than_it_shows_is_noted_or_refused() {
 }
 
 #[test]
+fn an_echo_comes_back_with_every_choice_whoever_has_the_facts() {
+    let echoed = |more: &str| {
+        let body = format!(r#"{{"model":"m","prompt":["abc",[1,2]],"n":3{more}}}"#);
+        let mut request = read(Route::Completions, body.as_bytes()).unwrap();
+        drop(std::mem::take(&mut request.facts));
+        request.echoed_tokens
+    };
+    assert_eq!(echoed(r#","echo":true"#), 15);
+    assert_eq!((echoed(r#","echo":false"#), echoed("")), (0, 0));
+}
+
+#[test]
 fn a_schema_is_measured_as_a_provider_writes_it_again() {
     let bytes = |text: &str| {
         let format = json!({"type": "json_schema", "x": text});

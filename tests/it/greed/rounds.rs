@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aex_tests::harness::{Kernel, wait_for};
 use aex_tests::http::request;
-use aex_tests::sim::Sim;
+use aex_tests::sim::{Shape, Sim};
 
 use super::faults::{self, Honesty};
 use super::requests::{self, MODELS, Request};
@@ -88,9 +88,15 @@ on_disconnect: {on_disconnect}
         } else {
             [1, 1, 1, 2, 4][chance.below(5)]
         };
-        let requests: Vec<_> = (0..count)
+        let mut requests: Vec<_> = (0..count)
             .map(|_| (requests::draw(chance, model), leaving(chance, count)))
             .collect();
+        if behaviour.shape == Shape::LlamaCpp {
+            // Which counts each answer by itself, and knows of none that it does not show.
+            for (request, _) in &mut requests {
+                request.body.as_object_mut().unwrap().remove("best_of");
+            }
+        }
         let token = if honesty == Honesty::Overbills {
             &self.rich
         } else {
@@ -134,11 +140,10 @@ on_disconnect: {on_disconnect}
                 .iter()
                 .map(|(request, leaving)| scope.spawn(|| self.send(request, *leaving, token)))
                 .collect();
-            for client in clients {
-                client.join().unwrap();
-            }
+            let joined: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
             ended.store(true, Ordering::Relaxed);
             watch.join().unwrap();
+            joined.into_iter().for_each(Result::unwrap);
         });
     }
 
@@ -156,12 +161,14 @@ on_disconnect: {on_disconnect}
         let headers = [
             ("authorization", authorization.as_str()),
             ("content-type", "application/json"),
+            ("connection", "close"),
         ];
         let path = format!("/v1{}", asked.route.path());
         let bytes = request("POST", &path, &headers, asked.body.to_string().as_bytes());
         if matches!(leaving, Leaving::Never) {
             let answer = self.kernel.raw(&bytes);
-            assert_ne!(answer.status, 500, "{}", answer.text());
+            let of_the_provider = answer.text().contains("simulated");
+            assert!(answer.status != 500 || of_the_provider, "{}", answer.text());
             return;
         }
         let mut stream = TcpStream::connect(self.kernel.addr).unwrap();
@@ -182,8 +189,7 @@ on_disconnect: {on_disconnect}
                 Leaving::After(bytes) => read >= bytes,
                 Leaving::Never => false,
             };
-            // A plain answer is over before its connection is.
-            if enough || (read > 0 && asked.body["stream"] != true) {
+            if enough {
                 return;
             }
         }
