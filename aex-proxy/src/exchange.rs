@@ -341,7 +341,8 @@ impl Exchange {
             // Half an event would run into the error that follows.
             return None;
         }
-        (!(hidden && self.asked.hide_usage) && !self.outran).then_some(rest)
+        let kept_back = self.outran || (hidden && self.asked.hide_usage);
+        (!kept_back).then_some(rest)
     }
 
     /// The client left. Says how many milliseconds the provider is still read, for the usage.
