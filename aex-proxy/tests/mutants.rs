@@ -78,6 +78,7 @@ fn grant(route: Route) -> Grant {
         stream_usage: true,
         service_tier: tiered.then(|| "default".into()),
         force_store_off: tiered,
+        knows_store: tiered,
         hidden_output: true,
         remaining_micro: 0,
         on_disconnect: OnDisconnect::Drain,

@@ -35,7 +35,12 @@ fn judge(route: Route, body: &[u8]) -> bool {
     let grant = grant(route);
     let forwarded = read.forwarded(body, &grant);
     let told = || format!("{}\nforwarded as {}", shown(body), shown(&forwarded));
-    let asked = strict::read(body).unwrap_or_else(|| panic!("ambiguous: {}", told()));
+    let mut asked = strict::read(body).unwrap_or_else(|| panic!("ambiguous: {}", told()));
+    if let Some(input) = asked.get_mut("input").and_then(Value::as_array_mut) {
+        for &place in read.left_out.iter().rev() {
+            input.remove(place);
+        }
+    }
     let document = strict::read(&forwarded).unwrap_or_else(|| panic!("ambiguous: {}", told()));
     let caps: Vec<&str> = CAPS
         .into_iter()

@@ -3,7 +3,7 @@
 
 use super::case::{
     ALL, CHAT, CHAT_AND_RESPONSES, CHAT_AND_TEXT, Case, EMBEDDINGS, FREE, GENERATING, PRICED,
-    RESPONSES, Routes, TEXT_AND_EMBEDDINGS, bad, bad_body, good,
+    RESPONSES, Routes, TEXT_AND_EMBEDDINGS, bad, bad_body, good, good_body,
 };
 
 /// What is no known parameter, or costs: refused by its name where there is a price.
@@ -317,6 +317,12 @@ pub(super) const CASES: &[Case] = &[
         "item mcp_approval_response",
         RESPONSES,
         r#"{"model":"MODEL","input":[{"role":"user","content":"hi"},{"type":"mcp_approval_response","id":"x"}],"CAP":5}"#,
+    ),
+    good_body(
+        "reasoning by its id leads nowhere",
+        RESPONSES,
+        r#"{"model":"MODEL","input":[{"role":"user","content":"hi"},{"type":"item_reference","id":"rs_1"}],"CAP":5}"#,
+        r#"{"input":[{"role":"user","content":"hi"}]}"#,
     ),
     // Hosted tools, by whatever type.
     costs(
