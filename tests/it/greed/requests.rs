@@ -95,7 +95,7 @@ fn message(chance: &mut Chance) -> Value {
                 .collect();
             json!(parts)
         }
-        3 if one_in(chance, 4) => {
+        3 if one_in(chance, 2) => {
             json!([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}])
         }
         _ => json!(texts::draw(chance)),

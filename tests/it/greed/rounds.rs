@@ -48,7 +48,8 @@ impl Table {
     pub(super) fn lay(on_disconnect: &str) -> Self {
         let sim = sim();
         let addr = sim.addr;
-        let model = "provider: sim, price: { input_per_mtok: 1, output_per_mtok: 4 }";
+        let model =
+            "provider: sim, price: { input_per_mtok: 1, output_per_mtok: 4 }, image_tokens: 85";
         let yaml = format!(
             "providers:
   sim: {{ base_url: http://{addr}/v1, request_timeout: 1s }}
