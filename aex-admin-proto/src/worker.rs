@@ -292,7 +292,7 @@ pub struct Observed {
     /// it could not count all that the provider generated.
     #[serde(skip_serializing_if = "is_default")]
     pub own_output_tokens: u64,
-    /// The stream showed more output than the hold pays for, and was ended for that.
+    /// The answer showed more output than the hold pays for; a stream was ended for that.
     #[serde(skip_serializing_if = "is_default")]
     pub outran: bool,
 }

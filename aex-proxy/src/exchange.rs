@@ -398,7 +398,7 @@ impl Exchange {
             },
             usage_chunks: self.tally.usage_chunks(),
             own_output_tokens: self.own_output_tokens(),
-            outran: self.outran,
+            outran: self.outran || self.tally.shown_tokens() > self.most_tokens,
         }
     }
 

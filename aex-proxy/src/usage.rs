@@ -12,7 +12,7 @@ mod template;
 use aex_admin_proto::worker::{Route, Usage, UsageChunks, UsageSeen};
 use serde::Deserialize;
 
-use document::{Document, Reported};
+use document::{Document, Object, Reported};
 use template::Template;
 
 /// No request uses more tokens than this; a figure above it is an error or a lie.
@@ -111,7 +111,7 @@ impl Tally {
         self.repeated_bytes = self.repeated_bytes.saturating_add(repeated_bytes);
         if event.is_terminal() {
             self.finished = true;
-            if let Some(response) = event.response {
+            if let Some(Object(response)) = event.response {
                 self.whole_response(response);
             }
         }
@@ -136,7 +136,7 @@ impl Tally {
     }
 
     fn take_in(&mut self, document: Document) -> Kind {
-        let of_groq = document.x_groq.and_then(|groq| groq.usage);
+        let of_groq = document.x_groq.and_then(|Object(groq)| groq.usage);
         let groq = of_groq.and_then(believed);
         let top_level = document.usage.and_then(believed);
         let said_usage = groq.is_some() || top_level.is_some();
@@ -239,7 +239,7 @@ fn text_alone(document: &Document) -> Option<u64> {
     let groq = document
         .x_groq
         .as_ref()
-        .and_then(|groq| groq.usage.as_ref());
+        .and_then(|Object(groq)| groq.usage.as_ref());
     (document.usage.is_none() && groq.is_none() && !choices.finished)
         .then_some(choices.output_bytes)
 }

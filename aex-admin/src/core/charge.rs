@@ -103,7 +103,8 @@ fn charge(terms: &Terms, seen: &Observed) -> Charge {
     if !answered {
         return whole(terms, "no answer of the provider");
     }
-    if !seen.complete && seen.outran {
+    let told = seen.complete && matches!(seen.usage, UsageSeen::Reported(_));
+    if seen.outran && !told {
         return outran(terms, seen.own_output_tokens);
     }
     if !seen.complete {
@@ -124,7 +125,7 @@ fn charge(terms: &Terms, seen: &Observed) -> Charge {
     match seen.usage {
         UsageSeen::Reported(usage) => reported(terms, seen, usage),
         UsageSeen::Unreadable => whole(terms, "the usage is unreadable"),
-        UsageSeen::Missing if terms.hidden_output => {
+        UsageSeen::Missing if terms.hidden_output && terms.route.generates() => {
             whole(terms, "no usage, and the model may hide output")
         }
         UsageSeen::Missing => estimate(terms, seen.own_output_tokens, "no usage"),
@@ -202,11 +203,12 @@ fn whole(terms: &Terms, reason: &'static str) -> Charge {
     }
 }
 
-/// The stream showed more than it was granted, and was ended: the hold, and what came above it.
+/// The answer showed more than it was granted, and nobody told its usage: the hold, and what came
+/// above it.
 fn outran(terms: &Terms, own_output_tokens: u64) -> Charge {
     let unseen = UNSEEN_TOKENS.saturating_mul(terms.choices);
     let output = own_output_tokens.saturating_add(unseen);
-    let hold = whole(terms, "the stream outran its hold");
+    let hold = whole(terms, "the answer outran its hold");
     match terms.price.ceiling_pico(terms.input_tokens, output) {
         Some(cost_pico) if cost_pico > hold.cost_pico => Charge {
             cost_pico,

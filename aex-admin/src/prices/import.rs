@@ -131,6 +131,10 @@ fn keep(file: &Path) -> Result<Option<PathBuf>, PricesError> {
 }
 
 fn is_import(file: &Path) -> bool {
+    // Asked before the open, which would wait for ever on a FIFO.
+    if !fs::metadata(file).is_ok_and(|found| found.is_file()) {
+        return false;
+    }
     let mut text = String::new();
     let read = File::open(file)
         .and_then(|file| file.take(MAX_CONFIG_BYTES as u64).read_to_string(&mut text));
@@ -143,7 +147,8 @@ fn is_import(file: &Path) -> bool {
 /// A reader sees the old text or the new, after a crash too.
 fn replace(path: &Path, text: &[u8]) -> Result<(), PricesError> {
     let failed = failed("written", path);
-    let fresh = path.with_extension("yaml.new");
+    // Of this process alone: two imports at once do not take each other's.
+    let fresh = path.with_extension(format!("yaml.new-{}", std::process::id()));
     // What a cut-off import left would keep its own mode.
     let _ = fs::remove_file(&fresh);
     let mut file = OpenOptions::new()

@@ -288,6 +288,11 @@ impl<'a> Entry<'a> {
         if input_pico == 0 && output_pico == 0 {
             return Err(Left::NoPrice);
         }
+        if input_pico == 0 || (output_pico == 0 && !embeds_only) {
+            return Err(Left::Unreadable(
+                "has a price of 0 in one direction".to_owned(),
+            ));
+        }
         let reasoning = self.pico("output_cost_per_reasoning_token")?.unwrap_or(0);
         let output_pico = if embeds_only {
             0
@@ -298,7 +303,11 @@ impl<'a> Entry<'a> {
         let mut tiers = Vec::new();
         for thousands in self.thresholds()? {
             let suffix = format!("_above_{thousands}k_tokens");
-            let plain = |key: &str| self.pico(&format!("{key}{suffix}"));
+            let plain = |key: &str| -> Result<Option<u64>, String> {
+                let pico = self.pico(&format!("{key}{suffix}"))?;
+                // A longer prompt is not free.
+                Ok(pico.filter(|&pico| pico > 0))
+            };
             let input = plain(INPUT)?.unwrap_or(base.input_pico);
             let output = match plain(OUTPUT)? {
                 Some(output) if !embeds_only => output,

@@ -335,13 +335,31 @@ fn a_stream_that_outruns_its_hold_is_cut_with_an_error() {
     over.ended(Ending::Whole);
     assert_eq!(
         (over.observed().outran, over.observed().complete),
-        (false, true)
+        (true, true)
     );
     // A prompt that comes back is not output.
     assert!(matches!(
         granted_eight(1000).chunk(long.into()),
         Step::Send(_)
     ));
+}
+
+#[test]
+fn a_plain_answer_that_shows_more_than_was_granted_says_so() {
+    let outran = |words: usize| {
+        let terms = Grant {
+            output_tokens: 8,
+            max_response_bytes: 1 << 20,
+            ..grant()
+        };
+        let mut exchange = Exchange::new(asks(false, false, false), &terms);
+        exchange.head(head(200));
+        let text = "word ".repeat(words);
+        exchange.chunk(format!(r#"{{"choices":[{{"message":{{"content":"{text}"}}}}]}}"#).into());
+        exchange.ended(Ending::Whole);
+        exchange.observed().outran
+    };
+    assert!(!outran(8) && outran(200));
 }
 
 proptest! {

@@ -275,3 +275,41 @@ fn a_reference_to_reasoning_that_nobody_kept_is_left_out_and_told() {
     let text = json!({"model": "m", "input": [said, {"type": "item_reference", "id": "msg_1"}]});
     assert_eq!(good(Route::Responses, &text).left_out, [0; 0]);
 }
+
+#[test]
+fn each_way_in_which_a_part_names_an_image_is_one() {
+    let read_part = |part: Value| {
+        let body = json!({"model": "m", "input": [{"role": "user", "content": [part]}]});
+        read(Route::Responses, body.to_string().as_bytes())
+    };
+    let images = |part: Value| read_part(part).unwrap().facts.images;
+    assert_eq!(images(json!({"type": "input_image", "image_url": "u"})), 1);
+    assert_eq!(
+        images(json!({"type": "input_image", "image_url": "u", "file_id": "f"})),
+        2
+    );
+    assert_eq!(
+        images(json!({"type": "image_url", "image_url": {"url": "u", "detail": "high"}})),
+        1
+    );
+    assert_eq!(
+        images(json!({"type": "image_url", "image_url": {"url": "u"}, "image": "v"})),
+        2
+    );
+    assert_eq!(
+        images(json!({"type": "image_url", "image_url": {"url": "u", "file_id": "f"}})),
+        2
+    );
+    for several in [
+        json!(["u", "v"]),
+        json!({"url": ["u", "v"]}),
+        json!({"url": {"u": "v"}}),
+        json!(5),
+    ] {
+        assert!(read_part(json!({"type": "image_url", "image_url": several})).is_err());
+    }
+    let spoken = json!({"type": "image_url", "image_url": {"url": "u", "prompt": "many words"}});
+    let silent = json!({"type": "image_url", "image_url": {"url": "u"}});
+    let bytes = |part: Value| read_part(part).unwrap().facts.ascii_bytes;
+    assert!(bytes(spoken) >= bytes(silent) + 16);
+}

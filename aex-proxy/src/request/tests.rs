@@ -445,6 +445,7 @@ fn parts_that_cost_by_item_are_found() {
             false,
         ),
         (r#"{"type":"input_image"}"#, true, false),
+        (r#"{"type":"input_image","image_url":null}"#, true, false),
         (r#"{"type":"text","text":"a","image_url":"u"}"#, true, false),
         (r#"{"type":"input_audio","input_audio":{}}"#, false, true),
         (r#"{"type":"file","file":{}}"#, false, true),

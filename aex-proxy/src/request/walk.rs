@@ -21,6 +21,8 @@ const MAX_TOOLS: usize = 1024;
 const MAX_TOOL_NAME_BYTES: usize = 128;
 /// Most prompts or inputs of one request: OpenAI's own limit.
 const MAX_PROMPTS: u64 = 2048;
+/// What an image's object has.
+const IMAGE_KEYS: [&str; 3] = ["url", "detail", "file_id"];
 /// Most references that are left out of one input.
 const MAX_LEFT_OUT: usize = 256;
 /// How OpenAI's ids of reasoning begin.
@@ -50,8 +52,10 @@ pub(super) enum Place {
     Content,
     Part,
     PartType,
-    /// The picture itself, or where it is: an image is counted by item.
+    /// An image, or where it is: counted by item, and in this form it is one.
     Image,
+    /// Its URL, data or id, or how finely it is looked at.
+    ImageField,
     /// Prompts or inputs: a string, a list of strings, or tokens as numbers.
     Prompts,
     /// One of a list of them.
@@ -81,7 +85,7 @@ enum Counted {
 impl Place {
     fn counted(self) -> Counted {
         match self {
-            Self::Uncounted | Self::Image | Self::TokenIds => Counted::Nothing,
+            Self::Uncounted | Self::Image | Self::ImageField | Self::TokenIds => Counted::Nothing,
             Self::Text
             | Self::Messages
             | Self::Message
@@ -116,14 +120,14 @@ impl Place {
             Self::Prompt => Some(Self::TokenIds),
             Self::Tools => Some(Self::Tool),
             Self::Functions => Some(Self::Function),
-            Self::Uncounted | Self::Image | Self::Text | Self::Schema | Self::ToolChoice => {
-                Some(self)
-            }
+            Self::Uncounted | Self::Text | Self::Schema | Self::ToolChoice => Some(self),
             Self::Media => Some(Self::Text),
             Self::Message
             | Self::Item
             | Self::ItemType
             | Self::ItemId
+            | Self::Image
+            | Self::ImageField
             | Self::TokenIds
             | Self::Part
             | Self::PartType
@@ -145,13 +149,9 @@ impl Place {
             Self::Prompt => "a string, or tokens as whole numbers",
             Self::TokenIds => "a token as a whole number",
             Self::ItemType | Self::PartType | Self::ToolType | Self::ToolName => "a string",
-            Self::ItemId => "a string or null",
-            Self::Uncounted
-            | Self::Image
-            | Self::Text
-            | Self::Media
-            | Self::ToolChoice
-            | Self::Schema => "JSON",
+            Self::Image => "a string or an object with a url",
+            Self::ItemId | Self::ImageField => "a string or null",
+            Self::Uncounted | Self::Text | Self::Media | Self::ToolChoice | Self::Schema => "JSON",
         }
     }
 
@@ -168,6 +168,7 @@ impl Place {
                 | Self::Content
                 | Self::ItemType
                 | Self::ItemId
+                | Self::ImageField
                 | Self::PartType
                 | Self::ToolType
                 | Self::ToolName
@@ -183,6 +184,8 @@ impl Place {
                 | Self::Prompt
                 | Self::ItemType
                 | Self::ItemId
+                | Self::Image
+                | Self::ImageField
                 | Self::PartType
                 | Self::ToolType
                 | Self::ToolName
@@ -193,12 +196,7 @@ impl Place {
     fn takes_other(self) -> bool {
         matches!(
             self,
-            Self::Uncounted
-                | Self::Image
-                | Self::Text
-                | Self::Media
-                | Self::ToolChoice
-                | Self::Schema
+            Self::Uncounted | Self::Text | Self::Media | Self::ToolChoice | Self::Schema
         )
     }
 
@@ -232,8 +230,9 @@ pub(super) struct Walk {
     item: Item,
     tokenizer: Option<Tokenizer>,
     tokens: Measured,
-    /// The part that is being walked is an image.
+    /// The part that is being walked is an image, and says so many times where one is.
     image: bool,
+    image_sources: u64,
     /// The tool that is being walked is a hosted one.
     hosted: bool,
     fault: Option<Fault>,
@@ -346,6 +345,8 @@ impl Walk {
             && FRAME_KEYS.contains(&key);
         if framed {
             self.ascii_bytes += key.len() as u64;
+        } else if place == Place::Image && !IMAGE_KEYS.contains(&key) {
+            self.count(Place::Text, key);
         } else {
             self.count(place, key);
         }
@@ -433,6 +434,14 @@ impl Walk {
             return Ok(());
         }
         note_kind(&mut self.stored_items, "item_reference")
+    }
+
+    /// A part's end. Where an image is given in two ways, a provider may take both.
+    fn part_ended(&mut self) {
+        let sources = std::mem::take(&mut self.image_sources);
+        if std::mem::take(&mut self.image) {
+            self.images += sources.max(1);
+        }
     }
 
     /// One prompt more.
@@ -523,7 +532,16 @@ impl Node<'_> {
             (Place::Part, "type") => Place::PartType,
             (Place::Part, "image_url" | "input_image" | "image") => {
                 self.walk.image = true;
+                self.walk.image_sources += 1;
                 Place::Image
+            }
+            (Place::Part, "file_id") => {
+                self.walk.image_sources += 1;
+                Place::Text
+            }
+            (Place::Image, key) if IMAGE_KEYS.contains(&key) => {
+                self.walk.image_sources += u64::from(key == "file_id");
+                Place::ImageField
             }
             (
                 Place::Part,
@@ -532,14 +550,21 @@ impl Node<'_> {
                 self.walk.media = true;
                 Place::Text
             }
-            (Place::Message | Place::Item | Place::Part | Place::Text | Place::Media, _) => {
-                Place::Text
-            }
+            // What else an image's object has, some may write into the prompt.
+            (
+                Place::Message
+                | Place::Item
+                | Place::Part
+                | Place::Image
+                | Place::Text
+                | Place::Media,
+                _,
+            ) => Place::Text,
             (Place::Tool, "type") => Place::ToolType,
             (Place::Tool, "function" | "custom") => Place::Function,
             (Place::Tool | Place::Function | Place::ToolChoice, "name") => Place::ToolName,
             (Place::ToolChoice, _) => Place::ToolChoice,
-            (Place::Uncounted | Place::Image, _) => self.place,
+            (Place::Uncounted, _) => Place::Uncounted,
             _ => Place::Schema,
         }
     }
@@ -584,7 +609,10 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
-        if matches!(self.place, Place::Content | Place::Media | Place::ItemId) {
+        if matches!(
+            self.place,
+            Place::Content | Place::Media | Place::ItemId | Place::Image | Place::ImageField
+        ) {
             return Ok(());
         }
         self.scalar()
@@ -711,7 +739,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         match self.place {
             Place::Tool => self.walk.hosted = false,
             Place::Item => self.walk.item_ended()?,
-            Place::Part => self.walk.images += u64::from(std::mem::take(&mut self.walk.image)),
+            Place::Part => self.walk.part_ended(),
             _ => {}
         }
         Ok(())

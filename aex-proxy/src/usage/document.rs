@@ -16,7 +16,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) usage: Option<Reported>,
     #[serde(default)]
-    pub(super) x_groq: Option<Groq>,
+    pub(super) x_groq: Option<Object<Groq>>,
 }
 
 #[derive(Deserialize)]
@@ -42,6 +42,22 @@ pub(super) enum Reported {
     Counts(Counts),
     /// Not an object, a key twice, or a figure that is no count.
     Nonsense,
+}
+
+/// A JSON object alone: serde would read a list as a struct's fields in order.
+#[derive(Default)]
+pub(super) struct Object<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = <&'de serde_json::value::RawValue>::deserialize(deserializer)?.get();
+        if !raw.starts_with('{') {
+            return Err(D::Error::custom("not an object"));
+        }
+        serde_json::from_str(raw)
+            .map(Self)
+            .map_err(D::Error::custom)
+    }
 }
 
 /// One figure of a usage.
@@ -127,26 +143,26 @@ struct Wire {
     #[serde(default)]
     prompt_cache_hit_tokens: Option<Figure>,
     #[serde(default)]
-    prompt_tokens_details: Option<Details>,
+    prompt_tokens_details: Option<Object<Details>>,
     #[serde(default)]
-    completion_tokens_details: Option<Details>,
+    completion_tokens_details: Option<Object<Details>>,
     // The Responses API's names for them. Some send both.
     #[serde(default)]
     input_tokens: Option<Figure>,
     #[serde(default)]
     output_tokens: Option<Figure>,
     #[serde(default)]
-    input_tokens_details: Option<Details>,
+    input_tokens_details: Option<Object<Details>>,
     #[serde(default)]
-    output_tokens_details: Option<Details>,
+    output_tokens_details: Option<Object<Details>>,
 }
 
 impl Wire {
     fn counts(self) -> Option<Counts> {
-        let prompt = self.prompt_tokens_details.unwrap_or_default();
-        let completion = self.completion_tokens_details.unwrap_or_default();
-        let input = self.input_tokens_details.unwrap_or_default();
-        let output = self.output_tokens_details.unwrap_or_default();
+        let prompt = self.prompt_tokens_details.unwrap_or_default().0;
+        let completion = self.completion_tokens_details.unwrap_or_default().0;
+        let input = self.input_tokens_details.unwrap_or_default().0;
+        let output = self.output_tokens_details.unwrap_or_default().0;
         Some(Counts {
             prompt: larger(self.prompt_tokens, self.input_tokens)?,
             completion: larger(self.completion_tokens, self.output_tokens)?,

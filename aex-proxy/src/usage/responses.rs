@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::document::{Reported, Text};
+use super::document::{Object, Reported, Text};
 
 /// A whole response, or one inside an event.
 #[derive(Deserialize)]
@@ -28,7 +28,7 @@ pub(super) struct Event<'a> {
     #[serde(default)]
     pub(super) item: Text,
     #[serde(default)]
-    pub(super) response: Option<Response>,
+    pub(super) response: Option<Object<Response>>,
 }
 
 impl Event<'_> {

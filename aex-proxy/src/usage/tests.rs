@@ -361,3 +361,16 @@ fn what_a_stream_has_shown_is_never_less_than_its_chunks_say() {
     tally.chunk(br#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":90}}"#);
     assert_eq!(tally.shown_tokens(), 90);
 }
+
+#[test]
+fn a_list_is_not_read_as_an_object() {
+    assert_eq!(
+        usage(r#"{"prompt_tokens":100,"completion_tokens":1,"prompt_tokens_details":[50]}"#),
+        UsageSeen::Unreadable
+    );
+    let event =
+        r#"{"type":"response.completed","response":[{"input_tokens":1,"output_tokens":1}]}"#;
+    assert_eq!(of_responses(&[event]).usage(), UsageSeen::Unreadable);
+    let groq = r#"{"choices":[],"x_groq":[{"prompt_tokens":1,"completion_tokens":1}]}"#;
+    assert_eq!(of(&[groq]), UsageSeen::Unreadable);
+}

@@ -372,6 +372,26 @@ fn a_stream_that_outran_its_hold_costs_the_hold_and_what_was_shown_above_it() {
     // 20 tokens at 100 were granted; 32 more may be on their way.
     assert_eq!(outran(40), (HOLD + 5_200, Basis::Ceiling, 50 + 72));
     assert_eq!(outran(u64::MAX).0, HOLD, "nobody knows");
+    // Whole, and without a usage: no less. With one, that is the truth.
+    let whole = Observed {
+        outran: true,
+        own_output_tokens: 40,
+        ..seen(200)
+    };
+    let charged = |seen: &Observed| match judge(&terms(), seen, None) {
+        Verdict::Commit(charge) => charge.cost_pico,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(charged(&whole), HOLD + 5_200);
+    let told = Observed {
+        usage: UsageSeen::Reported(Usage {
+            prompt: 5,
+            output: 60,
+            ..Usage::default()
+        }),
+        ..whole
+    };
+    assert_eq!(charged(&told), 5 * 10 + 60 * 100);
 }
 
 #[test]
