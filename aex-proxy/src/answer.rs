@@ -33,6 +33,8 @@ pub enum Fault {
     UnsupportedType(&'static str),
     /// The client began a request and did not go on with it.
     TooSlow(&'static str),
+    /// What the kernel refuses of a token, before the body is read.
+    Refused(Refusal),
     /// The kernel cannot decide: fail closed.
     Kernel(String),
     Upstream(String),

@@ -26,7 +26,7 @@ use crate::egress::{Egress, SendError, Upstream};
 use crate::exchange::{self, Asked, Collected, Ending, Exchange, Head, Step, Verdict, Way};
 use crate::headers;
 use crate::keeping::{self, Keeping};
-use crate::measure;
+use crate::measure::{self, NotCounted};
 use crate::request::ApiRequest;
 use crate::room::{Room, SMALL_BYTES, Taken};
 use crate::spool::{Spool, SpoolKey};
@@ -139,12 +139,16 @@ enum NoGrant {
 async fn reserve(admin: &Admin, job: &mut Job, client: &mut Answer) -> Result<Box<Grant>, NoGrant> {
     let mut reply = ask(admin, &job.params, client).await;
     if let Ok(ReserveReply::Measure { tokenizer, refusal }) = reply {
-        job.params.facts.measured =
-            measure::count(job.request.route, job.body.clone(), &tokenizer).await;
-        reply = if job.params.facts.measured.is_some() {
-            ask(admin, &job.params, client).await
-        } else {
-            Ok(ReserveReply::Refused(refusal))
+        reply = match measure::count(&job.params, job.body.clone(), &tokenizer).await {
+            Ok(measured) => {
+                job.params.facts.measured = Some(measured);
+                ask(admin, &job.params, client).await
+            }
+            Err(NotCounted::Unknown) => Ok(ReserveReply::Refused(refusal)),
+            Err(NotCounted::Busy) => {
+                let why = "too many long prompts are being counted; try again shortly";
+                return Err(NoGrant::Row(Fault::Kernel(why.into()).row()));
+            }
         };
     }
     Err(NoGrant::Row(match reply {

@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::admin::Admin;
@@ -22,7 +23,7 @@ use crate::egress::Egress;
 use crate::headers;
 use crate::idempotency;
 use crate::ids::Ids;
-use crate::request;
+use crate::request::{self, ApiRequest};
 use crate::room::{Room, SMALL_BYTES, Taken};
 use crate::route::{self, Route};
 use crate::spool::Spool;
@@ -178,8 +179,8 @@ async fn read_job(
     };
     // With it goes the token itself.
     drop(headers);
-    let (body, room) = read_body(shared, body, length, limit_bytes).await?;
-    let mut request = request::read(api, &body).map_err(Fault::Invalid)?;
+    let (body, room) = read_body(shared, token, body, length, limit_bytes).await?;
+    let mut request = judge(api, &body).await?;
     let mut facts = std::mem::take(&mut request.facts);
     facts.own_key = own_key.is_some();
     facts.session = session;
@@ -201,15 +202,36 @@ async fn read_job(
     }))
 }
 
+/// Judges a body. A large one takes up to a second: others are not to wait for that.
+async fn judge(api: Api, body: &Bytes) -> Result<ApiRequest, Fault> {
+    if body.len() as u64 <= SMALL_BYTES {
+        return request::read(api, body).map_err(Fault::Invalid);
+    }
+    let body = body.clone();
+    match spawn_blocking(move || request::read(api, &body)).await {
+        Ok(read) => read.map_err(Fault::Invalid),
+        Err(_) => Err(Fault::Kernel(
+            "the request was lost inside the worker".into(),
+        )),
+    }
+}
+
 /// Reads a body of at most `limit_bytes`. `length` is what its head said.
 async fn read_body(
     shared: &Shared,
+    token: TokenDigest,
     mut body: Incoming,
     length: Option<u64>,
     limit_bytes: u64,
 ) -> Result<(Bytes, Option<Taken>), Fault> {
     let mut room = match length {
-        Some(bytes) if bytes > SMALL_BYTES => Some(room_for(shared, bytes).await?),
+        Some(bytes) if bytes > SMALL_BYTES => match room_for(shared, token, bytes).await {
+            Ok(room) => Some(room),
+            Err(fault) => {
+                discard(shared, body);
+                return Err(fault);
+            }
+        },
         _ => None,
     };
     let reading = async {
@@ -232,7 +254,7 @@ async fn read_body(
             }
             if room.is_none() && total > SMALL_BYTES {
                 // How long it becomes is not known: as long as it may.
-                room = Some(room_for(shared, limit_bytes).await?);
+                room = Some(room_for(shared, token, limit_bytes).await?);
             }
             all.extend_from_slice(&chunk);
         }
@@ -273,7 +295,13 @@ async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Fault> {
     }
 }
 
-async fn room_for(shared: &Shared, bytes: u64) -> Result<Taken, Fault> {
+/// Room for a large body, for a token that is one: nobody else takes any.
+async fn room_for(shared: &Shared, token: TokenDigest, bytes: u64) -> Result<Taken, Fault> {
+    match shared.admin.models(token).await {
+        Ok(ModelsReply::Models(_)) => {}
+        Ok(ModelsReply::Refused(refusal)) => return Err(Fault::Refused(refusal)),
+        Err(error) => return Err(Fault::Kernel(error.to_string())),
+    }
     (timeout(ROOM_LIMIT, shared.room.take(bytes)).await)
         .map_err(|_| Fault::Kernel("too many large requests at once; try again shortly".into()))
 }

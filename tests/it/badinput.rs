@@ -112,6 +112,19 @@ fn an_unknown_parameter_is_named_with_the_way_out() {
 }
 
 #[test]
+fn a_large_body_of_nobody_is_not_waited_for() {
+    let sim = sim();
+    let kernel = Kernel::on(&sim);
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\n\
+                authorization: Bearer aex-not-a-token\r\ncontent-type: application/json\r\n\
+                content-length: 10000000\r\n\r\n{";
+    let started_ms = clock::boot_ms();
+    // Nothing more of the body ever comes.
+    assert_error(&kernel.raw(head.as_bytes()), 401, "invalid_api_key");
+    assert!(clock::boot_ms() - started_ms < 10_000);
+}
+
+#[test]
 fn bodies_too_large() {
     let sim = sim();
     let kernel = Kernel::on(&sim);

@@ -244,6 +244,36 @@ fn a_bill_above_the_hold_is_booked_and_stops_the_agent() {
 }
 
 #[test]
+fn an_answer_far_above_its_cap_without_a_usage_is_no_cheap_one() {
+    let sim = sim();
+    let kernel = Kernel::on(&sim);
+    sim.behave(Behaviour {
+        ignore_cap: true,
+        omit_usage: true,
+        natural_tokens: Some(5000),
+        tokens_per_chunk: Some(4096),
+        ..Behaviour::default()
+    });
+    for (name, body) in [
+        ("plain", hello(json!({}))),
+        ("streamed", hello(json!({"stream": true}))),
+    ] {
+        sim.reset();
+        let token = kernel.create_agent(name, "0.0005", 1000, &[]);
+        if name == "plain" {
+            assert_eq!(kernel.chat(&token, &body).status, 200);
+        } else {
+            kernel.chat_stream(&token, &body).for_each(drop);
+        }
+        kernel.settled();
+        let (spent, bill) = (spent_pico(&kernel, name), bill_pico(&sim.bill()));
+        assert!(spent >= bill, "{name}: {spent} of {bill}");
+        assert_error(&kernel.chat(&token, &body), 402, "insufficient_budget");
+    }
+    kernel.audit();
+}
+
+#[test]
 fn who_hangs_up_in_mid_stream_pays() {
     let sim = sim();
     for (on_disconnect, ended) in [("drain", Ended::Complete), ("abort", Ended::Cut)] {

@@ -9,7 +9,7 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::egress::KeyPolicy;
 use aex_admin_proto::operator::{AgentState, Passthrough, Settings};
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::{Facts, OnDisconnect, Route};
+use aex_admin_proto::worker::{Facts, Measured, OnDisconnect, Route};
 
 use super::bound::Rendering;
 use super::hold::Terms;
@@ -139,29 +139,6 @@ pub enum Stop {
     Wait(Refusal),
 }
 
-impl Stop {
-    /// The tokenizer to count the prompt with before this is final, and the refusal where it is not
-    /// counted; else the stop itself.
-    ///
-    /// # Errors
-    /// Counting would change nothing, or cannot be done.
-    pub fn measured_first(
-        self,
-        asked: Asked<'_>,
-        model: Option<&ModelFacts<'_>>,
-    ) -> Result<(String, Refusal), Self> {
-        let countable = model.and_then(|model| model.rendering.countable());
-        match (self, countable) {
-            (Self::TooLong(refusal) | Self::Wait(refusal), Some(tokenizer))
-                if asked.facts.measured.is_none() =>
-            {
-                Ok((tokenizer.to_owned(), refusal))
-            }
-            (stop, _) => Err(stop),
-        }
-    }
-}
-
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Self::Refuse(refusal)
@@ -219,6 +196,52 @@ pub fn decide(
         on_disconnect: defaults.on_disconnect,
         idempotency: None,
     })
+}
+
+/// No token of any text is longer, in bytes.
+const LONGEST_TOKEN_BYTES: u64 = 256;
+
+/// The tokenizer to count the prompt with before `stop` is final, and the refusal where it is not
+/// counted. Counting takes time: what cannot fit whatever the count is not worth it.
+///
+/// # Errors
+/// The stop itself: counting would change nothing, or cannot be done.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "those of the decision, and what it came to"
+)]
+pub fn counted_first(
+    stop: Stop,
+    asked: Asked<'_>,
+    caller: Option<&Caller>,
+    model: Option<&ModelFacts<'_>>,
+    around: Around<'_>,
+    defaults: Defaults,
+    now: Now,
+) -> Result<(String, Refusal), Stop> {
+    let (Stop::TooLong(refusal) | Stop::Wait(refusal)) = &stop else {
+        return Err(stop);
+    };
+    let facts = asked.facts;
+    let countable = model.and_then(|model| model.rendering.countable());
+    let Some(tokenizer) = countable.filter(|_| facts.measured.is_none()) else {
+        return Err(stop);
+    };
+    let at_least = Facts {
+        measured: Some(Measured {
+            text: (facts.ascii_bytes + facts.other_bytes) / LONGEST_TOKEN_BYTES,
+            tools: facts.tool_bytes / LONGEST_TOKEN_BYTES,
+        }),
+        ..facts.clone()
+    };
+    let hopeful = Asked {
+        facts: &at_least,
+        ..asked
+    };
+    match decide(hopeful, caller, model, around, defaults, now) {
+        Ok(_) | Err(Stop::Wait(_)) => Ok((tokenizer.to_owned(), refusal.clone())),
+        Err(_) => Err(stop),
+    }
 }
 
 /// Token and agent: who asks, and whether it may ask at all.

@@ -196,7 +196,16 @@ impl Writer {
             (Ok(_), None) => Stop::Refuse(Refusal::InvalidToken),
             (Err(stop), _) => stop,
         };
-        Ok(match stop.measured_first(asked, model.as_ref()) {
+        let counted_first = reserve::counted_first(
+            stop,
+            asked,
+            caller.as_ref(),
+            model.as_ref(),
+            around,
+            grants::defaults(&self.config),
+            now,
+        );
+        Ok(match counted_first {
             Ok((tokenizer, refusal)) => Decided::Measure { tokenizer, refusal },
             Err(Stop::Wait(refusal)) => match agent_id {
                 Some(agent) => Decided::Wait { agent, refusal },

@@ -143,6 +143,7 @@ pub(super) fn of_fault(fault: &Fault) -> Row {
             "invalid_request",
             (*text).into(),
         ),
+        Fault::Refused(refusal) => of_refusal(refusal),
         Fault::Kernel(why) => kernel(why.clone()),
         Fault::Upstream(why) => row(
             StatusCode::BAD_GATEWAY,

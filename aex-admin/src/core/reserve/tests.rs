@@ -423,7 +423,14 @@ fn countable(c: &mut Case) {
 /// What a worker is told to do first, if anything.
 fn to_measure(c: &Case) -> Option<(String, Refusal)> {
     let stop = c.decide().unwrap_err();
-    stop.measured_first(c.asked(), c.model.as_ref()).ok()
+    let around = Around {
+        agent: &c.live,
+        model: &Live::default(),
+        contenders: c.contenders,
+        queue_ahead: c.queue_ahead,
+    };
+    let (caller, model) = (c.caller.as_ref(), c.model.as_ref());
+    counted_first(stop, c.asked(), caller, model, around, DEFAULTS, NOW).ok()
 }
 
 #[test]
@@ -457,6 +464,13 @@ fn a_prompt_is_counted_before_its_bytes_are_a_reason_to_refuse() {
         c.facts.measured = Some(Measured { text: 44, tools: 0 });
         assert_eq!(to_measure(&c), None, "{text}: it was counted");
     }
+    // Nor where the longest tokens that there are would not.
+    let mut c = Case::with(|c, a| a(c).balance = balance(11_000, 0));
+    countable(&mut c);
+    c.facts.ascii_bytes = 10_000;
+    assert!(to_measure(&c).is_some());
+    c.facts.ascii_bytes = 20_000;
+    assert_eq!(to_measure(&c), None);
     // Where the output alone does not fit, or nothing is left, no count can help.
     for pico in [0, 9_999] {
         let mut c = Case::with(|c, a| a(c).balance = balance(pico, 0));

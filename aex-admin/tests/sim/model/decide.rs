@@ -1,7 +1,7 @@
 //! May this request go? The order of refusals as docs/LEDGER.md has it.
 
 use aex_admin_proto::operator::{AgentState, Passthrough};
-use aex_admin_proto::worker::{Facts, Replay, ReserveParams};
+use aex_admin_proto::worker::{Facts, Measured, Replay, ReserveParams};
 use aex_admin_proto::{IdempotencyConflict, Refusal};
 
 use super::{
@@ -116,14 +116,35 @@ impl Model {
                 pico,
             },
             Err(Stop::Long(refusal) | Stop::Wait(refusal))
-                if params.facts.measured.is_none()
-                    && model(&params.model).is_some_and(|model| model.growth == 1) =>
+                if self.may_be_counted(agent, params, contenders, queue_ahead) =>
             {
                 Decision::Measure(refusal)
             }
             Err(Stop::Refuse(refusal) | Stop::Long(refusal)) => Decision::Refuse(refusal),
             Err(Stop::Wait(refusal)) => Decision::Wait { agent, refusal },
         }
+    }
+
+    /// Counting can be done, and a text of the longest tokens would fit, or wait.
+    fn may_be_counted(
+        &self,
+        agent: usize,
+        params: &ReserveParams,
+        contenders: u64,
+        queue_ahead: bool,
+    ) -> bool {
+        let facts = &params.facts;
+        let counts = model(&params.model).is_some_and(|model| model.growth == 1);
+        if facts.measured.is_some() || !counts {
+            return false;
+        }
+        let mut least = params.clone();
+        least.facts.measured = Some(Measured {
+            text: (facts.ascii_bytes + facts.other_bytes) / 256,
+            tools: facts.tool_bytes / 256,
+        });
+        let terms = self.terms(agent, &least, contenders, queue_ahead);
+        matches!(terms, Ok(_) | Err(Stop::Wait(_)))
     }
 
     /// Whose token it is, whatever it is worth.
