@@ -206,10 +206,6 @@ const LONGEST_TOKEN_BYTES: u64 = 256;
 ///
 /// # Errors
 /// The stop itself: counting would change nothing, or cannot be done.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "those of the decision, and what it came to"
-)]
 pub fn counted_first(
     stop: Stop,
     asked: Asked<'_>,
