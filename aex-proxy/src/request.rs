@@ -10,6 +10,7 @@
 
 mod forward;
 mod params;
+mod place;
 #[cfg(test)]
 mod routes;
 mod strict;
@@ -25,7 +26,8 @@ use serde::Deserialize;
 
 use crate::tokenizer::Tokenizer;
 use params::Kind;
-use walk::{Place, Walk};
+use place::Place;
+use walk::Walk;
 
 /// Longest model name that is looked at.
 const MAX_MODEL_BYTES: usize = 256;

@@ -2,7 +2,7 @@
 
 use aex_admin_proto::worker::Route;
 
-use super::walk::Place;
+use super::place::Place;
 
 /// What a top-level parameter is to AEX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
