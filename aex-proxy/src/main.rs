@@ -61,6 +61,8 @@ enum StartError {
     Io(#[from] std::io::Error),
 }
 
+const MAX_BLOCKING_THREADS: usize = 32;
+
 fn main() -> ExitCode {
     let hardened = harden();
     let args = Args::parse();
@@ -94,6 +96,8 @@ fn run(args: Args) -> Result<(), StartError> {
     let options = options(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // For large bodies, counts and kept answers: work for a core, or waits for a disk.
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
         // Whoever is about to send something runs first: then it is there without a wake-up.
         .on_thread_park(std::thread::yield_now)
         .build()?;
