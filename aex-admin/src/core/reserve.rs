@@ -225,7 +225,7 @@ pub fn counted_first(
     };
     let at_least = Facts {
         measured: Some(Measured {
-            text: (facts.ascii_bytes + facts.other_bytes) / LONGEST_TOKEN_BYTES,
+            text: facts.ascii_bytes.saturating_add(facts.other_bytes) / LONGEST_TOKEN_BYTES,
             tools: facts.tool_bytes / LONGEST_TOKEN_BYTES,
         }),
         ..facts.clone()

@@ -471,6 +471,9 @@ fn a_prompt_is_counted_before_its_bytes_are_a_reason_to_refuse() {
     assert!(to_measure(&c).is_some());
     c.facts.ascii_bytes = 20_000;
     assert_eq!(to_measure(&c), None);
+    // Whatever a worker says of it.
+    (c.facts.ascii_bytes, c.facts.other_bytes) = (u64::MAX, u64::MAX);
+    assert_eq!(to_measure(&c), None);
     // Where the output alone does not fit, or nothing is left, no count can help.
     for pico in [0, 9_999] {
         let mut c = Case::with(|c, a| a(c).balance = balance(pico, 0));
