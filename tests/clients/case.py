@@ -11,7 +11,7 @@ import socket
 import time
 import unittest
 
-from kernel import FAKE_KEY, Kernel, simulator
+from kernel import FAKE_KEY, Kernel, simulator, wait_for
 
 os.environ.update({
     "ANONYMIZED_TELEMETRY": "false",
@@ -132,10 +132,9 @@ class ClientCase(unittest.TestCase):
 
     def wait_until_settled(self) -> None:
         """A stream is settled when its last bytes are already sent."""
-        end = time.monotonic() + 30
-        while self.bill()["in_flight"] or self.metrics()["open_holds"]:
-            self.assertLess(time.monotonic(), end, "not settled in time")
-            time.sleep(0.02)
+        wait_for(
+            "the settles", lambda: not (self.bill()["in_flight"] or self.metrics()["open_holds"])
+        )
 
     def assert_settled_as_billed(self) -> None:
         """The ledger's sum over this test's agents is what the provider bills, at the prices."""

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -24,6 +25,15 @@ def programs() -> pathlib.Path:
         if place and (pathlib.Path(place) / "aex").exists():
             return pathlib.Path(place).resolve()
     sys.exit("the programs are not built: run `cargo build --workspace`, or set AEX_BIN")
+
+
+def wait_for(what: str, condition, limit_s: float = 60):
+    """What `condition` gives once it gives something; looked for, since nobody tells."""
+    end = time.monotonic() + limit_s
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited {limit_s} s for {what}"
+        time.sleep(0.02)
+    return found
 
 
 class Provider:

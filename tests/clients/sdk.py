@@ -6,13 +6,12 @@ Run with the python of tests/clients/setup.sh; the programs are found as kernel.
 """
 
 import asyncio
-import time
 import unittest
 
 import openai
 from openai import AsyncOpenAI, DefaultHttpxClient, OpenAI
 
-from kernel import Kernel, simulator
+from kernel import Kernel, simulator, wait_for
 
 INPUT_PICO, CACHED_PICO, OUTPUT_PICO = 75_000, 37_500, 300_000
 HELLO = [{"role": "user", "content": "Say hello."}]
@@ -110,10 +109,7 @@ class Sdk(unittest.TestCase):
 
     def wait_for_commits(self, agent: str, count: int) -> None:
         """A stream is settled when its last bytes are already sent."""
-        end = time.monotonic() + 20
-        while len(self.kernel.commits(agent)) < count:
-            self.assertLess(time.monotonic(), end, "not settled in time")
-            time.sleep(0.02)
+        wait_for("the settles", lambda: len(self.kernel.commits(agent)) >= count)
 
     def test_no_output_cap(self) -> None:
         client = self.client(self.kernel.agent("uncapped", "1.00", 1000))

@@ -6,7 +6,6 @@ Run with the python of tests/clients/setup.sh; the programs are found as kernel.
 """
 
 import json
-import time
 import unittest
 import urllib.error
 import urllib.request
@@ -14,7 +13,7 @@ import urllib.request
 import openai
 from openai import OpenAI
 
-from kernel import Kernel, real_model
+from kernel import Kernel, real_model, wait_for
 
 INPUT_PICO, CACHED_PICO, OUTPUT_PICO = 150_000, 75_000, 600_000
 MODELS = """
@@ -106,9 +105,8 @@ class RealModel(unittest.TestCase):
 
     def assert_costs(self, agent: str, usages: list) -> None:
         wanted = [cost_pico(usage) for usage in usages]
-        end = time.monotonic() + 20
-        while len(self.kernel.commits(agent)) < len(wanted) and time.monotonic() < end:
-            time.sleep(0.02)  # a stream is settled when its last bytes are already sent
+        # A stream is settled when its last bytes are already sent.
+        wait_for("the settles", lambda: len(self.kernel.commits(agent)) >= len(wanted))
         self.assertEqual(self.kernel.commits(agent), wanted)
         self.assertEqual(self.kernel.spent_pico(agent), sum(wanted))
         self.kernel.audit()
@@ -209,10 +207,7 @@ class RealModel(unittest.TestCase):
         return True
 
     def wait_until_settled(self) -> None:
-        end = time.monotonic() + 60
-        while self.kernel.sqlite("SELECT COUNT(*) FROM holds") != [["0"]]:
-            self.assertLess(time.monotonic(), end, "a hold stays open")
-            time.sleep(0.02)
+        wait_for("the last hold", lambda: self.kernel.sqlite("SELECT COUNT(*) FROM holds") == [["0"]])
 
     def test_zz_no_bill_was_above_its_hold(self) -> None:
         metrics = json.loads(self.kernel.aex("metrics", "--json"))
