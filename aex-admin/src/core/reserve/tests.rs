@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use aex_admin_proto::worker::Measured;
 
+use super::params::{CHOOSES_MODEL, RAISES_OUTPUT};
 use super::*;
 use crate::core::price::PICO_PER_MICRO;
 
