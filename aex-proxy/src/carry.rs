@@ -3,12 +3,14 @@
 //! The steps: reserve, dispatch, read, settle, answer. What each step means is decided by the pure
 //! [`Exchange`]; here are only the waits.
 
+mod asking;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aex_admin_proto::egress::{FAILURE_HEADER, Failure, TICKET_HEADER};
-use aex_admin_proto::worker::{Grant, Replay, ReserveParams, ReserveReply, SettleReply};
+use aex_admin_proto::worker::{Grant, ReserveParams, SettleReply};
 use aex_admin_proto::{HoldId, clock};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
@@ -19,17 +21,17 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-use crate::admin::{Admin, Held, Unavailable};
-use crate::answer::{self, Fault, Row};
+use crate::admin::{Admin, Held};
+use crate::answer::{self, Fault};
 use crate::body::Outgoing;
 use crate::egress::{Egress, SendError, Upstream};
 use crate::exchange::{self, Asked, Collected, Ending, Exchange, Head, Step, Verdict, Way};
 use crate::headers;
 use crate::keeping::{self, Keeping};
-use crate::measure::{self, NotCounted};
 use crate::request::ApiRequest;
 use crate::room::{Room, SMALL_BYTES, Taken};
 use crate::spool::{Spool, SpoolKey};
+use asking::{NoGrant, reserve};
 
 /// Largest plain answer whose length its head did not tell.
 const MAX_UNTOLD_BYTES: u64 = 64 * 1024 * 1024;
@@ -125,58 +127,6 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
         limit: Box::pin(limit),
     };
     reader.run(&egress, request, client).await;
-}
-
-/// Why a request is not carried out.
-enum NoGrant {
-    Row(Row),
-    /// It was carried out before.
-    Before(Replay),
-}
-
-/// The grant, or what the client is told instead. A prompt that does not fit by its bytes is counted,
-/// and asked for again.
-async fn reserve(admin: &Admin, job: &mut Job, client: &mut Answer) -> Result<Box<Grant>, NoGrant> {
-    let mut reply = ask(admin, &job.params, client).await;
-    if let Ok(ReserveReply::Measure { tokenizer, refusal }) = reply {
-        reply = match measure::count(&job.params, job.body.clone(), &tokenizer).await {
-            Ok(measured) => {
-                job.params.facts.measured = Some(measured);
-                ask(admin, &job.params, client).await
-            }
-            Err(NotCounted::Unknown) => Ok(ReserveReply::Refused(refusal)),
-            Err(NotCounted::Busy) => {
-                let why = "too many long prompts are being counted; try again shortly";
-                return Err(NoGrant::Row(Fault::Kernel(why.into()).row()));
-            }
-        };
-    }
-    Err(NoGrant::Row(match reply {
-        Ok(ReserveReply::Granted(grant)) => return Ok(grant),
-        Ok(ReserveReply::Replay(before)) => return Err(NoGrant::Before(before)),
-        Ok(ReserveReply::Refused(refusal) | ReserveReply::Measure { refusal, .. }) => {
-            answer::of_refusal(&refusal)
-        }
-        Err(why) => Fault::Kernel(why.to_string()).row(),
-    }))
-}
-
-/// Asks for the hold; a client that leaves ends the wait.
-async fn ask(
-    admin: &Admin,
-    params: &ReserveParams,
-    client: &mut Answer,
-) -> Result<ReserveReply, Unavailable> {
-    let asking = admin.reserve(params);
-    tokio::pin!(asking);
-    tokio::select! {
-        biased;
-        reply = &mut asking => reply,
-        () = client.closed() => {
-            admin.cancel(params.id);
-            asking.await
-        }
-    }
 }
 
 /// Settles a hold under which nothing was sent.
