@@ -2,7 +2,7 @@
 //!
 //! Owns: the JSON-RPC 2.0 envelope ([`rpc`]), its size-capped framing ([`frame`]), the methods and
 //! their parameters ([`worker`], [`egress`], [`operator`]), refusals as data ([`refusal`]), tickets
-//! ([`ticket`]), the async client ([`client`]), the Unix sockets that carry it
+//! ([`ticket`]), scopes and their limits ([`scope`], [`limit`]), the async client ([`client`]), the Unix sockets that carry it
 //! all ([`quiet`]), where files lie ([`places`]), and the one reader of
 //! the clock ([`clock`]).
 //!
@@ -14,12 +14,14 @@ pub mod clock;
 pub mod egress;
 pub mod frame;
 pub mod id;
+pub mod limit;
 pub mod operator;
 pub mod places;
 pub mod prices;
 pub mod quiet;
 pub mod refusal;
 pub mod rpc;
+pub mod scope;
 pub mod ticket;
 pub mod worker;
 

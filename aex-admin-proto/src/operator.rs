@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::egress::KeyPolicy;
+use crate::limit::{Limit, LimitKey};
+use crate::scope::{ScopeId, ScopeKind};
 
 /// Methods, with their parameters and answers.
 pub mod method {
@@ -25,6 +27,28 @@ pub mod method {
     pub const AGENT_SEVER: &str = "agent.sever";
     /// [`super::NameParams`] → [`super::AgentView`]. Closes it; the name stays taken.
     pub const AGENT_DELETE: &str = "agent.delete";
+    /// [`super::GroupCreateParams`] → [`super::ScopeView`].
+    pub const GROUP_CREATE: &str = "group.create";
+    /// `{}` → [`super::ScopeList`]: the kernel and every group. Auditors too.
+    pub const GROUP_LIST: &str = "group.list";
+    /// [`super::NameParams`] → [`super::ScopeView`]. Auditors too.
+    pub const GROUP_SHOW: &str = "group.show";
+    /// [`super::GroupSetParams`] → [`super::ScopeView`]. `kernel` is the kernel's own scope.
+    pub const GROUP_SET: &str = "group.set";
+    /// [`super::NameParams`] → [`super::ScopeView`].
+    pub const GROUP_PAUSE: &str = "group.pause";
+    /// [`super::NameParams`] → [`super::ScopeView`].
+    pub const GROUP_RESUME: &str = "group.resume";
+    /// [`super::NameParams`] → [`super::ScopeView`]. Pause, and cut what is open anywhere below it.
+    pub const GROUP_SEVER: &str = "group.sever";
+    /// [`super::NameParams`] → [`super::ScopeView`]. Only an empty one; the name stays taken.
+    pub const GROUP_DELETE: &str = "group.delete";
+    /// `{}` → [`super::ScopeList`]: every scope that is not ended, each after its parent. Auditors too.
+    pub const TREE: &str = "kernel.tree";
+    /// [`super::RunCreateParams`] → [`super::TokenReply`].
+    pub const RUN_CREATE: &str = "run.create";
+    /// [`super::NameParams`] → [`super::ScopeView`]. Ends it and every run below, open streams included.
+    pub const RUN_END: &str = "run.end";
     /// [`super::NameParams`] → [`super::TokenList`]. Auditors too.
     pub const TOKEN_LIST: &str = "token.list";
     /// [`super::TokenCreateParams`] → [`super::TokenReply`]. A further token of the same agent.
@@ -101,6 +125,21 @@ pub struct Settings {
     pub allowed_tools: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision: Option<bool>,
+    /// One of each [`crate::limit::LimitKey`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Vec<Limit>>,
+    /// The share of this scope's money and slots that one child may hold, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_held_percent: Option<u64>,
+    /// Sessions (`x-aex-session`) that may ever be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_sessions: Option<u64>,
+    /// IANA name; absent: that of the scope above, of models.yaml, UTC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// What policies may ask for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +154,9 @@ pub struct CreateParams {
     pub ttl_s: Option<u64>,
     #[serde(default)]
     pub settings: Settings,
+    /// The group above it; absent: none but the kernel.
+    #[serde(default)]
+    pub group: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +178,107 @@ pub struct SetParams {
     pub settings: Settings,
     /// Names of settings to clear, back to the default.
     pub clear: Vec<String>,
+    /// Limits to take away; what they counted is forgotten.
+    pub drop_limits: Vec<LimitKey>,
+    /// Moves it below this group; `kernel`: below none.
+    pub group: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GroupCreateParams {
+    pub name: String,
+    /// The group above it; absent: none but the kernel.
+    pub parent: Option<String>,
+    /// Absent: no limit.
+    pub budget_micro: Option<i64>,
+    /// Requests in any 60 seconds; absent: no limit.
+    pub rpm: Option<u64>,
+    pub settings: Settings,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GroupSetParams {
+    pub name: String,
+    pub budget_micro: Option<i64>,
+    /// Added to the budget; may be negative.
+    pub add_micro: Option<i64>,
+    pub rpm: Option<u64>,
+    /// What is present replaces; what is absent stays.
+    pub settings: Settings,
+    /// Names of settings to clear, and `budget` and `rpm`: no limit then.
+    pub clear: Vec<String>,
+    /// Limits to take away; what they counted is forgotten.
+    pub drop_limits: Vec<LimitKey>,
+    /// Moves it below this group; `kernel`: below none.
+    pub parent: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunCreateParams {
+    /// The agent, or the run, above it.
+    pub parent: String,
+    /// What is absent is limited by what is above alone.
+    pub run: RunParams,
+}
+
+/// A narrower scope below an agent or a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunParams {
+    pub budget_micro: Option<i64>,
+    /// Requests in any 60 seconds.
+    pub rpm: Option<u64>,
+    /// How long it lasts, in seconds.
+    pub ttl_s: Option<u64>,
+    pub settings: Settings,
+}
+
+/// One scope, with what goes on in it now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeView {
+    pub id: ScopeId,
+    pub kind: ScopeKind,
+    pub name: String,
+    pub parent: Option<ScopeId>,
+    pub state: AgentState,
+    /// Absent: no limit.
+    pub budget_micro: Option<i64>,
+    pub spent_micro: i64,
+    /// Open holds, rounded up.
+    pub reserved_micro: i64,
+    pub remaining_micro: Option<i64>,
+    pub rpm: Option<u64>,
+    pub settings: Settings,
+    pub created_at_ms: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at_ms: Option<i64>,
+    pub in_flight: u64,
+    /// Requests and tokens that count in the last 60 seconds.
+    pub requests_last_minute: u64,
+    pub tokens_last_minute: u64,
+    pub limits: Vec<LimitView>,
+}
+
+/// Where a limit over a period, a session or all time stands. Micro-dollars for money, else counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitView {
+    pub limit: Limit,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    pub used: i64,
+    pub held: i64,
+    pub left: i64,
+    /// When its calendar period ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resets_at_ms: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScopeList {
+    pub scopes: Vec<ScopeView>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,6 +301,9 @@ pub struct TokenCreateParams {
     /// What it is for, shown in `token list`: `run`, ….
     #[serde(default)]
     pub label: Option<String>,
+    /// It may look (`/v1/models`, `/v1/aex/me`, quotes), and carry nothing out.
+    #[serde(default)]
+    pub read_only: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,9 +319,13 @@ pub struct TokenReply {
     pub token: String,
     pub token_id: i64,
     pub expires_at_ms: Option<i64>,
-    pub budget_micro: i64,
-    pub rpm: u64,
+    /// Of the scope whose token it is; absent: no limit of its own.
+    pub budget_micro: Option<i64>,
+    pub rpm: Option<u64>,
     pub settings: Settings,
+    /// The name of the run that was made with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
 }
 
 impl std::fmt::Debug for TokenReply {
@@ -201,6 +351,12 @@ pub struct AgentView {
     /// Requests and tokens that count in the last 60 seconds.
     pub requests_last_minute: u64,
     pub tokens_last_minute: u64,
+    /// The group above it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Where its limits over periods, sessions and all time stand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitView>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +372,11 @@ pub struct TokenView {
     pub created_at_ms: i64,
     pub expires_at_ms: Option<i64>,
     pub revoked: bool,
+    #[serde(default)]
+    pub read_only: bool,
+    /// The run whose it is.
+    #[serde(default)]
+    pub run: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

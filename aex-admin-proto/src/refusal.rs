@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::scope::ScopeKind;
+
 /// The first rule a request broke, in the documented order of `aex-admin`'s core.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "refusal", rename_all = "snake_case")]
@@ -66,6 +68,34 @@ pub enum Refusal {
         needed_micro: i64,
         free_micro: i64,
         held_micro: i64,
+    },
+    /// A limit beyond the budget in all (`tokens/day`, …) would be passed even with every hold freed.
+    /// Amounts are micro-dollars for money, else a count.
+    #[error("Insufficient budget")]
+    LimitSpent {
+        scope: String,
+        /// As [`crate::limit::LimitKey`] is written.
+        limit: String,
+        needed: i64,
+        remaining: i64,
+        /// When its calendar period ends, Unix milliseconds.
+        resets_at_ms: Option<i64>,
+    },
+    /// It would fit but for what is held.
+    #[error("Budget held by requests in flight")]
+    LimitHeld {
+        scope: String,
+        limit: String,
+        needed: i64,
+        free: i64,
+        held: i64,
+    },
+    /// By a limit of a scope that the token does not own: its figures are not the token's to know.
+    #[error("{why}")]
+    Above {
+        /// `agent`, `group`, `kernel`.
+        scope: ScopeKind,
+        why: Box<Refusal>,
     },
     /// The caller gave up the wait (`worker.cancel`).
     #[error("cancelled")]

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::operator::{self, ScopeView, TokenReply};
 use crate::{HoldId, KeyDigest, Refusal, RequestDigest, TokenDigest};
 
 /// Most fields of a request are at their default: left out, they cost nothing on the wire.
@@ -25,6 +26,14 @@ pub const SETTLE: &str = "worker.settle";
 pub const RECLAIM: &str = "worker.reclaim";
 /// [`ModelsParams`] → [`ModelsReply`].
 pub const MODELS: &str = "worker.models";
+/// [`ModelsParams`] → [`MeReply`].
+pub const ME: &str = "worker.me";
+/// [`ReserveParams`] → [`QuoteReply`]. Nothing is held; the id is not looked at.
+pub const QUOTE: &str = "worker.quote";
+/// [`RunParams`] → [`RunReply`].
+pub const RUN: &str = "worker.run";
+/// [`RunEndParams`] → [`RunReply`], without a token.
+pub const RUN_END: &str = "worker.run_end";
 /// `{}` → [`ReadyReply`].
 pub const READY: &str = "worker.ready";
 
@@ -199,8 +208,8 @@ pub enum ReserveReply {
 pub struct Replay {
     /// The hold under which it was carried out.
     pub id: HoldId,
-    /// Free money of the token's own scope, in whole micro-dollars.
-    pub remaining_micro: i64,
+    /// Free money of the token's own scope, in whole micro-dollars; none where that has no budget.
+    pub remaining_micro: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -245,8 +254,13 @@ pub struct Grant {
     /// The model may spend output tokens out of sight.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hidden_output: bool,
-    /// Free money of the token's own scope with this hold taken off, in whole micro-dollars.
-    pub remaining_micro: i64,
+    /// Free money of the token's own scope with this hold taken off, in whole micro-dollars; none where
+    /// that has no budget.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub remaining_micro: Option<i64>,
+    /// Limits and policies that this request passed, and that are only to be told of.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub warnings: Vec<String>,
     pub on_disconnect: OnDisconnect,
     pub drain_timeout_ms: u64,
     /// Boot clock. The egress cuts the exchange here.
@@ -354,7 +368,8 @@ pub struct SettleReply {
     pub cost_micro: i64,
     /// Exact cost, picodollars.
     pub cost_pico: i64,
-    pub remaining_micro: i64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub remaining_micro: Option<i64>,
     /// The agent was severed: say so to its client.
     #[serde(default, skip_serializing_if = "is_default")]
     pub severed: bool,
@@ -401,4 +416,60 @@ pub struct ReadyReply {
     pub ready: bool,
     /// That something is missing; what, is the operator's to know.
     pub why: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MeReply {
+    /// The token's own scope, without what is above it.
+    Me(Box<ScopeView>),
+    Refused(Refusal),
+}
+
+/// What a request would come to now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuoteReply {
+    Passes(Quote),
+    Refused(Refusal),
+    /// As of [`ReserveReply::Measure`].
+    Measure {
+        tokenizer: String,
+        refusal: Refusal,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quote {
+    /// What would be held, rounded up.
+    pub hold_micro: i64,
+    pub input_tokens: u64,
+    /// Tokens a choice.
+    pub output_cap: u64,
+    pub provider: String,
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunParams {
+    /// Of the scope below which it is made.
+    pub token: TokenDigest,
+    pub run: operator::RunParams,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunEndParams {
+    /// Of a scope above it, or its own.
+    pub token: TokenDigest,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunReply {
+    Made(Box<TokenReply>),
+    Ended(Box<ScopeView>),
+    Refused(Refusal),
 }

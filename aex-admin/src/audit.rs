@@ -12,14 +12,16 @@ use std::path::Path;
 
 use aex_admin_proto::HoldId;
 use aex_admin_proto::operator::{AuditReport, Checkpoint, Finding, Replay};
+use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use rusqlite::Connection;
 
 use crate::core::money::ceil_micro;
 use crate::core::price::PICO_PER_MICRO;
+use crate::core::scope::{Recorded, Scope};
 use crate::ledger::seal::kept_checkpoint;
 use crate::ledger::{Event, EventHash, GENESIS, LedgerError, link, reader};
 use keys::Keys;
-use replay::Replayed;
+use replay::{Money, Replayed};
 use signed::Signed;
 
 /// Findings beyond this many of a kind are counted, not listed.
@@ -73,6 +75,8 @@ fn audit(
     };
     reader::each_event(&conn, |id, event, hash| audit.event(id, event, hash))?;
     audit.compare_agents(&conn)?;
+    audit.compare_nodes(&conn)?;
+    audit.at_the_end_of_scopes();
     audit.compare_holds(&conn)?;
     let findings = audit.signed.at_the_end();
     audit.add(findings);
@@ -97,7 +101,9 @@ pub fn replay(path: &Path) -> Result<Replay, LedgerError> {
         events += 1;
         replayed.event(event);
     })?;
-    replayed.compare(&reader::agents(&conn)?, events)
+    let mut rows = reader::agents(&conn)?;
+    rows.extend(reader::nodes(&conn)?);
+    replayed.compare(&rows, events)
 }
 
 /// What one look comes to: a violation, or a warning.
@@ -148,29 +154,31 @@ impl Audit {
         let findings = self.keys.event(id, event);
         self.add(findings);
         let readable = self.replayed.event(event);
-        if let Some(agent) = event.agent {
-            self.money(id, agent, event, readable);
-        }
-    }
-
-    fn money(&mut self, id: i64, agent: &str, event: &Event<'_>, readable: bool) {
         if !readable {
             self.violation(
                 "change_recorded",
-                Some(agent),
+                event.agent,
                 Some(id),
-                "what was granted cannot be read",
+                "what was granted, or to which scopes it belongs, cannot be read",
             );
         }
+        if let Some(agent) = event.agent {
+            self.money(id, agent, event);
+        } else if event.action == "outside.update" {
+            self.outside_update(None, id);
+        }
+    }
+
+    fn outside_update(&mut self, agent: Option<&str>, id: i64) {
+        let message = "its row was changed with somebody's own SQL";
+        self.warning("outside_update", agent, Some(id), message);
+    }
+
+    fn money(&mut self, id: i64, agent: &str, event: &Event<'_>) {
         match event.action {
             "hold.open" => self.hold_opened(id, agent, event),
             "usage.commit" | "hold.release" => self.hold_ended(id, agent, event),
-            "outside.update" => self.warning(
-                "outside_update",
-                Some(agent),
-                Some(id),
-                "its row was changed with somebody's own SQL",
-            ),
+            "outside.update" => self.outside_update(Some(agent), id),
             _ => {}
         }
     }
@@ -178,7 +186,7 @@ impl Audit {
     fn hold_opened(&mut self, id: i64, agent: &str, event: &Event<'_>) {
         let money = self.replayed.of(agent);
         let used = money.cost_pico + money.held_pico;
-        let budget = i128::from(money.budget_micro()) * i128::from(PICO_PER_MICRO);
+        let budget = i128::from(money.budget_micro().unwrap_or(0)) * i128::from(PICO_PER_MICRO);
         if event.held_pico > 0 && used > budget {
             self.violation(
                 "held_within_budget",
@@ -238,62 +246,83 @@ impl Audit {
                 self.violation("agent_has_history", Some(name), None, "no event made it");
                 continue;
             };
-            let balance = row.balance;
-            self.report.spent_micro = self.report.spent_micro.saturating_add(balance.spent_micro);
-            let pico = i128::from(balance.spent_micro) * i128::from(PICO_PER_MICRO)
-                + i128::from(balance.carry_pico);
-            let spent = i128::from(balance.spent_micro);
-            let held = i128::from(balance.held_pico);
-            for (property, what, stored, made) in [
-                (
-                    "spent_equals_commits",
-                    "spent_micro",
-                    spent,
-                    replayed.cost_micro,
-                ),
-                (
-                    "picodollars_equal_commits",
-                    "spent and carry in picodollars",
-                    pico,
-                    replayed.cost_pico,
-                ),
-                (
-                    "held_equals_open_holds",
-                    "held_pico",
-                    held,
-                    replayed.held_pico,
-                ),
-            ] {
-                if stored != made {
-                    let message = format!("{what} is {stored}; its events make {made}");
-                    self.violation(property, Some(name), None, message);
-                }
+            self.report.spent_micro =
+                (self.report.spent_micro).saturating_add(row.balance.spent_micro);
+            if i128::from(row.balance.spent_micro) != replayed.cost_micro {
+                let (stored, made) = (row.balance.spent_micro, replayed.cost_micro);
+                let message = format!("spent_micro is {stored}; its events make {made}");
+                self.violation("spent_equals_commits", Some(name), None, message);
             }
-            if balance.spent_micro < 0
-                || balance.held_pico < 0
-                || !(0..PICO_PER_MICRO).contains(&balance.carry_pico)
-            {
-                self.violation(
-                    "no_negative_balance",
-                    Some(name),
-                    None,
-                    "a balance is out of range",
-                );
+            self.compare_scope(name, &row, &replayed);
+        }
+        Ok(())
+    }
+
+    /// The kernel, groups and runs: each one's money is its events' too.
+    fn compare_nodes(&mut self, conn: &Connection) -> Result<(), LedgerError> {
+        for row in reader::nodes(conn)? {
+            let ScopeId::Node(id) = row.id else { continue };
+            let mut replayed = self.replayed.take_node(id).unwrap_or_default();
+            if row.kind == ScopeKind::Kernel && replayed.granted.is_none() {
+                // Nothing was ever set: it limits nothing.
+                replayed.granted =
+                    Some(row.grant.clone()).filter(|grant| *grant == Recorded::none());
             }
-            if replayed.granted.as_ref() != Some(&row.grant) {
-                self.warning(
-                    "outside_update",
-                    Some(name),
-                    None,
-                    "its budget, limits or state were changed with somebody's own SQL, not \
-                     recorded yet",
-                );
+            self.compare_scope(&row.name, &row, &replayed);
+        }
+        Ok(())
+    }
+
+    fn compare_scope(&mut self, name: &str, row: &Scope, replayed: &Money) {
+        let balance = row.balance;
+        let pico = i128::from(balance.spent_micro) * i128::from(PICO_PER_MICRO)
+            + i128::from(balance.carry_pico);
+        let held = i128::from(balance.held_pico);
+        for (property, what, stored, made) in [
+            (
+                "picodollars_equal_commits",
+                "spent and carry in picodollars",
+                pico,
+                replayed.cost_pico,
+            ),
+            (
+                "held_equals_open_holds",
+                "held_pico",
+                held,
+                replayed.held_pico,
+            ),
+        ] {
+            if stored != made {
+                let message = format!("{what} is {stored}; its events make {made}");
+                self.violation(property, Some(name), None, message);
             }
         }
+        if balance.spent_micro < 0
+            || balance.held_pico < 0
+            || !(0..PICO_PER_MICRO).contains(&balance.carry_pico)
+        {
+            self.violation(
+                "no_negative_balance",
+                Some(name),
+                None,
+                "a balance is out of range",
+            );
+        }
+        if replayed.granted.as_ref() != Some(&row.grant) {
+            self.warning(
+                "outside_update",
+                Some(name),
+                None,
+                "its budget, limits or state were changed with somebody's own SQL, not \
+                 recorded yet",
+            );
+        }
+    }
+
+    fn at_the_end_of_scopes(&mut self) {
         for gone in self.replayed.names() {
             self.violation("agent_kept", Some(&gone), None, "it has events, and no row");
         }
-        Ok(())
     }
 
     fn compare_holds(&mut self, conn: &Connection) -> Result<(), LedgerError> {

@@ -7,6 +7,7 @@ use super::document::{Document, RawLimits};
 use super::types::DefaultLimits;
 use super::yaml::{self, Scalar};
 use super::{Catalogue, Config, ConfigError, models, providers, values};
+use crate::core::period;
 
 const MAX_BODY_BYTES: u64 = 64 * 1024 * 1024;
 const MAX_OUTPUT_TOKENS: u64 = 10_000_000;
@@ -33,6 +34,7 @@ pub fn parse(text: &str, catalogue: &Catalogue) -> Result<(Config, Vec<String>),
             .collect(),
         models,
         limits: read_limits(document.limits.as_ref())?,
+        time_zone: read_time_zone(document.time_zone.as_ref())?,
         hold_wait_ms: duration("hold_wait", &document.hold_wait, &wait)?.unwrap_or(2_000),
         drain_timeout_ms: duration("drain_timeout", &document.drain_timeout, &(0..=HOUR_MS))?
             .unwrap_or(30_000),
@@ -79,6 +81,19 @@ fn read_output_tokens(document: &Document) -> Result<(u64, u64), ConfigError> {
             format!("min_output_tokens is above default_output_tokens ({default})"),
         )),
         _ => Ok((default, min)),
+    }
+}
+
+fn read_time_zone(raw: Option<&Scalar>) -> Result<String, ConfigError> {
+    let Some(scalar) = raw else {
+        return Ok("UTC".to_owned());
+    };
+    match period::zone(&scalar.value) {
+        Some(_) => Ok(scalar.value.clone()),
+        None => Err(fault(
+            scalar.referenced,
+            "time_zone: there is no such time zone; use a name such as Europe/Berlin or UTC",
+        )),
     }
 }
 

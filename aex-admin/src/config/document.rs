@@ -14,6 +14,7 @@ pub(super) struct Document {
     pub(super) providers: Option<Entries<Option<RawProvider>>>,
     pub(super) models: Option<Entries<Option<RawModel>>>,
     pub(super) limits: Option<RawLimits>,
+    pub(super) time_zone: Option<Scalar>,
     pub(super) hold_wait: Option<Scalar>,
     pub(super) drain_timeout: Option<Scalar>,
     pub(super) on_disconnect: Option<Scalar>,

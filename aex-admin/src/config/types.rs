@@ -6,6 +6,7 @@ use aex_admin_proto::egress::{KeyPolicy, ProviderConfig};
 use aex_admin_proto::worker::OnDisconnect;
 
 use crate::core::price::Price;
+pub use crate::core::scope::DefaultLimits;
 
 /// models.yaml, checked, with every default filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Config {
     pub models: BTreeMap<String, Model>,
     /// Defaults of each agent; its own option replaces them.
     pub limits: DefaultLimits,
+    /// In which calendar periods are counted where no scope says otherwise: an IANA name.
+    pub time_zone: String,
     /// How long a request may wait for money that is held; 0: not at all.
     pub hold_wait_ms: u64,
     pub drain_timeout_ms: u64,
@@ -222,13 +225,4 @@ impl PriceSource {
 pub struct ModelLimits {
     pub max_tokens_per_minute: Option<u64>,
     pub max_requests_per_minute: Option<u64>,
-}
-
-/// Of each agent; requests a minute each agent has by itself. Absent: no limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DefaultLimits {
-    pub max_tokens_per_minute: Option<u64>,
-    pub max_input_tokens: Option<u64>,
-    pub max_output_tokens: Option<u64>,
-    pub max_concurrency: Option<u64>,
 }

@@ -6,6 +6,7 @@ use aex_admin_proto::worker::{OnDisconnect, Route};
 use serde::{Deserialize, Serialize};
 
 use super::price::Price;
+use super::scope::Charged;
 
 /// Left out of the ledger: three of them would be a sixth of each hold's event.
 fn is_false(value: &bool) -> bool {
@@ -61,6 +62,15 @@ pub struct Terms {
     /// Of the `Idempotency-Key` under which it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<KeyMark>,
+    /// Beyond its agent and the kernel.
+    #[serde(default, skip_serializing_if = "Charged::is_plain")]
+    pub charged: Charged,
+    /// Limits that are only to be told of, and that this one passed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warned: Vec<String>,
+    /// Limits that are only tried, and that this one passed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadowed: Vec<String>,
 }
 
 impl Terms {

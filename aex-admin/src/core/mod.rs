@@ -2,13 +2,16 @@
 //!
 //! Absent on purpose: SQLite, sockets, files, clocks, randomness, tokio. Times and ids are passed in.
 
+pub mod book;
 pub mod bound;
 pub mod charge;
 pub mod hold;
 pub mod idempotency;
 pub mod live;
 pub mod money;
+pub mod period;
 pub mod price;
 pub mod reservation;
 pub mod reserve;
+pub mod scope;
 pub mod window;

@@ -11,7 +11,8 @@ pub const MAX_BUDGET_MICRO: i64 = 9_000_000_000_000;
 /// One scope's row of money, as the ledger has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
-    pub budget_micro: i64,
+    /// None: no limit.
+    pub budget_micro: Option<i64>,
     pub spent_micro: i64,
     /// Spent, but less than a micro-dollar together: 0 to 999,999.
     pub carry_pico: i64,
@@ -20,22 +21,18 @@ pub struct Balance {
 }
 
 impl Balance {
-    /// What is left when every open hold is freed; negative after an overrun or a cut.
+    /// What is left when every open hold is freed; negative after an overrun or a cut. None: no limit.
     #[must_use]
-    pub fn unspent_pico(&self) -> i128 {
-        pico(self.budget_micro) - pico(self.spent_micro) - i128::from(self.carry_pico)
+    pub fn unspent_pico(&self) -> Option<i128> {
+        let budget = pico(self.budget_micro?);
+        Some(budget - pico(self.spent_micro) - i128::from(self.carry_pico))
     }
 
-    /// What is left for a new hold now.
+    /// What is left for a new hold now, in whole micro-dollars, for people and headers. None: no limit.
     #[must_use]
-    pub fn free_pico(&self) -> i128 {
-        self.unspent_pico() - i128::from(self.held_pico)
-    }
-
-    /// [`Balance::free_pico`] in whole micro-dollars, for people and headers.
-    #[must_use]
-    pub fn free_micro(&self) -> i64 {
-        floor_micro(self.free_pico())
+    pub fn free_micro(&self) -> Option<i64> {
+        let unspent_pico = self.unspent_pico()?;
+        Some(floor_micro(unspent_pico - i128::from(self.held_pico)))
     }
 
     /// The open holds in whole micro-dollars, rounded up.
@@ -98,13 +95,13 @@ mod tests {
     #[test]
     fn a_budget_of_one_micro_pays_for_one_call_of_nine_tenths_not_two() {
         let start = Balance {
-            budget_micro: 1,
+            budget_micro: Some(1),
             ..Balance::default()
         };
-        assert!(start.free_pico() >= 900_000);
+        assert!(start.unspent_pico() >= Some(900_000));
         let (after, cost_micro) = start.with_commit(0, 900_000).unwrap();
         assert_eq!((cost_micro, after.carry_pico), (0, 900_000));
-        assert!(after.free_pico() < 900_000);
+        assert!(after.unspent_pico() < Some(900_000));
     }
 
     #[test]

@@ -5,32 +5,87 @@
 //! minute, and last the money that is only held. The first rule that is broken is the answer. What
 //! is refused changes nothing.
 
+mod limits;
 mod params;
+mod purse;
+
+use std::sync::Arc;
 
 use aex_admin_proto::Refusal;
 use aex_admin_proto::egress::KeyPolicy;
-use aex_admin_proto::operator::{AgentState, Passthrough, Settings};
+use aex_admin_proto::limit::{Mode, Subject};
+use aex_admin_proto::operator::{AgentState, Passthrough};
+use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use aex_admin_proto::ticket::KeyMode;
 use aex_admin_proto::worker::{Facts, Measured, OnDisconnect, Route};
+use jiff::tz::TimeZone;
 
+use super::book::{Book, LiveKey};
 use super::bound::Rendering;
 use super::hold::Terms;
-use super::live::Live;
-use super::money::{Balance, ceil_micro, floor_micro};
 use super::price::Price;
+use super::scope::{Bound, Charged, DefaultLimits, Scope};
+use limits::{
+    bound_input, bound_output, check_parallel, check_request_rates, check_sessions,
+    check_token_rates,
+};
 use params::{check_capabilities, check_params};
+use purse::{Purses, meters};
 
 /// Who asks.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    pub name: String,
-    pub state: AgentState,
+    /// The token's own scope first, the kernel last.
+    pub path: Vec<Arc<Scope>>,
     pub token_revoked: bool,
     pub token_expires_at_ms: Option<i64>,
-    pub rpm: u64,
-    /// The agent's own settings, with models.yaml's defaults where it has none.
-    pub settings: Settings,
-    pub balance: Balance,
+    /// The token may look, and carry out nothing.
+    pub read_only: bool,
+}
+
+impl Caller {
+    fn scopes(&self) -> impl Iterator<Item = (usize, &Scope)> {
+        self.path.iter().map(AsRef::as_ref).enumerate()
+    }
+
+    /// The windows that a decision about a request of it looks at.
+    #[must_use]
+    pub fn windows(
+        &self,
+        model: Option<&ModelFacts<'_>>,
+        name: &str,
+        defaults: &Defaults,
+    ) -> Vec<LiveKey> {
+        let scopes = self.path.iter().map(|scope| LiveKey::Scope(scope.id));
+        let mut keys: Vec<LiveKey> = scopes.collect();
+        keys.push(LiveKey::Model(name.to_owned()));
+        let Some(model) = model else { return keys };
+        for scope in &self.path {
+            let bounds = scope.bounds(&defaults.limits, model.name, model.provider);
+            let parts = bounds.filter(|bound| *bound.subject != Subject::All);
+            keys.extend(parts.map(|bound| LiveKey::Part(scope.id, bound.subject.clone())));
+        }
+        keys
+    }
+
+    /// `refusal` by the limit of the scope at `at` of the path, as the token may know it.
+    fn by(&self, at: usize, refusal: Refusal) -> Refusal {
+        match self.path.get(at) {
+            Some(scope) if at > 0 => Refusal::Above {
+                scope: scope.kind,
+                why: Box::new(refusal),
+            },
+            _ => refusal,
+        }
+    }
+
+    /// The zone of the scope at `at`: its own, that of the next above it that has one, the kernel's.
+    fn zone(&self, at: usize, defaults: &Defaults) -> TimeZone {
+        let named = self.path.iter().skip(at);
+        let mut named = named.filter_map(|scope| scope.grant.settings.time_zone.as_deref());
+        let own = named.next().and_then(super::period::zone);
+        own.unwrap_or_else(|| defaults.time_zone.clone())
+    }
 }
 
 /// What is asked for, as the configuration has it.
@@ -67,22 +122,47 @@ pub struct Asked<'a> {
 }
 
 /// What goes on around the request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Around<'a> {
-    pub agent: &'a Live,
-    pub model: &'a Live,
-    /// Requests of this agent that wait for money, or are being decided together with this one.
-    pub contenders: u64,
-    /// Others of this agent wait already: nobody overtakes them.
-    pub queue_ahead: bool,
+    /// Brought up to now for the scopes of the path and the model.
+    pub book: &'a Book,
+    /// Requests of the same token that are decided together with this one.
+    pub peers: u64,
+    /// How many wait for what is held in a scope.
+    pub waiting: &'a dyn Fn(ScopeId) -> u64,
+    /// The queue that this one stood in: it overtakes nobody there.
+    pub queue: Option<ScopeId>,
+}
+
+impl Around<'_> {
+    /// Others wait there already: nobody overtakes them.
+    fn queue_ahead(&self, scope: ScopeId) -> bool {
+        self.queue != Some(scope) && (self.waiting)(scope) > 0
+    }
+
+    /// Among how many what is free in a scope is shared.
+    fn in_flight(&self, scope: ScopeId) -> u64 {
+        let open = self.open(scope);
+        let waiting = (self.waiting)(scope);
+        open.saturating_add(waiting)
+            .saturating_add(self.peers)
+            .saturating_add(1)
+    }
+
+    fn open(&self, scope: ScopeId) -> u64 {
+        let live = self.book.live(&LiveKey::Scope(scope));
+        live.map_or(0, |live| live.open)
+    }
 }
 
 /// The operator's general settings that a decision needs.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Defaults {
     pub default_output_tokens: u64,
     pub min_output_tokens: u64,
     pub on_disconnect: OnDisconnect,
+    pub limits: DefaultLimits,
+    pub time_zone: TimeZone,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -97,8 +177,9 @@ pub enum Stop {
     Refuse(Refusal),
     /// The bound of its prompt is what does not fit: a tighter one might.
     TooLong(Refusal),
-    /// It would fit but for held money: worth waiting for. The refusal is for when none comes free.
-    Wait(Refusal),
+    /// It would fit but for what is held in this scope: worth waiting for. The refusal is for when
+    /// none comes free.
+    Wait(Refusal, ScopeId),
 }
 
 impl From<Refusal> for Stop {
@@ -107,57 +188,144 @@ impl From<Refusal> for Stop {
     }
 }
 
-/// The whole decision, in its order. `model` is absent when the configuration has none of that name.
+/// All that one decision looks at.
+#[derive(Clone, Copy)]
+pub struct Question<'a> {
+    pub asked: Asked<'a>,
+    pub caller: Option<&'a Caller>,
+    /// Absent when the configuration has none of that name.
+    pub model: Option<&'a ModelFacts<'a>>,
+    pub around: Around<'a>,
+    pub defaults: &'a Defaults,
+    pub now: Now,
+}
+
+/// What the rules are held against, once it is known who asks for what.
+#[derive(Clone, Copy)]
+struct Sight<'a> {
+    asked: Asked<'a>,
+    caller: &'a Caller,
+    model: &'a ModelFacts<'a>,
+    around: Around<'a>,
+    defaults: &'a Defaults,
+    now: Now,
+}
+
+impl<'a> Sight<'a> {
+    /// Every limit of the path for this request, each with its place in the path.
+    fn bounds(self) -> impl Iterator<Item = (usize, &'a Scope, Bound<'a>)> {
+        self.caller.scopes().flat_map(move |(at, scope)| {
+            let bounds = scope.bounds(&self.defaults.limits, self.model.name, self.model.provider);
+            bounds.map(move |bound| (at, scope, bound))
+        })
+    }
+
+    fn session(self) -> &'a str {
+        self.asked.facts.session.as_deref().unwrap_or_default()
+    }
+}
+
+/// Limits that were passed, and are not enforced.
+#[derive(Default)]
+struct Told {
+    warned: Vec<String>,
+    shadowed: Vec<String>,
+}
+
+impl Told {
+    /// Whether a limit that is passed stops the request; where it does not, that it was passed is told.
+    fn stops(&mut self, scope: &Scope, bound: &Bound<'_>) -> bool {
+        let list = match bound.mode {
+            Mode::Enforce => return true,
+            Mode::Warn => &mut self.warned,
+            Mode::Shadow => &mut self.shadowed,
+        };
+        let text = format!("{} {}", scope.kind.name(), bound.key());
+        if !list.contains(&text) {
+            list.push(text);
+        }
+        false
+    }
+}
+
+/// The whole decision, in its order.
 ///
 /// # Errors
 /// The first rule that is broken.
-pub fn decide(
-    asked: Asked<'_>,
-    caller: Option<&Caller>,
-    model: Option<&ModelFacts<'_>>,
-    around: Around<'_>,
-    defaults: Defaults,
-    now: Now,
-) -> Result<Terms, Stop> {
-    let caller = authenticate(caller, now)?;
+pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
+    let Question {
+        asked,
+        around,
+        defaults,
+        now,
+        ..
+    } = question;
+    let caller = authenticate(question.caller, now)?;
+    check_scope(caller)?;
     let facts = asked.facts;
-    let (model, price) = choose_model(asked.model, caller, model)?;
-    check_capabilities(facts, &caller.settings)?;
+    let (model, price) = choose_model(asked.model, caller, question.model)?;
+    for (_, scope) in caller.scopes() {
+        check_capabilities(facts, &scope.grant.settings)?;
+    }
     let key = choose_key(facts, caller, model)?;
     check_params(asked, model, &price)?;
-    let input_tokens = bound_input(asked, caller, model)?;
-    let caps = bound_output(asked, caller, model, defaults)?;
+    let sight = Sight {
+        asked,
+        caller,
+        model,
+        around,
+        defaults,
+        now,
+    };
+    let mut told = Told::default();
+    let input_tokens = bound_input(sight, &mut told)?;
+    let caps = bound_output(sight, &mut told)?;
     let ask = Ask {
         facts,
         price: &price,
         input_tokens,
         caps,
     };
-    check_unspent(caller, &ask)?;
-    check_concurrency(caller, around.agent)?;
-    check_request_rates(caller, model, around, now)?;
-    let caps = check_token_rates(caller, model, around, &ask, now)?;
-    let (output_cap, hold_pico) = fit_money(caller, around, &Ask { caps, ..ask })?;
-    let choices = ask.choices();
+    check_sessions(sight)?;
+    let purses = Purses::of(sight);
+    purses.check_unspent(&ask, caller)?;
+    check_parallel(sight, &mut told)?;
+    check_request_rates(sight, &mut told)?;
+    let caps = check_token_rates(sight, &ask, &mut told)?;
+    let (output_cap, hold_pico) = purses.fit(sight, &Ask { caps, ..ask }, &mut told)?;
+    let charged = Charged::of(caller.path.iter().map(AsRef::as_ref), meters(sight));
     Ok(Terms {
         route: asked.route,
         model: model.name.to_owned(),
         provider: model.provider.to_owned(),
         upstream_model: model.upstream_model.to_owned(),
         key,
-        price,
         price_source: model.price_source.to_owned(),
         hold_pico,
         input_tokens,
         output_cap,
-        choices,
+        choices: ask.choices(),
+        price,
         prompts: facts.prompts.max(1),
         cap_is_ours: facts.output_cap.is_none() && asked.route.generates(),
         hidden_output: model.hidden_output,
         counts_choices: model.counts_choices,
         on_disconnect: defaults.on_disconnect,
         idempotency: None,
+        charged,
+        warned: told.warned,
+        shadowed: told.shadowed,
     })
+}
+
+/// A token that may only look carries nothing out.
+fn check_scope(caller: &Caller) -> Result<(), Refusal> {
+    if caller.read_only {
+        return Err(Refusal::CapabilityNotAllowed {
+            capability: "execute (this token is read-only)".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// No token of any text is longer, in bytes.
@@ -168,20 +336,12 @@ const LONGEST_TOKEN_BYTES: u64 = 256;
 ///
 /// # Errors
 /// The stop itself: counting would change nothing, or cannot be done.
-pub fn counted_first(
-    stop: Stop,
-    asked: Asked<'_>,
-    caller: Option<&Caller>,
-    model: Option<&ModelFacts<'_>>,
-    around: Around<'_>,
-    defaults: Defaults,
-    now: Now,
-) -> Result<(String, Refusal), Stop> {
-    let (Stop::TooLong(refusal) | Stop::Wait(refusal)) = &stop else {
+pub fn counted_first(stop: Stop, question: Question<'_>) -> Result<(String, Refusal), Stop> {
+    let (Stop::TooLong(refusal) | Stop::Wait(refusal, _)) = &stop else {
         return Err(stop);
     };
-    let facts = asked.facts;
-    let countable = model.and_then(|model| model.rendering.countable());
+    let facts = question.asked.facts;
+    let countable = question.model.and_then(|model| model.rendering.countable());
     let Some(tokenizer) = countable.filter(|_| facts.measured.is_none()) else {
         return Err(stop);
     };
@@ -192,12 +352,15 @@ pub fn counted_first(
         }),
         ..facts.clone()
     };
-    let hopeful = Asked {
-        facts: &at_least,
-        ..asked
+    let hopeful = Question {
+        asked: Asked {
+            facts: &at_least,
+            ..question.asked
+        },
+        ..question
     };
-    match decide(hopeful, caller, model, around, defaults, now) {
-        Ok(_) | Err(Stop::Wait(_)) => Ok((tokenizer.to_owned(), refusal.clone())),
+    match decide(hopeful) {
+        Ok(_) | Err(Stop::Wait(..)) => Ok((tokenizer.to_owned(), refusal.clone())),
         Err(_) => Err(stop),
     }
 }
@@ -208,28 +371,28 @@ pub fn counted_first(
 /// 401 or 423.
 pub fn authenticate(caller: Option<&Caller>, now: Now) -> Result<&Caller, Refusal> {
     let caller = caller.ok_or(Refusal::InvalidToken)?;
-    if caller.token_revoked || caller.state == AgentState::Closed {
+    let closed = |scope: &Arc<Scope>| scope.grant.state == AgentState::Closed;
+    if caller.token_revoked || caller.path.is_empty() || caller.path.iter().any(closed) {
         return Err(Refusal::InvalidToken);
     }
-    if caller
-        .token_expires_at_ms
-        .is_some_and(|expires_at_ms| now.wall_ms >= expires_at_ms)
-    {
+    let ends = caller.path.iter().filter_map(|scope| scope.expires_at_ms);
+    let mut ends = ends.chain(caller.token_expires_at_ms);
+    if ends.any(|expires_at_ms| now.wall_ms >= expires_at_ms) {
         return Err(Refusal::TokenExpired);
     }
-    match caller.state {
-        AgentState::Active => Ok(caller),
-        AgentState::Paused | AgentState::Closed => Err(Refusal::AgentPaused),
+    let paused = |scope: &Arc<Scope>| scope.grant.state == AgentState::Paused;
+    if caller.path.iter().any(paused) {
+        return Err(Refusal::AgentPaused);
     }
+    Ok(caller)
 }
 
-/// Whether the agent's whitelist, if it has one, names the model.
+/// Whether every whitelist of the path names the model.
 #[must_use]
-pub fn may_use(settings: &Settings, model: &str) -> bool {
-    settings
-        .allowed_models
-        .as_ref()
-        .is_none_or(|allowed| allowed.iter().any(|name| name == model))
+pub fn may_use(caller: &Caller, model: &str) -> bool {
+    let lists = caller.path.iter();
+    let mut lists = lists.filter_map(|scope| scope.grant.settings.allowed_models.as_ref());
+    lists.all(|allowed| allowed.iter().any(|name| name == model))
 }
 
 fn choose_model<'a>(
@@ -237,7 +400,7 @@ fn choose_model<'a>(
     caller: &Caller,
     model: Option<&'a ModelFacts<'a>>,
 ) -> Result<(&'a ModelFacts<'a>, Price), Refusal> {
-    if !may_use(&caller.settings, asked) {
+    if !may_use(caller, asked) {
         return Err(Refusal::ModelNotAllowed {
             model: asked.to_owned(),
         });
@@ -252,7 +415,7 @@ fn choose_model<'a>(
 }
 
 fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<KeyMode, Refusal> {
-    let passthrough = caller.settings.passthrough.unwrap_or_default();
+    let passthrough = passthrough(caller);
     if facts.own_key {
         let enabled = passthrough != Passthrough::Deny && model.keys != KeyPolicy::Operator;
         return if enabled {
@@ -271,17 +434,21 @@ fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<
     }
 }
 
-fn bound_input(asked: Asked<'_>, caller: &Caller, model: &ModelFacts<'_>) -> Result<u64, Stop> {
-    let bound = model.rendering.prompt_tokens(asked.facts);
-    match caller.settings.max_input_tokens {
-        Some(limit) if bound > limit => Err(Stop::TooLong(Refusal::InvalidRequest {
-            message: format!(
-                "the prompt may be {bound} tokens; this agent may send {limit} (max_input_tokens)"
-            ),
-            param: Some(prompt_param(asked.route).to_owned()),
-        })),
-        _ => Ok(bound),
+/// Any scope may demand an own key or deny it; to allow it takes the agent, or a scope above it.
+fn passthrough(caller: &Caller) -> Passthrough {
+    let mut found = Passthrough::Deny;
+    for (_, scope) in caller.scopes() {
+        let narrows_only = scope.kind == ScopeKind::Run;
+        match scope.grant.settings.passthrough {
+            Some(Passthrough::Deny) => return Passthrough::Deny,
+            Some(Passthrough::Require) => found = Passthrough::Require,
+            Some(Passthrough::Allow) if found == Passthrough::Deny && !narrows_only => {
+                found = Passthrough::Allow;
+            }
+            _ => {}
+        }
     }
+    found
 }
 
 /// Output tokens a choice: the least that makes sense, and the most that may be granted. Equal when
@@ -290,54 +457,6 @@ fn bound_input(asked: Asked<'_>, caller: &Caller, model: &ModelFacts<'_>) -> Res
 struct Caps {
     least: u64,
     most: u64,
-}
-
-fn bound_output(
-    asked: Asked<'_>,
-    caller: &Caller,
-    model: &ModelFacts<'_>,
-    defaults: Defaults,
-) -> Result<Caps, Refusal> {
-    if !asked.route.generates() {
-        return Ok(Caps { least: 0, most: 0 });
-    }
-    let limits = [
-        (model.max_output_tokens, "this model"),
-        (caller.settings.max_output_tokens, "this agent"),
-    ];
-    if let Some(cap) = asked.facts.output_cap {
-        for (limit, whose) in limits {
-            if let Some(limit) = limit.filter(|&limit| cap > limit) {
-                return Err(Refusal::InvalidRequest {
-                    message: format!(
-                        "the output cap of {cap} tokens is above the limit of {whose}: {limit}"
-                    ),
-                    param: Some(cap_param(asked.route).to_owned()),
-                });
-            }
-        }
-        return Ok(Caps {
-            least: cap,
-            most: cap,
-        });
-    }
-    let most = limits
-        .into_iter()
-        .filter_map(|(limit, _)| limit)
-        .fold(defaults.default_output_tokens, u64::min)
-        .max(1);
-    Ok(Caps {
-        least: defaults.min_output_tokens.min(most),
-        most,
-    })
-}
-
-/// What a client calls its output cap, for error texts.
-fn cap_param(route: Route) -> &'static str {
-    match route {
-        Route::Responses => "max_output_tokens",
-        _ => "max_tokens",
-    }
 }
 
 /// What a client calls its prompt, for error texts.
@@ -391,132 +510,6 @@ impl Ask<'_> {
             u64::try_from(after_input / a_token).unwrap_or(u64::MAX)
         }
     }
-}
-
-/// Money that is not there even when every hold is freed. An agent whose money is all spent is cut
-/// off whole, from free models too.
-fn check_unspent(caller: &Caller, ask: &Ask<'_>) -> Result<(), Stop> {
-    let unspent = caller.balance.unspent_pico();
-    let needed = i128::from(ask.hold_pico(ask.caps.least));
-    if unspent > 0 && needed <= unspent {
-        return Ok(());
-    }
-    let refusal = Refusal::InsufficientBudget {
-        scope: caller.name.clone(),
-        needed_micro: ceil_micro(needed),
-        remaining_micro: floor_micro(unspent).max(0),
-        affordable_output_tokens: if unspent > 0 {
-            ask.affordable(unspent)
-        } else {
-            0
-        },
-    };
-    let output_alone = Ask {
-        input_tokens: 0,
-        ..*ask
-    };
-    if unspent <= 0 || i128::from(output_alone.hold_pico(ask.caps.least)) > unspent {
-        return Err(Stop::Refuse(refusal));
-    }
-    Err(Stop::TooLong(refusal))
-}
-
-fn check_concurrency(caller: &Caller, agent: &Live) -> Result<(), Refusal> {
-    match caller.settings.max_concurrency {
-        Some(limit) if agent.open >= limit => Err(Refusal::ConcurrencyLimit { limit }),
-        _ => Ok(()),
-    }
-}
-
-fn check_request_rates(
-    caller: &Caller,
-    model: &ModelFacts<'_>,
-    around: Around<'_>,
-    now: Now,
-) -> Result<(), Refusal> {
-    let limits = [
-        (Some(caller.rpm), around.agent),
-        (model.max_requests_per_minute, around.model),
-    ];
-    for (limit, live) in limits {
-        if let Some(limit) = limit.filter(|&limit| live.requests_used() >= limit) {
-            let retry_after_ms = live.requests.wait_ms(now.boot_ms, 1);
-            return Err(Refusal::RequestRate {
-                limit,
-                retry_after_ms,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Answers the caps with what the windows leave to a request that has none of its own.
-fn check_token_rates(
-    caller: &Caller,
-    model: &ModelFacts<'_>,
-    around: Around<'_>,
-    ask: &Ask<'_>,
-    now: Now,
-) -> Result<Caps, Stop> {
-    let mut caps = ask.caps;
-    let limits = [
-        (caller.settings.max_tokens_per_minute, around.agent),
-        (model.max_tokens_per_minute, around.model),
-    ];
-    for (limit, live) in limits {
-        let Some(limit) = limit else { continue };
-        let remaining = limit.saturating_sub(live.tokens_used());
-        let needed = ask.tokens(ask.caps.least);
-        if needed > remaining {
-            return Err(Stop::TooLong(Refusal::TokenRate {
-                limit,
-                remaining,
-                retry_after_ms: live.tokens.wait_ms(now.boot_ms, needed - remaining),
-                never: needed > limit,
-            }));
-        }
-        let left = (remaining - ask.input_tokens) / ask.choices().max(1);
-        caps.most = caps.most.min(left).max(caps.least);
-    }
-    Ok(caps)
-}
-
-/// The output cap and the hold, or why it must wait. That the least fits once holds are freed is
-/// settled before.
-fn fit_money(caller: &Caller, around: Around<'_>, ask: &Ask<'_>) -> Result<(u64, i64), Stop> {
-    let least_pico = ask.hold_pico(ask.caps.least);
-    if least_pico == 0 {
-        return Ok((ask.caps.most, ask.hold_pico(ask.caps.most)));
-    }
-    let free = caller.balance.free_pico();
-    let in_flight = around.agent.open.saturating_add(around.contenders).max(1);
-    let share = ask
-        .affordable(free / i128::from(in_flight))
-        .min(ask.caps.most);
-    let cap = if ask.caps.least == ask.caps.most {
-        ask.caps.most
-    } else if share >= ask.caps.least {
-        share
-    } else if caller.balance.held_pico == 0 {
-        // Nothing will come free: the least is all that the money gives.
-        ask.caps.least
-    } else {
-        return Err(wait(caller, least_pico));
-    };
-    let hold_pico = ask.hold_pico(cap);
-    if i128::from(hold_pico) > free || around.queue_ahead {
-        return Err(wait(caller, hold_pico));
-    }
-    Ok((cap, hold_pico))
-}
-
-fn wait(caller: &Caller, needed_pico: i64) -> Stop {
-    Stop::Wait(Refusal::BudgetHeld {
-        scope: caller.name.clone(),
-        needed_micro: ceil_micro(i128::from(needed_pico)),
-        free_micro: caller.balance.free_micro().max(0),
-        held_micro: caller.balance.reserved_micro(),
-    })
 }
 
 #[cfg(test)]

@@ -1,38 +1,39 @@
 //! Rows of agents and their tokens.
 
+use std::borrow::Cow;
+
 use aex_admin_proto::TokenDigest;
+use aex_admin_proto::limit::Limit;
 use aex_admin_proto::operator::{AgentState, Passthrough, Settings};
+use aex_admin_proto::scope::{KERNEL, ScopeId, ScopeKind};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
 
-use super::{Ledger, LedgerError, Result};
+use super::{Ledger, LedgerError, Result, nodes};
 use crate::core::money::Balance;
-
-/// What AEX itself last wrote of an agent's grant. A row that differs was changed from outside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Recorded {
-    pub state: AgentState,
-    pub budget_micro: i64,
-    pub rpm: u64,
-    pub settings: Settings,
-}
-
-#[derive(Debug, Clone)]
-pub struct AgentRow {
-    pub id: i64,
-    pub name: String,
-    pub created_at_ms: i64,
-    pub balance: Balance,
-    /// As the row is now.
-    pub grant: Recorded,
-}
+use crate::core::scope::{Recorded, Scope};
 
 #[derive(Debug, Clone, Copy)]
 pub struct TokenRow {
     pub id: i64,
+    pub agent: i64,
+    /// Node id of the run whose it is.
+    pub run: Option<i64>,
     pub expires_at_ms: Option<i64>,
     pub revoked: bool,
+    pub read_only: bool,
+}
+
+/// A token to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct NewToken<'a> {
+    pub digest: &'a TokenDigest,
+    pub label: &'a str,
+    pub created_at_ms: i64,
+    pub expires_at_ms: Option<i64>,
+    pub run: Option<i64>,
+    pub read_only: bool,
 }
 
 pub struct NewAgent<'a> {
@@ -41,17 +42,52 @@ pub struct NewAgent<'a> {
     pub created_at_ms: i64,
 }
 
+/// The settings that have no column of their own.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct More<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Cow<'a, [Limit]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_held_percent: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_sessions: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_zone: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Cow<'a, [String]>>,
+}
+
+impl<'a> More<'a> {
+    fn of(settings: &'a Settings) -> Self {
+        Self {
+            limits: settings.limits.as_deref().map(Cow::Borrowed),
+            max_held_percent: settings.max_held_percent,
+            max_sessions: settings.max_sessions,
+            time_zone: settings.time_zone.as_deref().map(Cow::Borrowed),
+            labels: settings.labels.as_deref().map(Cow::Borrowed),
+        }
+    }
+
+    /// NULL where there is nothing.
+    fn text(&self) -> Result<Option<String>> {
+        let text =
+            serde_json::to_string(self).map_err(|error| LedgerError::Value(error.to_string()))?;
+        Ok((text != "{}").then_some(text))
+    }
+}
+
 const COLUMNS: &str = "a.id, a.name, a.created_at_ms, a.budget_micro, a.spent_micro, \
     a.carry_pico, a.held_pico, a.state, a.rpm, a.allowed_models, a.passthrough, \
     a.max_tokens_per_minute, a.max_input_tokens, a.max_output_tokens, a.max_concurrency, \
-    a.streaming, a.tools, a.allowed_tools, a.vision";
-const COLUMN_COUNT: usize = 19;
+    a.streaming, a.tools, a.allowed_tools, a.vision, a.group_id, a.more";
+const COLUMN_COUNT: usize = 21;
 
 pub(super) fn select(tail: &str) -> String {
     format!("SELECT {COLUMNS} FROM agents a {tail}")
 }
 
-pub(super) fn read(row: &Row<'_>) -> Result<AgentRow> {
+pub(super) fn read(row: &Row<'_>) -> Result<Scope> {
     let name: String = row.get(1)?;
     let bad = |column: &str| LedgerError::Value(format!("agent {name}, column {column}"));
     let limit = |at: usize, column: &str| -> Result<Option<u64>> {
@@ -67,10 +103,11 @@ pub(super) fn read(row: &Row<'_>) -> Result<AgentRow> {
             .map_err(|_| bad("allowed_*"))?;
         Ok(text.map(split_names))
     };
-    let state = match row.get_ref(7)?.as_str().map_err(|_| bad("state"))? {
-        "active" => AgentState::Active,
-        "paused" => AgentState::Paused,
-        _ => AgentState::Closed,
+    let state = state_of(row.get_ref(7)?).map_err(|()| bad("state"))?;
+    let group: Option<i64> = row.get(19)?;
+    let more = match row.get_ref(20)?.as_str_or_null().map_err(|_| bad("more"))? {
+        Some(text) => serde_json::from_str(text).map_err(|_| bad("more"))?,
+        None => More::default(),
     };
     let passthrough = match row
         .get_ref(10)?
@@ -82,8 +119,11 @@ pub(super) fn read(row: &Row<'_>) -> Result<AgentRow> {
         Some("require") => Some(Passthrough::Require),
         Some(_) => Some(Passthrough::Deny),
     };
-    Ok(AgentRow {
-        id: row.get(0)?,
+    Ok(Scope {
+        id: ScopeId::Agent(row.get(0)?),
+        kind: ScopeKind::Agent,
+        parent: Some(group.map_or(KERNEL, ScopeId::Node)),
+        expires_at_ms: None,
         created_at_ms: row.get(2)?,
         balance: Balance {
             budget_micro: row.get(3)?,
@@ -94,7 +134,8 @@ pub(super) fn read(row: &Row<'_>) -> Result<AgentRow> {
         grant: Recorded {
             state,
             budget_micro: row.get(3)?,
-            rpm: limit(8, "rpm")?.ok_or_else(|| bad("rpm"))?,
+            rpm: Some(limit(8, "rpm")?.ok_or_else(|| bad("rpm"))?),
+            group,
             settings: Settings {
                 allowed_models: names(9)?,
                 passthrough,
@@ -106,6 +147,11 @@ pub(super) fn read(row: &Row<'_>) -> Result<AgentRow> {
                 tools: row.get(16)?,
                 allowed_tools: names(17)?,
                 vision: row.get(18)?,
+                limits: more.limits.map(Cow::into_owned),
+                max_held_percent: more.max_held_percent,
+                max_sessions: more.max_sessions,
+                time_zone: more.time_zone.map(Cow::into_owned),
+                labels: more.labels.map(Cow::into_owned),
             },
         },
         name,
@@ -132,7 +178,15 @@ fn passthrough_text(passthrough: Option<Passthrough>) -> Option<&'static str> {
     })
 }
 
-fn state_text(state: AgentState) -> &'static str {
+pub(super) fn state_of(value: ValueRef<'_>) -> std::result::Result<AgentState, ()> {
+    Ok(match value.as_str().map_err(|_| ())? {
+        "active" => AgentState::Active,
+        "paused" => AgentState::Paused,
+        _ => AgentState::Closed,
+    })
+}
+
+pub(super) fn state_text(state: AgentState) -> &'static str {
     match state {
         AgentState::Active => "active",
         AgentState::Paused => "paused",
@@ -140,16 +194,16 @@ fn state_text(state: AgentState) -> &'static str {
     }
 }
 
-fn as_json(grant: &Recorded) -> Result<String> {
+pub(super) fn as_json(grant: &Recorded) -> Result<String> {
     serde_json::to_string(grant).map_err(|error| LedgerError::Value(error.to_string()))
 }
 
 /// Limits are stored as SQLite integers; none that a person sets comes near their end.
-fn stored(limit: Option<u64>) -> Option<i64> {
+pub(super) fn stored(limit: Option<u64>) -> Option<i64> {
     limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX))
 }
 
-fn one(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Option<AgentRow>> {
+fn one(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Option<Scope>> {
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     rows.next()?.map(read).transpose()
@@ -158,56 +212,63 @@ fn one(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Op
 impl Ledger {
     /// # Errors
     /// SQLite's own, or a value that cannot be.
-    pub fn agent_by_name(&self, name: &str) -> Result<Option<AgentRow>> {
+    pub fn agent_by_name(&self, name: &str) -> Result<Option<Scope>> {
         one(&self.conn, &select("WHERE a.name = ?1"), [name])
     }
 
     /// # Errors
     /// SQLite's own, or a value that cannot be.
-    pub fn agent_by_id(&self, id: i64) -> Result<Option<AgentRow>> {
+    pub fn agent_by_id(&self, id: i64) -> Result<Option<Scope>> {
         one(&self.conn, &select("WHERE a.id = ?1"), [id])
     }
 
-    /// The agent and the token of a digest. A digest is compared whole, inside an index: what could
+    /// The token of a digest. A digest is compared whole, inside an index: what could
     /// be timed is of a SHA-256, from which no token follows.
     ///
     /// # Errors
     /// SQLite's own, or a value that cannot be.
-    pub fn agent_by_token(&self, digest: &TokenDigest) -> Result<Option<(AgentRow, TokenRow)>> {
-        let sql = format!(
-            "SELECT {COLUMNS}, t.id, t.expires_at_ms, t.revoked_at_ms IS NOT NULL \
-             FROM tokens t JOIN agents a ON a.id = t.agent_id WHERE t.digest = ?1"
-        );
-        let mut statement = self.conn.prepare_cached(&sql)?;
-        let mut rows = statement.query([digest.as_bytes()])?;
-        let Some(row) = rows.next()? else {
-            return Ok(None);
-        };
-        let token = TokenRow {
-            id: row.get(COLUMN_COUNT)?,
-            expires_at_ms: row.get(COLUMN_COUNT + 1)?,
-            revoked: row.get(COLUMN_COUNT + 2)?,
-        };
-        Ok(Some((read(row)?, token)))
+    pub fn token(&self, digest: &TokenDigest) -> Result<Option<TokenRow>> {
+        let mut statement = self.conn.prepare_cached(
+            "SELECT id, agent_id, run_id, expires_at_ms, revoked_at_ms IS NOT NULL, read_only \
+             FROM tokens WHERE digest = ?1",
+        )?;
+        let token = statement.query_row([digest.as_bytes()], |row| {
+            Ok(TokenRow {
+                id: row.get(0)?,
+                agent: row.get(1)?,
+                run: row.get(2)?,
+                expires_at_ms: row.get(3)?,
+                revoked: row.get(4)?,
+                read_only: row.get(5)?,
+            })
+        });
+        Ok(token.optional()?)
     }
 
-    /// Writes an agent's money.
+    /// Writes a scope's money.
     ///
     /// # Errors
     /// SQLite's own; the trigger's, when held money grows past the budget.
-    pub fn set_balance(&self, agent: i64, balance: &Balance) -> Result<()> {
-        self.conn
-            .prepare_cached(
+    pub fn set_balance(&self, scope: ScopeId, balance: &Balance) -> Result<()> {
+        let (sql, id) = match scope {
+            ScopeId::Agent(id) => (
                 "UPDATE agents SET spent_micro = ?2, carry_pico = ?3, held_pico = ?4, \
                  reserved_micro = ?5 WHERE id = ?1",
-            )?
-            .execute((
-                agent,
-                balance.spent_micro,
-                balance.carry_pico,
-                balance.held_pico,
-                balance.reserved_micro(),
-            ))?;
+                id,
+            ),
+            ScopeId::Node(id) => (
+                "UPDATE nodes SET spent_micro = ?2, carry_pico = ?3, held_pico = ?4, \
+                 reserved_micro = ?5 WHERE id = ?1",
+                id,
+            ),
+        };
+        self.conn.prepare_cached(sql)?.execute((
+            id,
+            balance.spent_micro,
+            balance.carry_pico,
+            balance.held_pico,
+            balance.reserved_micro(),
+        ))?;
         Ok(())
     }
 
@@ -236,13 +297,14 @@ impl Ledger {
                 "UPDATE agents SET state = ?2, budget_micro = ?3, rpm = ?4, allowed_models = ?5, \
                  passthrough = ?6, max_tokens_per_minute = ?7, max_input_tokens = ?8, \
                  max_output_tokens = ?9, max_concurrency = ?10, streaming = ?11, tools = ?12, \
-                 allowed_tools = ?13, vision = ?14, recorded = ?15 WHERE id = ?1",
+                 allowed_tools = ?13, vision = ?14, recorded = ?15, group_id = ?16, more = ?17 \
+                 WHERE id = ?1",
             )?
-            .execute((
+            .execute(rusqlite::params![
                 agent,
                 state_text(grant.state),
                 grant.budget_micro,
-                stored(Some(grant.rpm)),
+                stored(grant.rpm),
                 join_names(settings.allowed_models.as_ref()),
                 passthrough_text(settings.passthrough),
                 stored(settings.max_tokens_per_minute),
@@ -254,7 +316,9 @@ impl Ledger {
                 join_names(settings.allowed_tools.as_ref()),
                 settings.vision,
                 as_json(grant)?,
-            ))?;
+                grant.group,
+                More::of(settings).text()?,
+            ])?;
         Ok(())
     }
 
@@ -262,47 +326,47 @@ impl Ledger {
     ///
     /// # Errors
     /// SQLite's own.
-    pub fn set_recorded(&self, agent: i64, grant: &Recorded) -> Result<()> {
-        self.conn
-            .prepare_cached("UPDATE agents SET recorded = ?2 WHERE id = ?1")?
-            .execute((agent, as_json(grant)?))?;
+    pub fn set_recorded(&self, scope: ScopeId, grant: &Recorded) -> Result<()> {
+        let (sql, id) = match scope {
+            ScopeId::Agent(id) => ("UPDATE agents SET recorded = ?2 WHERE id = ?1", id),
+            ScopeId::Node(id) => ("UPDATE nodes SET recorded = ?2 WHERE id = ?1", id),
+        };
+        let grant = as_json(grant)?;
+        self.conn.prepare_cached(sql)?.execute((id, grant))?;
         Ok(())
     }
 
-    /// Agents whose row is not as recorded: the row, and what was recorded, if that can still be read.
+    /// Scopes whose row is not as recorded: the row, and what was recorded, if that can still be read.
     ///
     /// # Errors
     /// SQLite's own, or a value that cannot be.
-    pub fn changed_from_outside(&self) -> Result<Vec<(AgentRow, Option<Recorded>)>> {
-        outside_changes(&self.conn)
+    pub fn changed_from_outside(&self) -> Result<Vec<(Scope, Option<Recorded>)>> {
+        let mut changed = outside_changes(&self.conn)?;
+        changed.extend(nodes::outside_changes(&self.conn)?);
+        Ok(changed)
     }
 
     /// # Errors
     /// SQLite's own.
-    pub fn insert_token(
-        &self,
-        agent: i64,
-        digest: &TokenDigest,
-        label: &str,
-        created_at_ms: i64,
-        expires_at_ms: Option<i64>,
-    ) -> Result<i64> {
+    pub fn insert_token(&self, agent: i64, token: &NewToken<'_>) -> Result<i64> {
         self.conn
             .prepare_cached(
-                "INSERT INTO tokens (agent_id, digest, label, created_at_ms, expires_at_ms) \
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO tokens (agent_id, digest, label, created_at_ms, expires_at_ms, run_id, \
+                 read_only) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute((
                 agent,
-                digest.as_bytes(),
-                label,
-                created_at_ms,
-                expires_at_ms,
+                token.digest.as_bytes(),
+                token.label,
+                token.created_at_ms,
+                token.expires_at_ms,
+                token.run,
+                token.read_only,
             ))?;
         Ok(self.conn.last_insert_rowid())
     }
 
-    /// Ends every token of an agent at `at_ms`; one that ends sooner stays as it is. Answers how
+    /// Ends every token of an agent, those of its runs too, at `at_ms`; one that ends sooner stays as it is. Answers how
     /// many. At once (`at_ms` is now) they are revoked, later they expire.
     ///
     /// # Errors
@@ -343,7 +407,7 @@ pub(super) fn all_spent_micro(conn: &Connection) -> Result<i64> {
 }
 
 /// See [`Ledger::changed_from_outside`].
-pub(crate) fn outside_changes(conn: &Connection) -> Result<Vec<(AgentRow, Option<Recorded>)>> {
+pub(crate) fn outside_changes(conn: &Connection) -> Result<Vec<(Scope, Option<Recorded>)>> {
     let sql = format!("SELECT {COLUMNS}, a.recorded FROM agents a ORDER BY a.id");
     let mut statement = conn.prepare(&sql)?;
     let mut rows = statement.query([])?;

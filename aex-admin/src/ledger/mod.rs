@@ -8,9 +8,11 @@ mod agents;
 pub mod backup;
 mod chain;
 mod checkpoints;
+pub mod counters;
 mod events;
 mod holds;
 pub mod idempotency;
+mod nodes;
 pub mod reader;
 pub mod restore;
 mod schema;
@@ -25,13 +27,14 @@ use nix::fcntl::{Flock, FlockArg};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-pub use agents::{AgentRow, NewAgent, Recorded, TokenRow};
+pub use agents::{NewAgent, NewToken, TokenRow};
 pub use chain::{EventHash, GENESIS, link};
 use checkpoints::Checkpoints;
 pub(crate) use checkpoints::{CHECKPOINT_ACTION, KEY_ACTION, is_sealed_by};
 pub use events::{Ended, Event};
 pub use holds::{HoldRow, NewHold};
 pub use idempotency::KeyRow;
+pub use nodes::NewNode;
 use seal::Sealer;
 
 /// How long SQLite waits for another process's lock before it says so: whoever asks can look around

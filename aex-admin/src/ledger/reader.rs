@@ -6,24 +6,58 @@ use aex_admin_proto::operator::{EventView, TokenView};
 use rusqlite::Connection;
 use serde_json::value::RawValue;
 
-use super::agents::{self, AgentRow};
-use super::{Event, EventHash, LedgerError, Result, events, open_read_only};
+use super::agents;
+use super::{Event, EventHash, LedgerError, Result, events, nodes, open_read_only};
+use crate::core::hold::Terms;
+use crate::core::scope::{Charged, Scope};
 
 /// Every agent, closed ones too, by name.
 ///
 /// # Errors
 /// SQLite's own, or a value that cannot be.
-pub fn agents(conn: &Connection) -> Result<Vec<AgentRow>> {
+pub fn agents(conn: &Connection) -> Result<Vec<Scope>> {
     many(conn, &agents::select("ORDER BY a.name"), [])
 }
 
 /// # Errors
 /// SQLite's own, or a value that cannot be.
-pub fn agent(conn: &Connection, name: &str) -> Result<Option<AgentRow>> {
+pub fn agent(conn: &Connection, name: &str) -> Result<Option<Scope>> {
     Ok(many(conn, &agents::select("WHERE a.name = ?1"), [name])?.pop())
 }
 
-fn many(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<AgentRow>> {
+/// The kernel and every group, closed ones too, by id.
+///
+/// # Errors
+/// SQLite's own, or a value that cannot be.
+pub fn groups(conn: &Connection) -> Result<Vec<Scope>> {
+    nodes::groups(conn)
+}
+
+/// Runs that have not been ended, by id.
+///
+/// # Errors
+/// SQLite's own, or a value that cannot be.
+pub fn open_runs(conn: &Connection) -> Result<Vec<Scope>> {
+    nodes::open_runs(conn)
+}
+
+/// Every scope that is no agent, by id.
+///
+/// # Errors
+/// SQLite's own, or a value that cannot be.
+pub fn nodes(conn: &Connection) -> Result<Vec<Scope>> {
+    nodes::all(conn)
+}
+
+/// A group, or the kernel.
+///
+/// # Errors
+/// SQLite's own, or a value that cannot be.
+pub fn group(conn: &Connection, name: &str) -> Result<Option<Scope>> {
+    nodes::by_name(conn, name)
+}
+
+fn many(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Scope>> {
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;
     let mut agents = Vec::new();
@@ -35,11 +69,12 @@ fn many(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<V
 
 /// # Errors
 /// SQLite's own.
-pub fn tokens(conn: &Connection, agent: i64) -> Result<Vec<TokenView>> {
+pub fn tokens(conn: &Connection, agent: &str) -> Result<Vec<TokenView>> {
     let mut statement = conn.prepare_cached(
         "SELECT t.id, a.name, t.label, t.created_at_ms, t.expires_at_ms, \
-         t.revoked_at_ms IS NOT NULL FROM tokens t JOIN agents a ON a.id = t.agent_id \
-         WHERE t.agent_id = ?1 ORDER BY t.id",
+         t.revoked_at_ms IS NOT NULL, t.read_only, n.name FROM tokens t \
+         JOIN agents a ON a.id = t.agent_id LEFT JOIN nodes n ON n.id = t.run_id \
+         WHERE a.name = ?1 ORDER BY t.id",
     )?;
     let rows = statement.query_map([agent], |row| {
         Ok(TokenView {
@@ -49,6 +84,8 @@ pub fn tokens(conn: &Connection, agent: i64) -> Result<Vec<TokenView>> {
             created_at_ms: row.get(3)?,
             expires_at_ms: row.get(4)?,
             revoked: row.get(5)?,
+            read_only: row.get(6)?,
+            run: row.get(7)?,
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -101,12 +138,15 @@ pub fn open_holds(conn: &Connection) -> Result<Vec<(String, i64)>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Each agent's name, `reserved_micro` and `held_pico`.
+/// Each scope's name, `reserved_micro` and `held_pico`.
 ///
 /// # Errors
 /// SQLite's own.
 pub fn reserved(conn: &Connection) -> Result<Vec<(String, i64, i64)>> {
-    let mut statement = conn.prepare("SELECT name, reserved_micro, held_pico FROM agents")?;
+    let mut statement = conn.prepare(
+        "SELECT name, reserved_micro, held_pico FROM agents \
+         UNION ALL SELECT name, reserved_micro, held_pico FROM nodes",
+    )?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
@@ -118,15 +158,22 @@ pub struct HoldHistory {
     pub ended: bool,
     /// All charges and corrections together.
     pub cost_pico: i64,
+    /// Where else it belongs.
+    pub charged: Charged,
     /// The last event that was looked at.
     pub up_to: i64,
 }
 
 impl HoldHistory {
-    fn add(&mut self, agent: Option<String>, action: &str, cost_pico: i64) {
+    fn add(&mut self, agent: Option<String>, action: &str, cost_pico: i64, detail: &str) {
         self.agent = agent.or(self.agent.take());
         self.ended |= matches!(action, "usage.commit" | "hold.release");
         self.cost_pico = self.cost_pico.saturating_add(cost_pico);
+        if action == "hold.open"
+            && let Ok(terms) = serde_json::from_str::<Terms>(detail)
+        {
+            self.charged = terms.charged;
+        }
     }
 }
 
@@ -168,12 +215,12 @@ pub(super) fn hold_history_since(
         row.get(0)
     })?;
     let mut statement = conn.prepare(
-        "SELECT agent, action, cost_pico FROM events WHERE id > ?1 AND id <= ?2 AND hold = ?3",
+        "SELECT agent, action, cost_pico, detail FROM events WHERE id > ?1 AND id <= ?2 AND hold = ?3",
     )?;
     let mut rows = statement.query((history.up_to, head, hold))?;
     while let Some(row) = rows.next()? {
-        let action: String = row.get(1)?;
-        history.add(row.get(0)?, &action, row.get(2)?);
+        let (action, detail): (String, String) = (row.get(1)?, row.get(3)?);
+        history.add(row.get(0)?, &action, row.get(2)?, &detail);
     }
     history.up_to = head;
     Ok(())

@@ -5,10 +5,15 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{LedgerError, Result};
 
 /// `PRAGMA user_version` of the newest schema that this program knows.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// Each brings the schema from the version before it to its own. What was released is never edited.
-const MIGRATIONS: [(i64, &str); 3] = [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3)];
+const MIGRATIONS: [(i64, &str); 4] = [
+    (1, VERSION_1),
+    (2, VERSION_2),
+    (3, VERSION_3),
+    (4, VERSION_4),
+];
 
 /// `holds` are the open ones: small rows under the id of their `hold.open` event, which has the rest,
 /// so that a batch touches few pages. The `agents.allowed_*` columns are comma-separated names, empty for none; NULL is no limit.
@@ -108,6 +113,73 @@ CREATE TABLE idempotency (
   PRIMARY KEY (agent_id, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_by_age ON idempotency (at_boot_ms);
+";
+
+/// The tree. `nodes` are the scopes that are no agents: the kernel (always 1), groups, and runs, whose
+/// `parent_id` is a group or run, or NULL for one right below the kernel or its agent. `settings` and
+/// `agents.more` are JSON. `counters` are sums of limits over calendar periods, sessions or all time, money
+/// in picodollars; what is held of them is in the events of open holds. The kernel's money begins as what
+/// all agents have spent and hold.
+const VERSION_4: &str = "
+CREATE TABLE nodes (
+  id INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL CHECK (kind IN ('kernel', 'group', 'run')),
+  name TEXT NOT NULL UNIQUE,
+  parent_id INTEGER REFERENCES nodes (id),
+  agent_id INTEGER REFERENCES agents (id),
+  state TEXT NOT NULL CHECK (state IN ('active', 'paused', 'closed')),
+  budget_micro INTEGER CHECK (budget_micro >= 0),
+  spent_micro INTEGER NOT NULL DEFAULT 0 CHECK (spent_micro >= 0),
+  reserved_micro INTEGER NOT NULL DEFAULT 0 CHECK (reserved_micro >= 0),
+  carry_pico INTEGER NOT NULL DEFAULT 0 CHECK (carry_pico BETWEEN 0 AND 999999),
+  held_pico INTEGER NOT NULL DEFAULT 0 CHECK (held_pico >= 0),
+  rpm INTEGER CHECK (rpm > 0),
+  settings TEXT NOT NULL,
+  created_at_ms INTEGER NOT NULL,
+  expires_at_ms INTEGER,
+  recorded TEXT NOT NULL
+) STRICT;
+CREATE INDEX nodes_by_parent ON nodes (parent_id) WHERE state <> 'closed';
+CREATE INDEX nodes_by_agent ON nodes (agent_id) WHERE state <> 'closed';
+
+CREATE TRIGGER node_hold_within_budget BEFORE UPDATE OF held_pico ON nodes
+WHEN NEW.held_pico > OLD.held_pico
+ AND NEW.spent_micro + (NEW.carry_pico + NEW.held_pico + 999999) / 1000000 > NEW.budget_micro
+BEGIN
+  SELECT RAISE(ABORT, 'a hold would pass the budget');
+END;
+
+CREATE TRIGGER node_keeps_its_place BEFORE UPDATE ON nodes
+WHEN NEW.id <> OLD.id OR NEW.name <> OLD.name OR NEW.kind <> OLD.kind
+ OR NEW.agent_id IS NOT OLD.agent_id
+BEGIN
+  SELECT RAISE(ABORT, 'a scope keeps its id, name and kind: its events bear them');
+END;
+
+INSERT INTO nodes (id, kind, name, state, spent_micro, reserved_micro, carry_pico, held_pico, settings,
+  created_at_ms, recorded)
+SELECT 1, 'kernel', 'kernel', 'active',
+  COALESCE(SUM(spent_micro), 0) + COALESCE(SUM(carry_pico), 0) / 1000000,
+  (COALESCE(SUM(held_pico), 0) + 999999) / 1000000,
+  COALESCE(SUM(carry_pico), 0) % 1000000,
+  COALESCE(SUM(held_pico), 0), '{}', 0,
+  '{\"state\":\"active\",\"budget_micro\":null,\"rpm\":null,\"settings\":{}}'
+FROM agents;
+
+ALTER TABLE agents ADD COLUMN group_id INTEGER REFERENCES nodes (id);
+ALTER TABLE agents ADD COLUMN more TEXT;
+ALTER TABLE tokens ADD COLUMN run_id INTEGER REFERENCES nodes (id);
+ALTER TABLE tokens ADD COLUMN read_only INTEGER NOT NULL DEFAULT 0 CHECK (read_only IN (0, 1));
+CREATE INDEX tokens_by_run ON tokens (run_id) WHERE run_id IS NOT NULL;
+
+CREATE TABLE counters (
+  scope TEXT NOT NULL,
+  metric TEXT NOT NULL,
+  session TEXT NOT NULL,
+  from_ms INTEGER NOT NULL,
+  used INTEGER NOT NULL,
+  PRIMARY KEY (scope, metric, session)
+) STRICT, WITHOUT ROWID;
 ";
 
 pub(super) fn check_version(conn: &Connection) -> Result<i64> {

@@ -1,5 +1,6 @@
 //! What an operator may ask; an auditor, of that, what only reads.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,19 +8,24 @@ use std::time::Duration;
 
 use aex_admin_proto::clock;
 use aex_admin_proto::operator::{
-    AgentList, AgentState, AuditParams, AuditReport, BackupParams, Checkpoint, ConfigText,
-    MAX_AGAINST, Metrics, ModelList, NameParams, ResolveParams, Tail, TailParams, TokenList,
-    method as m,
+    AgentList, AgentState, AgentView, AuditParams, AuditReport, BackupParams, Checkpoint,
+    ConfigText, MAX_AGAINST, Metrics, ModelList, NameParams, ResolveParams, ScopeList, ScopeView,
+    Tail, TailParams, TokenList, method as m,
 };
 use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use aex_admin_proto::worker::POLL_MS;
+use jiff::tz::TimeZone;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Call, Kernel, discover, params, reload, reply};
 use crate::config;
-use crate::ledger::{AgentRow, LedgerError, backup, reader};
+use crate::core::period;
+use crate::core::reserve::Now;
+use crate::core::scope::Scope;
+use crate::ledger::{LedgerError, backup, reader};
 use crate::writer::{Command, OperatorCommand as Op};
 use crate::{audit, views};
 
@@ -45,6 +51,16 @@ pub(super) fn dispatch(
         m::AGENT_RESUME => change(kernel, call, raw, Op::Resume),
         m::AGENT_SEVER => change(kernel, call, raw, Op::Sever),
         m::AGENT_DELETE => change(kernel, call, raw, Op::Delete),
+        m::GROUP_CREATE => change(kernel, call, raw, |params| {
+            Op::GroupCreate(Box::new(params))
+        }),
+        m::GROUP_SET => change(kernel, call, raw, |params| Op::GroupSet(Box::new(params))),
+        m::GROUP_PAUSE => change(kernel, call, raw, Op::GroupPause),
+        m::GROUP_RESUME => change(kernel, call, raw, Op::GroupResume),
+        m::GROUP_SEVER => change(kernel, call, raw, Op::GroupSever),
+        m::GROUP_DELETE => change(kernel, call, raw, Op::GroupDelete),
+        m::RUN_CREATE => change(kernel, call, raw, |params| Op::RunCreate(Box::new(params))),
+        m::RUN_END => change(kernel, call, raw, Op::RunEnd),
         m::TOKEN_CREATE => change(kernel, call, raw, Op::TokenCreate),
         m::TOKEN_REVOKE => change(kernel, call, raw, Op::TokenRevoke),
         m::LEDGER_CHECKPOINT => change(kernel, call, raw, |_: NoParams| Op::Checkpoint),
@@ -96,18 +112,26 @@ fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) 
         m::AGENT_LIST => answer(call, async move { agents(&kernel).await }),
         m::AGENT_SHOW => {
             let (call, NameParams { name }) = params(call, raw)?;
-            answer(call, async move {
-                let row = agent(&kernel, name).await?;
-                Ok(views::agent(&row, &kernel.shared, clock::boot_ms()))
-            });
+            answer(call, async move { agent_view(&kernel, &name).await });
         }
+        m::GROUP_LIST => answer(call, async move {
+            let mut list = tree(&kernel).await?;
+            list.scopes
+                .retain(|scope| matches!(scope.kind, ScopeKind::Kernel | ScopeKind::Group));
+            Ok(list)
+        }),
+        m::GROUP_SHOW => {
+            let (call, NameParams { name }) = params(call, raw)?;
+            answer(call, async move { group_view(&kernel, &name).await });
+        }
+        m::TREE => answer(call, async move { tree(&kernel).await }),
         m::TOKEN_LIST => {
             let (call, NameParams { name }) = params(call, raw)?;
             answer(call, async move {
-                let row = agent(&kernel, name).await?;
+                agent(&kernel, name.clone()).await?;
                 let tokens = kernel
                     .reader
-                    .run(move |conn| reader::tokens(conn, row.id))
+                    .run(move |conn| reader::tokens(conn, &name))
                     .await?;
                 Ok(TokenList { tokens })
             });
@@ -159,16 +183,101 @@ where
 }
 
 async fn agents(kernel: &Kernel) -> Result<AgentList, RpcError> {
-    let rows = kernel.reader.run(reader::agents).await?;
+    let (rows, nodes) = kernel
+        .reader
+        .run(|conn| Ok((reader::agents(conn)?, reader::groups(conn)?)))
+        .await?;
+    let above = Above::of(&nodes, &kernel.config());
+    let now = now();
+    let view = |row: &Scope| {
+        let (group, zone) = above.of_agent(row);
+        views::agent(row, group, &zone, &kernel.shared, now)
+    };
     Ok(AgentList {
-        agents: rows
-            .iter()
-            .map(|row| views::agent(row, &kernel.shared, clock::boot_ms()))
-            .collect(),
+        agents: rows.iter().map(view).collect(),
     })
 }
 
-async fn agent(kernel: &Kernel, name: String) -> Result<AgentRow, RpcError> {
+fn now() -> Now {
+    Now {
+        boot_ms: clock::boot_ms(),
+        wall_ms: clock::wall_ms(),
+    }
+}
+
+/// The groups above agents, for views.
+struct Above {
+    groups: HashMap<ScopeId, Scope>,
+    zone: TimeZone,
+}
+
+impl Above {
+    fn of(nodes: &[Scope], config: &config::Config) -> Self {
+        Self {
+            groups: nodes.iter().map(|node| (node.id, node.clone())).collect(),
+            zone: period::zone(&config.time_zone).unwrap_or(TimeZone::UTC),
+        }
+    }
+
+    /// The name of the group above an agent, and the zone of its periods.
+    fn of_agent(&self, row: &Scope) -> (Option<String>, TimeZone) {
+        let group = row
+            .grant
+            .group
+            .and_then(|id| self.groups.get(&ScopeId::Node(id)));
+        let mut named = row.grant.settings.time_zone.as_deref();
+        let mut above = row.parent;
+        for _ in 0..self.groups.len() {
+            let Some(next) = above.and_then(|id| self.groups.get(&id)) else {
+                break;
+            };
+            named = named.or(next.grant.settings.time_zone.as_deref());
+            above = next.parent;
+        }
+        let zone = named.and_then(period::zone);
+        (
+            group.map(|group| group.name.clone()),
+            zone.unwrap_or_else(|| self.zone.clone()),
+        )
+    }
+}
+
+async fn agent_view(kernel: &Kernel, name: &str) -> Result<AgentView, RpcError> {
+    let row = agent(kernel, name.to_owned()).await?;
+    let nodes = kernel.reader.run(reader::groups).await?;
+    let (group, zone) = Above::of(&nodes, &kernel.config()).of_agent(&row);
+    Ok(views::agent(&row, group, &zone, &kernel.shared, now()))
+}
+
+/// Every scope that has not ended.
+async fn tree(kernel: &Kernel) -> Result<ScopeList, RpcError> {
+    let mut rows = kernel
+        .reader
+        .run(|conn| {
+            let mut rows = reader::groups(conn)?;
+            rows.extend(reader::agents(conn)?);
+            rows.extend(reader::open_runs(conn)?);
+            Ok(rows)
+        })
+        .await?;
+    let now = now();
+    let over = |row: &Scope| row.expires_at_ms.is_some_and(|at_ms| at_ms <= now.wall_ms);
+    rows.retain(|row| row.grant.state != AgentState::Closed && !over(row));
+    Ok(ScopeList {
+        scopes: views::tree(&rows, &kernel.config(), &kernel.shared, now),
+    })
+}
+
+async fn group_view(kernel: &Kernel, name: &str) -> Result<ScopeView, RpcError> {
+    let list = tree(kernel).await?;
+    let found = list.scopes.into_iter().find(|scope| {
+        scope.name == name && matches!(scope.kind, ScopeKind::Kernel | ScopeKind::Group)
+    });
+    let text = format!("there is no group {name}; see aex group list");
+    found.ok_or_else(|| RpcError::new(code::NOT_FOUND, text))
+}
+
+async fn agent(kernel: &Kernel, name: String) -> Result<Scope, RpcError> {
     let text = format!("there is no agent {name}; see aex agent list");
     let row = kernel
         .reader

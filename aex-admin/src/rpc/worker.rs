@@ -61,6 +61,34 @@ pub(super) fn dispatch(
                 reply: reply(call),
             });
         }
+        worker::ME => {
+            let (call, ModelsParams { token }) = params(call, raw)?;
+            kernel.send(Command::Me {
+                token,
+                reply: reply(call),
+            });
+        }
+        worker::QUOTE => {
+            let (call, params) = params(call, raw)?;
+            kernel.send(Command::Quote {
+                params,
+                reply: reply(call),
+            });
+        }
+        worker::RUN => {
+            let (call, params) = params(call, raw)?;
+            kernel.send(Command::Run {
+                params,
+                reply: reply(call),
+            });
+        }
+        worker::RUN_END => {
+            let (call, params) = params(call, raw)?;
+            kernel.send(Command::RunEnd {
+                params,
+                reply: reply(call),
+            });
+        }
         worker::READY => {
             let ready = kernel.not_ready().is_none();
             call.answer(Ok(ReadyReply {

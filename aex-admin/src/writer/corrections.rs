@@ -5,14 +5,18 @@
 use aex_admin_proto::HoldId;
 use aex_admin_proto::egress::Ending;
 use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::worker::{Observed, SettleReply};
 use serde::Serialize;
 
 use super::Writer;
 use super::memory::BookedHold;
+use super::requests::remaining_micro;
+use super::settles::is_plain;
+use super::staged::{Commit, Committed};
 use crate::core::charge::{self, Verdict};
-use crate::core::money::Balance;
 use crate::core::price::PICO_PER_MICRO;
+use crate::core::scope::Charged;
 use crate::ledger::{Event, LedgerError};
 
 /// The audit knows a correction by its first member.
@@ -21,12 +25,16 @@ struct Detail<'a> {
     correction: bool,
     reason: &'a str,
     by: &'a str,
+    #[serde(skip_serializing_if = "is_plain")]
+    charged: &'a Charged,
 }
 
 /// One correction, before it is booked.
 pub(super) struct Correction<'a> {
     /// Agent id.
     pub agent: i64,
+    /// Where else it belongs: as the hold has it.
+    pub charged: &'a Charged,
     /// Signed.
     pub cost_pico: i64,
     /// Reservation id, hexadecimal.
@@ -40,7 +48,8 @@ pub(super) struct Correction<'a> {
 pub(super) struct Corrected {
     pub event: i64,
     pub cost_micro: i64,
-    pub balance: Balance,
+    /// What the agent has free then.
+    pub remaining_micro: Option<i64>,
 }
 
 impl Writer {
@@ -50,38 +59,56 @@ impl Writer {
         correction: &Correction<'_>,
     ) -> Result<Option<Corrected>, LedgerError> {
         let at_ms = self.now().wall_ms;
-        let Some(agent) = self.staged.agent(&self.ledger, correction.agent)? else {
-            return Ok(None);
+        let commit = Commit {
+            agent: correction.agent,
+            charged: correction.charged,
+            hold_pico: 0,
+            cost_pico: correction.cost_pico,
         };
-        let booked = agent.balance.with_commit(0, correction.cost_pico);
-        let Some((balance, cost_micro)) = booked.filter(|(after, _)| after.spent_micro >= 0) else {
+        let committed = self.staged.commit(&self.ledger, &commit)?;
+        let whole = |committed: &Committed| {
+            let mut balances = committed.balances.iter();
+            balances.all(|(_, after)| after.spent_micro >= 0)
+        };
+        let Some(committed) = committed.filter(whole) else {
             return Ok(None);
         };
         let detail = serde_json::to_string(&Detail {
             correction: true,
             reason: correction.reason,
             by: correction.by,
+            charged: correction.charged,
         })
         .map_err(|error| LedgerError::Value(error.to_string()))?;
-        let name = agent.name.clone();
+        let cost_micro = committed.cost_micro;
         let event = self.ledger.within(|ledger| {
             ledger.append(&Event {
-                agent: Some(&name),
+                agent: Some(&committed.agent_name),
                 cost_micro,
                 cost_pico: correction.cost_pico,
                 hold: correction.hold,
                 ..Event::note(at_ms, None, "usage.commit", &detail)
             })
         })?;
-        self.staged.set_balance(correction.agent, balance)?;
+        let agent = ScopeId::Agent(correction.agent);
+        let mut balances = committed.balances.iter();
+        let after = balances.find(|(scope, _)| *scope == agent);
+        let remaining_micro = after.and_then(|(_, balance)| balance.free_micro());
+        self.stirred
+            .extend(committed.balances.iter().map(|(scope, _)| *scope));
+        self.staged.book(committed)?;
+        let mut memory = self.shared.memory();
+        memory
+            .book
+            .corrected(correction.charged, correction.cost_pico);
         if let Some(id) = correction.hold.and_then(|hold| hold.parse().ok()) {
-            self.shared.memory().corrected(&id, correction.cost_pico);
+            memory.corrected(&id, correction.cost_pico);
         }
-        self.stirred.insert(correction.agent);
+        drop(memory);
         Ok(Some(Corrected {
             event,
             cost_micro,
-            balance,
+            remaining_micro,
         }))
     }
 
@@ -102,6 +129,7 @@ impl Writer {
         tracing::warn!(hold = hold_text, "a receipt contradicts a settle");
         self.correct(&Correction {
             agent: hold.agent,
+            charged: &hold.charged,
             cost_pico: missing_pico,
             hold: Some(&hold_text),
             reason: "the receipt contradicts the worker",
@@ -121,11 +149,12 @@ impl Writer {
             let memory = self.shared.memory();
             memory.late.get(id).map(|late| {
                 let verdict = charge::judge(&late.terms, seen, late.receipt.as_ref());
-                (late.agent, late.cost_pico, verdict)
+                let charged = late.terms.charged.clone();
+                (late.agent, charged, late.cost_pico, verdict)
             })
         };
         // What would release it is the receipt's to say, and it was heard when the hold ended.
-        let Some((agent, booked_pico, Verdict::Commit(charge))) = judged else {
+        let Some((agent, charged, booked_pico, Verdict::Commit(charge))) = judged else {
             return Ok(Err(RpcError::new(code::NOT_FOUND, "the hold has ended")));
         };
         let missing_pico = charge.cost_pico.saturating_sub(booked_pico);
@@ -133,6 +162,7 @@ impl Writer {
         if missing_pico != 0 {
             let corrected = self.correct(&Correction {
                 agent,
+                charged: &charged,
                 cost_pico: missing_pico,
                 hold: Some(&hold),
                 reason: "the worker's figure came after the hold had ended",
@@ -142,10 +172,11 @@ impl Writer {
                 return Ok(Err(RpcError::new(code::NOT_FOUND, "the hold has ended")));
             }
         }
-        let Some(agent) = self.staged.agent(&self.ledger, agent)? else {
-            return Ok(Err(RpcError::new(code::NOT_FOUND, "the hold has ended")));
-        };
-        let remaining_micro = agent.balance.free_micro().max(0);
+        let own = charged.path(agent).next();
+        let own = own
+            .map(|own| self.staged.scope(&self.ledger, own))
+            .transpose()?;
+        let remaining_micro = own.flatten().and_then(|own| remaining_micro(&own.balance));
         self.shared.memory().late.remove(id);
         Ok(Ok(SettleReply {
             basis: charge.basis,

@@ -2,19 +2,22 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use aex_admin_proto::HoldId;
-use aex_admin_proto::operator::Settings;
 use aex_admin_proto::ticket::{Claims, TicketKey};
 use aex_admin_proto::worker::{Grant, Route};
+use jiff::tz::TimeZone;
 use subtle::ConstantTimeEq;
 
 use super::memory::OpenHold;
 use crate::config::Config;
 use crate::core::bound::Rendering;
 use crate::core::hold::Terms;
+use crate::core::period;
 use crate::core::reserve::{Caller, Defaults, ModelFacts};
-use crate::ledger::{AgentRow, TokenRow};
+use crate::core::scope::Scope;
+use crate::ledger::TokenRow;
 
 /// How long a ticket can be redeemed.
 pub(crate) const TICKET_MS: u64 = 30_000;
@@ -22,27 +25,12 @@ pub(crate) const TICKET_MS: u64 = 30_000;
 /// Largest answer that is let through.
 const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
 
-pub(crate) fn caller(agent: &AgentRow, token: TokenRow, config: &Config) -> Caller {
+pub(crate) fn caller(path: Vec<Arc<Scope>>, token: TokenRow) -> Caller {
     Caller {
-        name: agent.name.clone(),
-        state: agent.grant.state,
+        path,
         token_revoked: token.revoked,
         token_expires_at_ms: token.expires_at_ms,
-        rpm: agent.grant.rpm,
-        settings: effective(&agent.grant.settings, config),
-        balance: agent.balance,
-    }
-}
-
-/// The agent's own settings; where it has none, the defaults of models.yaml.
-fn effective(own: &Settings, config: &Config) -> Settings {
-    let defaults = &config.limits;
-    Settings {
-        max_tokens_per_minute: own.max_tokens_per_minute.or(defaults.max_tokens_per_minute),
-        max_input_tokens: own.max_input_tokens.or(defaults.max_input_tokens),
-        max_output_tokens: own.max_output_tokens.or(defaults.max_output_tokens),
-        max_concurrency: own.max_concurrency.or(defaults.max_concurrency),
-        ..own.clone()
+        read_only: token.read_only,
     }
 }
 
@@ -85,6 +73,8 @@ pub(crate) fn defaults(config: &Config) -> Defaults {
         default_output_tokens: config.default_output_tokens,
         min_output_tokens: config.min_output_tokens,
         on_disconnect: config.on_disconnect,
+        limits: config.limits,
+        time_zone: period::zone(&config.time_zone).unwrap_or(TimeZone::UTC),
     }
 }
 
@@ -126,7 +116,7 @@ pub(crate) fn grant(
     key: &TicketKey,
     id: HoldId,
     hold: &OpenHold,
-    remaining_micro: i64,
+    remaining_micro: Option<i64>,
 ) -> Grant {
     let terms = &hold.terms;
     let facts = config
@@ -153,6 +143,7 @@ pub(crate) fn grant(
         knows_store,
         hidden_output: terms.hidden_output,
         remaining_micro,
+        warnings: super::requests::warnings(terms),
         on_disconnect: terms.on_disconnect,
         drain_timeout_ms: config.drain_timeout_ms,
         deadline_boot_ms: hold.course.deadline_boot_ms,

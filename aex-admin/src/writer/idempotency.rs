@@ -7,9 +7,10 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::worker::{Idempotency, Replay};
 
 use super::Writer;
+use super::requests::remaining_micro;
 use crate::core::idempotency::{self, Found, Used};
-use crate::core::reserve::Now;
-use crate::ledger::{AgentRow, LedgerError};
+use crate::core::reserve::{Caller, Now};
+use crate::ledger::LedgerError;
 
 /// Old keys are looked for so often.
 const LOOK_MS: u64 = 60_000;
@@ -26,11 +27,12 @@ impl Writer {
     /// Nothing: the request is to be decided as any other. The agent is known to be who it says.
     pub(super) fn asked_before(
         &self,
-        agent: &AgentRow,
+        agent: i64,
+        caller: &Caller,
         asked: &Idempotency,
         now: Now,
     ) -> Result<Option<Before>, LedgerError> {
-        let Some(row) = self.ledger.used_key(agent.id, &asked.key)? else {
+        let Some(row) = self.ledger.used_key(agent, &asked.key)? else {
             return Ok(None);
         };
         let now_boot_ms = i64::try_from(now.boot_ms).unwrap_or(i64::MAX);
@@ -46,7 +48,8 @@ impl Writer {
             }
             Found::Done => Some(Before::Replay(Replay {
                 id: row.hold,
-                remaining_micro: agent.balance.free_micro().max(0),
+                remaining_micro: (caller.path.first())
+                    .and_then(|own| remaining_micro(&own.balance)),
             })),
         })
     }

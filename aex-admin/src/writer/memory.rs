@@ -11,10 +11,11 @@ use aex_admin_proto::worker::{Observed, SettleReply};
 
 use super::Reply;
 use crate::audit::CORRECTION;
+use crate::core::book::{Book, Used};
 use crate::core::hold::Terms;
-use crate::core::live::Live;
 use crate::core::reservation::{Owner, Reservation};
 use crate::core::reserve::Now;
+use crate::core::scope::Charged;
 use crate::core::window::WINDOW_MS;
 use crate::ledger::{Ended, HoldRow, Ledger, Result};
 
@@ -23,10 +24,8 @@ const RECENT: usize = 8192;
 
 #[derive(Default)]
 pub(crate) struct Memory {
-    /// By agent id.
-    pub agents: HashMap<i64, Live>,
-    /// By model name.
-    pub models: HashMap<String, Live>,
+    /// What counts now.
+    pub book: Book,
     pub open: HashMap<HoldId, OpenHold>,
     /// Ended, and their receipt not here yet.
     pub booked: HashMap<HoldId, BookedHold>,
@@ -60,6 +59,7 @@ pub(crate) struct Claim {
 /// How an ended hold was booked, for its receipt to be compared with.
 pub(crate) struct BookedHold {
     pub agent: i64,
+    pub charged: Charged,
     pub hold_pico: i64,
     pub cost_pico: i64,
     /// As the worker claimed them.
@@ -96,14 +96,16 @@ const MAX_LATE: usize = 4096;
 impl Memory {
     /// Rebuilds everything from the ledger.
     pub(crate) fn rebuild(&mut self, ledger: &Ledger, now: Now) -> Result<()> {
-        self.agents.clear();
-        self.models.clear();
+        self.book.clear();
         self.open.clear();
         self.booked.clear();
         self.late.clear();
         // Answers that were never given are among them when a batch is undone.
         self.recent.clear();
         self.recent_order.clear();
+        for (key, from_ms, used) in ledger.counters()? {
+            self.book.take_up(key, from_ms, used);
+        }
         for row in ledger.holds()? {
             self.take_up(row, now);
         }
@@ -195,23 +197,24 @@ impl Memory {
             receipt: bool,
             opened: Option<i64>,
             ending: Option<Ending>,
+            #[serde(default)]
+            charged: Charged,
         }
         let detail = serde_json::from_str::<Detail>(ended.detail).ok()?;
         if counts {
-            for live in [
-                self.agents.entry(ended.agent).or_default(),
-                self.models.entry(detail.model).or_default(),
-            ] {
-                live.tokens.add(at_boot_ms, detail.tokens);
-                if detail.sent {
-                    live.requests.add(at_boot_ms, 1);
-                }
-            }
+            let used = Used {
+                cost_pico: ended.cost_pico,
+                tokens: detail.tokens,
+                sent: detail.sent,
+            };
+            let charged = &detail.charged;
+            (self.book).remember(ended.agent, charged, &detail.model, &used, at_boot_ms);
         }
         let id: HoldId = ended.hold.parse().ok()?;
         if !detail.receipt {
             let hold = BookedHold {
                 agent: ended.agent,
+                charged: detail.charged,
                 hold_pico: detail.hold_pico,
                 cost_pico: ended.cost_pico.saturating_add(corrected_pico),
                 status: detail.status,
@@ -261,60 +264,31 @@ impl Memory {
     }
 
     pub(crate) fn open_hold(&mut self, id: HoldId, hold: OpenHold) {
-        let tokens = hold.terms.tokens();
-        self.agents.entry(hold.agent).or_default().opened(tokens);
-        match self.models.get_mut(&hold.terms.model) {
-            Some(live) => live.opened(tokens),
-            None => self
-                .models
-                .entry(hold.terms.model.clone())
-                .or_default()
-                .opened(tokens),
-        }
+        self.book.opened(hold.agent, &hold.terms);
         self.open.insert(id, hold);
     }
 
     /// The answer to a request began: its RPM slot counts from there.
     pub(crate) fn dispatched(&mut self, id: &HoldId, at_boot_ms: u64) {
-        let Some(hold) = self.open.get_mut(id).filter(|hold| !hold.course.dispatched) else {
-            return;
-        };
-        hold.course.dispatched = true;
-        for live in [
-            self.agents.get_mut(&hold.agent),
-            self.models.get_mut(&hold.terms.model),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            live.dispatched(at_boot_ms);
+        if let Some(hold) = self.open.get_mut(id).filter(|hold| !hold.course.dispatched) {
+            hold.course.dispatched = true;
+            self.book.dispatched(hold.agent, &hold.terms, at_boot_ms);
         }
     }
 
-    /// Takes an open hold out; `true_tokens` count for a minute. `sent`: it keeps its RPM slot.
+    /// Takes an open hold out; its tokens count for a minute, and one that was sent keeps its RPM slot.
     pub(crate) fn close_hold(
         &mut self,
         id: &HoldId,
-        true_tokens: u64,
-        sent: bool,
+        used: &Used,
         now_boot_ms: u64,
     ) -> Option<OpenHold> {
-        if sent {
+        if used.sent {
             self.dispatched(id, now_boot_ms);
         }
         let hold = self.open.remove(id)?;
-        for live in [
-            self.agents.get_mut(&hold.agent),
-            self.models.get_mut(&hold.terms.model),
-        ]
-        .into_iter()
-        .flatten()
-        {
-            if !hold.course.dispatched {
-                live.never_sent();
-            }
-            live.ended(hold.terms.tokens(), true_tokens, now_boot_ms);
-        }
+        let dispatched = hold.course.dispatched;
+        (self.book).ended(hold.agent, &hold.terms, used, dispatched, now_boot_ms);
         Some(hold)
     }
 
@@ -334,12 +308,7 @@ impl Memory {
 
     /// Forgets windows of scopes in which nothing goes on.
     pub(crate) fn sweep(&mut self, now_boot_ms: u64) {
-        let idle = |live: &mut Live| {
-            live.expire(now_boot_ms);
-            !live.is_idle()
-        };
-        self.agents.retain(|_, live| idle(live));
-        self.models.retain(|_, live| idle(live));
+        self.book.sweep(now_boot_ms);
         (self.late).retain(|_, late| now_boot_ms < late.since_boot_ms.saturating_add(LATE_MS));
         // A start after a busy minute takes up all of that minute; its memory is given back.
         if self.booked.capacity() > 1024 && self.booked.len() * 4 < self.booked.capacity() {

@@ -16,8 +16,12 @@ mod locked;
 mod memory;
 mod operator;
 mod outside;
+mod questions;
 mod requests;
 mod resolve;
+mod runs;
+mod scopes;
+mod settings;
 mod settles;
 mod shared;
 mod staged;
@@ -32,14 +36,17 @@ use std::time::Duration;
 use aex_admin_proto::clock::{boot_ms, wall_ms};
 use aex_admin_proto::egress::ReceiptsParams;
 use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::ticket::TicketKey;
 use aex_admin_proto::worker::{
-    ModelsReply, ReserveParams, ReserveReply, SettleParams, SettleReply,
+    MeReply, ModelsReply, QuoteReply, ReserveParams, ReserveReply, RunEndParams, RunParams,
+    RunReply, SettleParams, SettleReply,
 };
 use aex_admin_proto::{HoldId, TokenDigest};
 
 use crate::config::Config;
 use crate::core::reserve::Now;
+use crate::core::window::Window;
 use crate::ledger::{Ledger, LedgerError};
 
 use answers::Answers;
@@ -77,6 +84,22 @@ pub enum Command {
     Models {
         token: TokenDigest,
         reply: Reply<ModelsReply>,
+    },
+    Me {
+        token: TokenDigest,
+        reply: Reply<MeReply>,
+    },
+    Quote {
+        params: Box<ReserveParams>,
+        reply: Reply<QuoteReply>,
+    },
+    Run {
+        params: Box<RunParams>,
+        reply: Reply<RunReply>,
+    },
+    RunEnd {
+        params: RunEndParams,
+        reply: Reply<RunReply>,
     },
     Operator {
         command: OperatorCommand,
@@ -130,13 +153,15 @@ pub struct Writer {
     shared: Arc<Shared>,
     waiting: Waiting,
     staged: Staged,
-    /// Agents whose money or rights changed in this batch: their waiters are looked at again.
-    stirred: HashSet<i64>,
+    /// Scopes whose money or rights changed in this batch: their waiters are looked at again.
+    stirred: HashSet<ScopeId>,
     swept_boot_ms: u64,
     checkpointed_boot_ms: u64,
     keep_again_boot_ms: u64,
     /// When old `Idempotency-Key`s are looked for next.
     prune_keys_boot_ms: u64,
+    /// Runs that each agent made in the last minute.
+    runs_made: HashMap<i64, Window>,
     locked: Locked,
     clock: Clock,
 }
@@ -168,6 +193,7 @@ impl Writer {
             checkpointed_boot_ms: 0,
             keep_again_boot_ms: 0,
             prune_keys_boot_ms: 0,
+            runs_made: HashMap::new(),
             locked: Locked::default(),
             clock,
         };
@@ -328,6 +354,9 @@ impl Writer {
             self.reserve(params, session, reply, others, answers)?;
         }
         self.staged.write(&self.ledger)?;
+        for (key, counter) in self.shared.memory().book.take_changed() {
+            self.ledger.set_counter(&key, &counter)?;
+        }
         if self.shared.trouble().is_some() {
             // A batch that writes nothing would end well on a full disk too.
             self.ledger.touch(self.now().boot_ms)?;
@@ -342,6 +371,24 @@ impl Writer {
             Command::Models { token, reply } => {
                 let models = self.models(&token)?;
                 answers.push(reply, Ok(models));
+            }
+            Command::Me { token, reply } => {
+                let me = self.me(&token)?;
+                answers.push(reply, Ok(me));
+            }
+            Command::Quote { params, reply } => {
+                let quote = self.quote(&params)?;
+                answers.push(reply, Ok(quote));
+            }
+            Command::Run { params, reply } => {
+                self.staged.write(&self.ledger)?;
+                let made = self.create_run_for(&params);
+                answer_run(made, reply, answers)?;
+            }
+            Command::RunEnd { params, reply } => {
+                self.staged.write(&self.ledger)?;
+                let ended = self.end_run_for(&params);
+                answer_run(ended, reply, answers)?;
             }
             Command::Operator { command, reply } => self.operator(command, reply, answers)?,
             // Taken before the transaction, or by the caller.
@@ -422,6 +469,23 @@ fn gather(queue: &Receiver<Command>, batch: &mut Vec<Command>) {
     }
 }
 
+/// What an agent did wrong is its refusal; trouble of one operation is its own answer.
+fn answer_run(
+    done: Result<RunReply, operator::Trouble>,
+    reply: Reply<RunReply>,
+    answers: &mut Answers,
+) -> Result<(), LedgerError> {
+    let answer = match done {
+        Ok(done) => Ok(done),
+        Err(trouble) => match runs::as_refusal(trouble) {
+            Ok(refusal) => Ok(RunReply::Refused(refusal)),
+            Err(error) => Err(requests::of_one_operation(error)?),
+        },
+    };
+    answers.push(reply, answer);
+    Ok(())
+}
+
 /// Settles and receipts first (they free money), reserves last.
 fn order(command: &Command) -> u8 {
     match command {
@@ -451,6 +515,11 @@ fn refuse_all(commands: Vec<Command>, error: &LedgerError) {
             Command::Receipts { reply, .. } => reply.send(Err(error.clone())),
             Command::Models { reply, .. } => reply.send(Err(error.clone())),
             Command::Operator { reply, .. } => reply.send(Err(error.clone())),
+            Command::Me { reply, .. } => reply.send(Err(error.clone())),
+            Command::Quote { reply, .. } => reply.send(Err(error.clone())),
+            Command::Run { reply, .. } | Command::RunEnd { reply, .. } => {
+                reply.send(Err(error.clone()));
+            }
             _ => {}
         }
     }

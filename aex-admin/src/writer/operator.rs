@@ -1,25 +1,30 @@
 //! What an operator changes: agents, their limits, their state, their tokens. Each change and its
 //! event are one operation.
 
+use aex_admin_proto::limit::LimitKey;
 use aex_admin_proto::operator::{
-    AgentState, CreateParams, NameParams, ResolveParams, RotateParams, SetParams, Settings,
-    TokenCreateParams, TokenIdParams, TokenReply,
+    AgentState, CreateParams, GroupCreateParams, GroupSetParams, NameParams, ResolveParams,
+    RotateParams, RunCreateParams, SetParams, Settings, TokenCreateParams, TokenIdParams,
+    TokenReply,
 };
 use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::scope::ScopeId;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answers::Answers;
 use super::requests::of_one_operation;
+use super::settings::{
+    check_budget, check_name, check_rpm, check_settings, clear, drop_limits, merge,
+};
 use super::{Reply, Writer};
-use crate::core::money::MAX_BUDGET_MICRO;
 use crate::core::reserve::Now;
+use crate::core::scope::{Recorded, Scope};
 use crate::ledger::reader::HoldHistory;
-use crate::ledger::{AgentRow, Event, LedgerError, NewAgent, Recorded};
+use crate::ledger::{Event, Ledger, LedgerError, NewAgent, NewToken};
 use crate::{token, views};
 
-const MAX_NAME_BYTES: usize = 64;
-const MAX_LIST: usize = 256;
+const MAX_LABEL_BYTES: usize = 64;
 
 #[derive(Debug)]
 pub enum OperatorCommand {
@@ -30,11 +35,26 @@ pub enum OperatorCommand {
     Resume(NameParams),
     Sever(NameParams),
     Delete(NameParams),
+    GroupCreate(Box<GroupCreateParams>),
+    GroupSet(Box<GroupSetParams>),
+    GroupPause(NameParams),
+    GroupResume(NameParams),
+    GroupSever(NameParams),
+    GroupDelete(NameParams),
+    RunCreate(Box<RunCreateParams>),
+    RunEnd(NameParams),
     TokenCreate(TokenCreateParams),
     TokenRevoke(TokenIdParams),
     Checkpoint,
     /// With what was read of the reservation before, if it is about one.
     Resolve(Box<ResolveParams>, Option<HoldHistory>),
+}
+
+/// A token to be made.
+pub(super) struct TokenAsk<'a> {
+    pub ttl_s: Option<u64>,
+    pub label: &'a str,
+    pub read_only: bool,
 }
 
 /// Why a change is not made.
@@ -79,6 +99,18 @@ impl Writer {
             }
             OperatorCommand::Sever(params) => self.sever(&params.name, now),
             OperatorCommand::Delete(params) => self.delete(&params.name, now),
+            OperatorCommand::GroupCreate(params) => self.create_group(&params, now),
+            OperatorCommand::GroupSet(params) => self.set_group(&params, now),
+            OperatorCommand::GroupPause(params) => {
+                self.turn_group(&params.name, AgentState::Paused, "group.pause", now)
+            }
+            OperatorCommand::GroupResume(params) => {
+                self.turn_group(&params.name, AgentState::Active, "group.resume", now)
+            }
+            OperatorCommand::GroupSever(params) => self.sever_group(&params.name, now),
+            OperatorCommand::GroupDelete(params) => self.delete_group(&params.name, now),
+            OperatorCommand::RunCreate(params) => self.create_run_of(&params, now),
+            OperatorCommand::RunEnd(params) => self.end_run_named(&params.name, now),
             OperatorCommand::TokenCreate(params) => self.create_token(&params, now),
             OperatorCommand::TokenRevoke(params) => self.revoke_token(params.id, now),
             OperatorCommand::Checkpoint => (self.ledger.checkpoint(now.wall_ms))
@@ -99,7 +131,8 @@ impl Writer {
         check_name(&params.name)?;
         check_budget(params.budget_micro)?;
         check_rpm(params.rpm)?;
-        check_settings(&params.settings)?;
+        check_settings(&params.settings, &self.config)?;
+        let group = self.group_id(params.group.as_deref())?;
         if self.ledger.agent_by_name(&params.name)?.is_some() {
             let text = format!(
                 "the name {} is taken (also by a deleted agent, whose history stays); choose another",
@@ -109,9 +142,10 @@ impl Writer {
         }
         let grant = Recorded {
             state: AgentState::Active,
-            budget_micro: params.budget_micro,
-            rpm: params.rpm,
+            budget_micro: Some(params.budget_micro),
+            rpm: Some(params.rpm),
             settings: params.settings.clone(),
+            group,
         };
         let created_at_ms = now.wall_ms;
         let detail = text_of(&json!({ "now": grant }));
@@ -120,15 +154,16 @@ impl Writer {
             grant: &grant,
             created_at_ms,
         };
-        let (token, token_id, expires_at_ms) = self.ledger_and_token(
-            &params.name,
-            params.ttl_s,
-            "agent.create",
-            &detail,
-            now,
-            |ledger| ledger.insert_agent(&new),
-            "create",
-        )?;
+        let made = TokenAsk {
+            ttl_s: params.ttl_s,
+            label: "create",
+            read_only: false,
+        };
+        let event = Event::note(now.wall_ms, Some(&params.name), "agent.create", &detail);
+        let (token, token_id, expires_at_ms) =
+            self.ledger_and_token(&made, &event, now, |ledger| {
+                Ok((ledger.insert_agent(&new)?, None))
+            })?;
         reply_of(&TokenReply {
             name: params.name.clone(),
             token: token.to_string(),
@@ -137,33 +172,36 @@ impl Writer {
             budget_micro: grant.budget_micro,
             rpm: grant.rpm,
             settings: grant.settings,
+            run: None,
         })
     }
 
-    /// One operation: a change, its event, and a fresh token of the agent.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one operation of several parts, called thrice"
-    )]
-    fn ledger_and_token(
+    /// One operation: a change, its event, and a fresh token of the agent, or of the run, that the change
+    /// answers.
+    pub(super) fn ledger_and_token(
         &mut self,
-        agent: &str,
-        ttl_s: Option<u64>,
-        action: &str,
-        detail: &str,
+        asked: &TokenAsk<'_>,
+        event: &Event<'_>,
         now: Now,
-        change: impl FnOnce(&mut crate::ledger::Ledger) -> Result<i64, LedgerError>,
-        label: &str,
+        change: impl FnOnce(&mut Ledger) -> Result<(i64, Option<i64>), LedgerError>,
     ) -> Result<(zeroize::Zeroizing<String>, i64, Option<i64>), Trouble> {
         let (token, digest) = token::make().map_err(|error| {
             tracing::error!(%error, "no randomness");
             RpcError::new(code::UNAVAILABLE, "the system gives no randomness")
         })?;
-        let expires_at_ms = ttl_s.map(|ttl_s| expiry(now, ttl_s)).transpose()?;
+        let expires_at_ms = asked.ttl_s.map(|ttl_s| expiry(now, ttl_s)).transpose()?;
         let token_id = self.ledger.within(|ledger| {
-            let agent_id = change(ledger)?;
-            let id = ledger.insert_token(agent_id, &digest, label, now.wall_ms, expires_at_ms)?;
-            ledger.append(&Event::note(now.wall_ms, Some(agent), action, detail))?;
+            let (agent, run) = change(ledger)?;
+            let new = NewToken {
+                digest: &digest,
+                label: asked.label,
+                created_at_ms: now.wall_ms,
+                expires_at_ms,
+                run,
+                read_only: asked.read_only,
+            };
+            let id = ledger.insert_token(agent, &new)?;
+            ledger.append(event)?;
             Ok(id)
         })?;
         Ok((token, token_id, expires_at_ms))
@@ -172,26 +210,40 @@ impl Writer {
     fn set(&mut self, params: &SetParams, now: Now) -> Changed {
         let agent = self.living(&params.name)?;
         let mut grant = agent.grant.clone();
-        grant.budget_micro = match (params.budget_micro, params.add_micro) {
-            (Some(_), Some(_)) => {
-                return Err(invalid("budget_micro and add_micro exclude each other"));
-            }
-            (Some(budget_micro), None) => budget_micro,
-            (None, Some(add_micro)) => grant
-                .budget_micro
-                .checked_add(add_micro)
-                .ok_or_else(|| invalid("the budget would be too large"))?,
-            (None, None) => grant.budget_micro,
-        };
-        check_budget(grant.budget_micro)?;
-        grant.rpm = params.rpm.unwrap_or(grant.rpm);
-        check_rpm(grant.rpm)?;
-        check_settings(&params.settings)?;
-        merge(&mut grant.settings, &params.settings);
-        for name in &params.clear {
+        grant.budget_micro = new_budget(&grant, params.budget_micro, params.add_micro)?;
+        grant.rpm = params.rpm.or(grant.rpm);
+        if let Some(rpm) = grant.rpm {
+            check_rpm(rpm)?;
+        }
+        if let Some(group) = &params.group {
+            grant.group = self.group_id(Some(group))?;
+        }
+        self.new_settings(
+            &mut grant,
+            &params.settings,
+            &params.clear,
+            &params.drop_limits,
+        )?;
+        self.change(&agent, &grant, "agent.set", now)
+    }
+
+    /// Takes a change of settings, as [`merge`] and [`clear`] do; what is there then is checked as a whole.
+    pub(super) fn new_settings(
+        &self,
+        grant: &mut Recorded,
+        settings: &Settings,
+        cleared: &[String],
+        dropped: &[LimitKey],
+    ) -> Result<(), Trouble> {
+        check_settings(settings, &self.config)?;
+        merge(&mut grant.settings, settings);
+        for name in cleared {
             clear(&mut grant.settings, name)?;
         }
-        self.change(&agent, &grant, "agent.set", now)
+        if !dropped.is_empty() {
+            drop_limits(&mut grant.settings, dropped)?;
+        }
+        check_settings(&grant.settings, &self.config)
     }
 
     fn turn(&mut self, name: &str, state: AgentState, action: &str, now: Now) -> Changed {
@@ -211,40 +263,44 @@ impl Writer {
             ..agent.grant.clone()
         };
         let view = self.change(&agent, &grant, "agent.sever", now)?;
-        self.cut_open(agent.id);
+        self.cut_open(&[agent.id]);
         Ok(view)
     }
 
     fn delete(&mut self, name: &str, now: Now) -> Changed {
         let agent = self.living(name)?;
-        self.ledger.end_tokens(agent.id, now.wall_ms, now.wall_ms)?;
+        self.ledger
+            .end_tokens(agent_id(&agent)?, now.wall_ms, now.wall_ms)?;
         let grant = Recorded {
             state: AgentState::Closed,
             ..agent.grant.clone()
         };
+        self.end_runs_of(agent_id(&agent)?, now)?;
         let view = self.change(&agent, &grant, "agent.delete", now)?;
-        self.cut_open(agent.id);
+        self.cut_open(&[agent.id]);
         Ok(view)
     }
 
-    fn cut_open(&self, agent: i64) {
+    /// Cuts what is open in any of these scopes, or below it.
+    pub(super) fn cut_open(&self, scopes: &[ScopeId]) {
+        let now_boot_ms = self.now().boot_ms;
         let mut memory = self.shared.memory();
-        for (id, hold) in memory
-            .open
-            .iter_mut()
-            .filter(|(_, hold)| hold.agent == agent)
-        {
-            hold.course.severed = true;
-            hold.course.cut_boot_ms = self.now().boot_ms;
-            self.shared.order_cut(*id);
+        for (id, hold) in &mut memory.open {
+            let mut path = hold.terms.charged.path(hold.agent);
+            if path.any(|scope| scopes.contains(&scope)) {
+                hold.course.severed = true;
+                hold.course.cut_boot_ms = now_boot_ms;
+                self.shared.order_cut(*id);
+            }
         }
     }
 
     /// Writes a changed grant and its event, and answers the agent as it is then.
-    fn change(&mut self, agent: &AgentRow, grant: &Recorded, action: &str, now: Now) -> Changed {
+    fn change(&mut self, agent: &Scope, grant: &Recorded, action: &str, now: Now) -> Changed {
         let detail = text_of(&json!({ "was": agent.grant, "now": grant }));
+        let id = agent_id(agent)?;
         self.ledger.within(|ledger| {
-            ledger.set_grant(agent.id, grant)?;
+            ledger.set_grant(id, grant)?;
             ledger.append(&Event::note(
                 now.wall_ms,
                 Some(&agent.name),
@@ -253,62 +309,87 @@ impl Writer {
             ))?;
             Ok(())
         })?;
+        self.forget_dropped(agent, grant)?;
         self.stirred.insert(agent.id);
         let mut after = agent.clone();
         after.grant = grant.clone();
         after.balance.budget_micro = grant.budget_micro;
-        reply_of(&views::agent(&after, &self.shared, now.boot_ms))
+        let group = grant
+            .group
+            .map(|group| self.ledger.node(group))
+            .transpose()?;
+        let group = group.flatten().map(|group| group.name);
+        let zone = self.zone_of(agent.id)?;
+        reply_of(&views::agent(&after, group, &zone, &self.shared, now))
+    }
+
+    /// What a limit has counted goes with it.
+    pub(super) fn forget_dropped(
+        &mut self,
+        scope: &Scope,
+        grant: &Recorded,
+    ) -> Result<(), LedgerError> {
+        let before = scope.grant.settings.limits.iter().flatten();
+        let still = |key: &LimitKey| {
+            let mut limits = grant.settings.limits.iter().flatten();
+            limits.any(|limit| limit.key == *key)
+        };
+        for limit in before.filter(|limit| !still(&limit.key)) {
+            self.ledger.forget_counters(scope.id, &limit.key)?;
+            self.shared.memory().book.forget(scope.id, &limit.key);
+        }
+        Ok(())
     }
 
     fn rotate(&mut self, params: &RotateParams, now: Now) -> Changed {
         let agent = self.living(&params.name)?;
         let end_ms = expiry(now, params.grace_s.unwrap_or(0))?;
         let detail = text_of(&json!({ "old_tokens_end_at_ms": end_ms }));
-        self.token_reply(
-            &agent,
-            params.ttl_s,
+        let made = TokenAsk {
+            ttl_s: params.ttl_s,
+            label: "rotate",
+            read_only: false,
+        };
+        let event = Event::note(
+            now.wall_ms,
+            Some(&agent.name),
             "agent.rotate_token",
             &detail,
-            now,
-            |ledger| {
-                ledger.end_tokens(agent.id, end_ms, now.wall_ms)?;
-                Ok(agent.id)
-            },
-            "rotate",
-        )
+        );
+        let id = agent_id(&agent)?;
+        self.token_reply(&agent, &made, &event, now, |ledger| {
+            ledger.end_tokens(id, end_ms, now.wall_ms)?;
+            Ok((id, None))
+        })
     }
 
     fn create_token(&mut self, params: &TokenCreateParams, now: Now) -> Changed {
         let agent = self.living(&params.name)?;
         let label = params.label.as_deref().unwrap_or("token");
-        if label.is_empty() || label.len() > MAX_NAME_BYTES || label.chars().any(char::is_control) {
+        if label.is_empty() || label.len() > MAX_LABEL_BYTES || label.chars().any(char::is_control)
+        {
             return Err(invalid("label is 1 to 64 bytes of printable text"));
         }
-        let detail = text_of(&json!({ "label": label }));
-        self.token_reply(
-            &agent,
-            params.ttl_s,
-            "token.create",
-            &detail,
-            now,
-            |_| Ok(agent.id),
+        let detail = text_of(&json!({ "label": label, "read_only": params.read_only }));
+        let made = TokenAsk {
+            ttl_s: params.ttl_s,
             label,
-        )
+            read_only: params.read_only,
+        };
+        let event = Event::note(now.wall_ms, Some(&agent.name), "token.create", &detail);
+        let id = agent_id(&agent)?;
+        self.token_reply(&agent, &made, &event, now, |_| Ok((id, None)))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "see ledger_and_token")]
     fn token_reply(
         &mut self,
-        agent: &AgentRow,
-        ttl_s: Option<u64>,
-        action: &str,
-        detail: &str,
+        agent: &Scope,
+        asked: &TokenAsk<'_>,
+        event: &Event<'_>,
         now: Now,
-        change: impl FnOnce(&mut crate::ledger::Ledger) -> Result<i64, LedgerError>,
-        label: &str,
+        change: impl FnOnce(&mut Ledger) -> Result<(i64, Option<i64>), LedgerError>,
     ) -> Changed {
-        let (token, token_id, expires_at_ms) =
-            self.ledger_and_token(&agent.name, ttl_s, action, detail, now, change, label)?;
+        let (token, token_id, expires_at_ms) = self.ledger_and_token(asked, event, now, change)?;
         reply_of(&TokenReply {
             name: agent.name.clone(),
             token: token.to_string(),
@@ -317,6 +398,7 @@ impl Writer {
             budget_micro: agent.grant.budget_micro,
             rpm: agent.grant.rpm,
             settings: agent.grant.settings.clone(),
+            run: None,
         })
     }
 
@@ -345,7 +427,7 @@ impl Writer {
     }
 
     /// An agent that is not deleted.
-    fn living(&self, name: &str) -> Result<AgentRow, Trouble> {
+    pub(super) fn living(&self, name: &str) -> Result<Scope, Trouble> {
         match self.ledger.agent_by_name(name)? {
             Some(agent) if agent.grant.state != AgentState::Closed => Ok(agent),
             Some(_) => {
@@ -360,11 +442,45 @@ impl Writer {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Trouble {
+/// The row of `agents` that a scope is.
+pub(super) fn agent_id(agent: &Scope) -> Result<i64, Trouble> {
+    match agent.id {
+        ScopeId::Agent(id) => Ok(id),
+        ScopeId::Node(_) => Err(LedgerError::Value("an agent that is none".to_owned()).into()),
+    }
+}
+
+/// The budget that a change comes to; none stays none unless one is given.
+pub(super) fn new_budget(
+    grant: &Recorded,
+    budget_micro: Option<i64>,
+    add_micro: Option<i64>,
+) -> Result<Option<i64>, Trouble> {
+    let budget = match (budget_micro, add_micro) {
+        (Some(_), Some(_)) => {
+            return Err(invalid("budget_micro and add_micro exclude each other"));
+        }
+        (Some(budget_micro), None) => Some(budget_micro),
+        (None, Some(add_micro)) => {
+            let before = grant.budget_micro.ok_or_else(|| {
+                invalid("there is no budget to add to; set one with budget_micro")
+            })?;
+            let sum = before.checked_add(add_micro);
+            Some(sum.ok_or_else(|| invalid("the budget would be too large"))?)
+        }
+        (None, None) => grant.budget_micro,
+    };
+    if let Some(budget_micro) = budget {
+        check_budget(budget_micro)?;
+    }
+    Ok(budget)
+}
+
+pub(super) fn invalid(message: impl Into<String>) -> Trouble {
     RpcError::new(code::INVALID_PARAMS, message).into()
 }
 
-fn text_of(value: &Value) -> String {
+pub(super) fn text_of(value: &Value) -> String {
     value.to_string()
 }
 
@@ -374,107 +490,10 @@ pub(super) fn reply_of<T: Serialize>(value: &T) -> Changed {
     })
 }
 
-fn expiry(now: Now, after_s: u64) -> Result<i64, Trouble> {
+pub(super) fn expiry(now: Now, after_s: u64) -> Result<i64, Trouble> {
     i64::try_from(after_s)
         .ok()
         .and_then(|after_s| after_s.checked_mul(1000))
         .and_then(|after_ms| now.wall_ms.checked_add(after_ms))
         .ok_or_else(|| invalid("the time is too far away"))
-}
-
-fn check_name(name: &str) -> Result<(), Trouble> {
-    let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if starts_well && name.len() <= MAX_NAME_BYTES && name.chars().all(known) {
-        return Ok(());
-    }
-    Err(invalid(
-        "a name is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit",
-    ))
-}
-
-fn check_budget(budget_micro: i64) -> Result<(), Trouble> {
-    if (0..=MAX_BUDGET_MICRO).contains(&budget_micro) {
-        return Ok(());
-    }
-    Err(invalid("a budget is 0 to 9000000 USD"))
-}
-
-fn check_rpm(rpm: u64) -> Result<(), Trouble> {
-    if (1..=1_000_000_000).contains(&rpm) {
-        return Ok(());
-    }
-    Err(invalid(
-        "requests per minute are 1 to 1000000000; to stop an agent, pause it",
-    ))
-}
-
-fn check_settings(settings: &Settings) -> Result<(), Trouble> {
-    let limits = [
-        ("max_tokens_per_minute", settings.max_tokens_per_minute),
-        ("max_input_tokens", settings.max_input_tokens),
-        ("max_output_tokens", settings.max_output_tokens),
-        ("max_concurrency", settings.max_concurrency),
-    ];
-    for (name, limit) in limits {
-        if limit.is_some_and(|limit| limit == 0 || limit > 1_000_000_000_000) {
-            return Err(invalid(format!(
-                "{name} is 1 to 1000000000000; leave it out for no limit"
-            )));
-        }
-    }
-    for (what, names) in [
-        ("allowed_models", &settings.allowed_models),
-        ("allowed_tools", &settings.allowed_tools),
-    ] {
-        let Some(names) = names else { continue };
-        let fits = |name: &String| {
-            !name.is_empty()
-                && name.len() <= 256
-                && !name
-                    .chars()
-                    .any(|c| c == ',' || c.is_control() || c.is_whitespace())
-        };
-        if names.is_empty() || names.len() > MAX_LIST || !names.iter().all(fits) {
-            return Err(invalid(format!(
-                "{what} is 1 to {MAX_LIST} names without spaces or commas"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn merge(into: &mut Settings, from: &Settings) {
-    fn take<T: Clone>(into: &mut Option<T>, from: &Option<T>) {
-        if from.is_some() {
-            into.clone_from(from);
-        }
-    }
-    take(&mut into.allowed_models, &from.allowed_models);
-    take(&mut into.passthrough, &from.passthrough);
-    take(&mut into.max_tokens_per_minute, &from.max_tokens_per_minute);
-    take(&mut into.max_input_tokens, &from.max_input_tokens);
-    take(&mut into.max_output_tokens, &from.max_output_tokens);
-    take(&mut into.max_concurrency, &from.max_concurrency);
-    take(&mut into.streaming, &from.streaming);
-    take(&mut into.tools, &from.tools);
-    take(&mut into.allowed_tools, &from.allowed_tools);
-    take(&mut into.vision, &from.vision);
-}
-
-fn clear(settings: &mut Settings, name: &str) -> Result<(), Trouble> {
-    match name {
-        "allowed_models" => settings.allowed_models = None,
-        "passthrough" => settings.passthrough = None,
-        "max_tokens_per_minute" => settings.max_tokens_per_minute = None,
-        "max_input_tokens" => settings.max_input_tokens = None,
-        "max_output_tokens" => settings.max_output_tokens = None,
-        "max_concurrency" => settings.max_concurrency = None,
-        "streaming" => settings.streaming = None,
-        "tools" => settings.tools = None,
-        "allowed_tools" => settings.allowed_tools = None,
-        "vision" => settings.vision = None,
-        _ => return Err(invalid(format!("there is no setting {name}"))),
-    }
-    Ok(())
 }

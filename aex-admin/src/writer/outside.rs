@@ -1,40 +1,53 @@
-//! Changes that somebody made to `agents` with their own SQL: honoured, and put into the chain.
+//! Changes that somebody made to `agents` or `nodes` with their own SQL: honoured, and put into the chain.
 
+use aex_admin_proto::scope::ScopeId;
 use serde::Serialize;
 
 use super::Writer;
 use crate::core::reserve::Now;
-use crate::ledger::{Event, LedgerError, Recorded};
+use crate::core::scope::Recorded;
+use crate::ledger::{Event, LedgerError};
 
 #[derive(Serialize)]
 struct Detail<'a> {
+    /// Of a scope that is no agent: its id and name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<ScopeId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     /// Absent where that was overwritten too.
     was: Option<&'a Recorded>,
     now: &'a Recorded,
 }
 
 impl Writer {
-    /// Compares every agent's row with what was last recorded. Runs only when another connection has
+    /// Compares every scope's row with what was last recorded. Runs only when another connection has
     /// committed, inside the open transaction.
     pub(super) fn note_outside_changes(&mut self, now: Now) -> Result<(), LedgerError> {
-        for (agent, recorded) in self.ledger.changed_from_outside()? {
-            tracing::warn!(agent = agent.name, "changed from outside");
+        for (scope, recorded) in self.ledger.changed_from_outside()? {
+            tracing::warn!(scope = scope.name, "changed from outside");
+            let (agent, node) = match scope.id {
+                ScopeId::Agent(_) => (Some(scope.name.as_str()), None),
+                ScopeId::Node(_) => (None, Some(scope.id)),
+            };
             let detail = serde_json::to_string(&Detail {
+                scope: node,
+                name: node.map(|_| scope.name.as_str()),
                 was: recorded.as_ref(),
-                now: &agent.grant,
+                now: &scope.grant,
             })
             .map_err(|error| LedgerError::Value(error.to_string()))?;
-            let event = Event::note(now.wall_ms, Some(&agent.name), "outside.update", &detail);
+            let event = Event::note(now.wall_ms, agent, "outside.update", &detail);
             self.ledger.within(|ledger| {
-                ledger.set_recorded(agent.id, &agent.grant)?;
+                ledger.set_recorded(scope.id, &scope.grant)?;
                 ledger.append(&event)?;
                 Ok(())
             })?;
-            self.stirred.insert(agent.id);
+            self.stirred.insert(scope.id);
             self.shared.count(|counters| counters.outside_updates += 1);
         }
-        // Money of any agent may have been changed too.
-        self.stirred.extend(self.waiting.agents());
+        // Money of any scope may have been changed too.
+        self.stirred.extend(self.waiting.scopes());
         Ok(())
     }
 }

@@ -1,10 +1,12 @@
 //! Reserve, and what goes with it: waiting for held money, the list of models, whose hold is whose.
 
+use std::sync::Arc;
+
 use aex_admin_proto::HoldId;
-use aex_admin_proto::TokenDigest;
 use aex_admin_proto::refusal::Refusal;
 use aex_admin_proto::rpc::{RpcError, code};
-use aex_admin_proto::worker::{ModelEntry, ModelsReply, Replay, ReserveParams, ReserveReply};
+use aex_admin_proto::scope::ScopeId;
+use aex_admin_proto::worker::{Replay, ReserveParams, ReserveReply};
 
 use super::answers::Answers;
 use super::idempotency::Before;
@@ -12,16 +14,16 @@ use super::memory::OpenHold;
 use super::waiting::Waiter;
 use super::{Reply, SessionId, Writer, grants};
 use crate::core::hold::Terms;
-use crate::core::live::Live;
 use crate::core::money::Balance;
 use crate::core::reservation::{Owner, Reservation};
-use crate::core::reserve::{self, Around, Asked, Now, Stop};
-use crate::ledger::{AgentRow, Event, LedgerError, NewHold};
+use crate::core::reserve::{self, Around, Asked, Caller, Now, Question, Stop};
+use crate::core::scope::Scope;
+use crate::ledger::{Event, LedgerError, NewHold, TokenRow};
 
 /// What a decision came to.
-enum Decided {
+pub(super) enum Decided {
     Grant {
-        agent: Box<AgentRow>,
+        path: Vec<Arc<Scope>>,
         terms: Box<Terms>,
     },
     Refuse(Refusal),
@@ -32,9 +34,20 @@ enum Decided {
     Replay(Replay),
     Wait {
         agent: i64,
+        scope: ScopeId,
         refusal: Refusal,
     },
 }
+
+/// Where a request waits, of which agent, and its answer when nothing comes free.
+struct MustWait {
+    agent: i64,
+    scope: ScopeId,
+    refusal: Refusal,
+}
+
+/// An answer, or that it must wait.
+type Outcome = Result<Result<ReserveReply, RpcError>, MustWait>;
 
 impl Writer {
     /// Decides one request. `peers`: how many more of the same token this batch holds.
@@ -54,19 +67,20 @@ impl Writer {
         let first = u64::from(params.facts.measured.is_none());
         self.shared.count(|counters| counters.reserves += first);
         let now = self.now();
-        let decided = self.decide(&params, peers, true, now);
+        let decided = self.decide(&params, peers, None, now);
         match self.carry_out(decided, &params, session, now)? {
             Ok(answer) => answers.push(reply, answer),
-            Err((agent, refusal)) => {
+            Err(must) => {
                 let deadline_boot_ms = now.boot_ms.saturating_add(self.config.hold_wait_ms);
                 let waiter = Waiter {
+                    agent: must.agent,
                     params,
                     session,
                     reply,
-                    refusal,
+                    refusal: must.refusal,
                     deadline_boot_ms,
                 };
-                if let Err(waiter) = self.waiting.push(agent, waiter) {
+                if let Err(waiter) = self.waiting.push(must.scope, waiter) {
                     answers.push(waiter.reply, Ok(self.refuse(waiter.refusal)));
                 }
                 self.shared.set_waiting(self.waiting.len());
@@ -96,26 +110,33 @@ impl Writer {
             return Ok(Some(ReserveReply::Refused(Refusal::HoldIdReused)));
         }
         hold.course.owner = Owner::Session(session);
-        let free_micro = self
-            .staged
-            .agent(&self.ledger, hold.agent)?
-            .map_or(0, |agent| agent.balance.free_micro());
-        let grant = grants::grant(&self.config, &self.key, params.id, hold, free_micro.max(0));
+        let own = hold.terms.charged.path(hold.agent).next();
+        let own = own
+            .map(|own| self.staged.scope(&self.ledger, own))
+            .transpose()?;
+        let remaining = own.flatten().and_then(|own| remaining_micro(&own.balance));
+        let grant = grants::grant(&self.config, &self.key, params.id, hold, remaining);
         Ok(Some(ReserveReply::Granted(Box::new(grant))))
     }
 
     /// Looks again at those that wait where money or rights have changed.
     pub(super) fn wake_waiters(&mut self, answers: &mut Answers) -> Result<(), LedgerError> {
-        for agent in std::mem::take(&mut self.stirred) {
-            while let Some(mut waiter) = self.waiting.pop_front(agent) {
+        for scope in std::mem::take(&mut self.stirred) {
+            while let Some(mut waiter) = self.waiting.pop_front(scope) {
                 let now = self.now();
-                let decided = self.decide(&waiter.params, 0, false, now);
+                let decided = self.decide(&waiter.params, 0, Some(scope), now);
                 match self.carry_out(decided, &waiter.params, waiter.session, now)? {
                     Ok(answer) => answers.push(waiter.reply, answer),
-                    Err((_, refusal)) => {
-                        waiter.refusal = refusal;
-                        self.waiting.push_front(agent, waiter);
-                        break;
+                    Err(must) => {
+                        waiter.refusal = must.refusal;
+                        if must.scope == scope {
+                            self.waiting.push_front(scope, waiter);
+                            break;
+                        }
+                        // Its place was given up a moment ago, so there is one.
+                        if let Err(waiter) = self.waiting.push(must.scope, waiter) {
+                            answers.push(waiter.reply, Ok(self.refuse(waiter.refusal)));
+                        }
                     }
                 }
             }
@@ -137,106 +158,104 @@ impl Writer {
         self.shared.set_waiting(self.waiting.len());
     }
 
-    fn decide(
+    /// Who asks with this token.
+    pub(super) fn caller(&mut self, token: TokenRow) -> Result<Caller, LedgerError> {
+        let own = token.run.map_or(ScopeId::Agent(token.agent), ScopeId::Node);
+        let path = self.staged.path(&self.ledger, own)?;
+        Ok(grants::caller(path, token))
+    }
+
+    /// `queue`: where it stood and waited.
+    pub(super) fn decide(
         &mut self,
         params: &ReserveParams,
         peers: u64,
-        newcomer: bool,
+        queue: Option<ScopeId>,
         now: Now,
     ) -> Result<Decided, LedgerError> {
-        let found = self.staged.agent_of_token(&self.ledger, &params.token)?;
-        let found = found.map(|(agent, token)| (agent.clone(), token));
-        let model = grants::model(&self.config, &self.operator_keys, &params.model);
-        let caller = found
-            .as_ref()
-            .map(|(agent, token)| grants::caller(agent, *token, &self.config));
-        if let (Some(asked), Some((agent, _))) = (&params.idempotency, &found)
-            && reserve::authenticate(caller.as_ref(), now).is_ok()
-            && let Some(before) = self.asked_before(agent, asked, now)?
+        let token = self.staged.token(&self.ledger, &params.token)?;
+        let caller = token.map(|token| self.caller(token)).transpose()?;
+        let agent = token.map_or(0, |token| token.agent);
+        if let (Some(asked), Some(caller)) = (&params.idempotency, &caller)
+            && reserve::authenticate(Some(caller), now).is_ok()
+            && let Some(before) = self.asked_before(agent, caller, asked, now)?
         {
             return Ok(match before {
                 Before::Refuse(refusal) => Decided::Refuse(refusal),
                 Before::Replay(replay) => Decided::Replay(replay),
             });
         }
-        let agent_id = found.as_ref().map(|(agent, _)| agent.id);
-        let waiting = agent_id.map_or(0, |agent| self.waiting.of(agent));
+        let model = grants::model(&self.config, &self.operator_keys, &params.model);
+        let defaults = grants::defaults(&self.config);
         let mut memory = self.shared.memory();
-        let memory = &mut *memory;
-        let idle = Live::default();
-        let mut live = agent_id.and_then(|agent| memory.agents.get_mut(&agent));
-        let mut model_live = memory.models.get_mut(&params.model);
-        for live in live.iter_mut().chain(model_live.iter_mut()) {
-            live.expire(now.boot_ms);
+        if let Some(caller) = &caller {
+            let windows = caller.windows(model.as_ref(), &params.model, &defaults);
+            memory.book.expire(&windows, now.boot_ms);
         }
-        let around = Around {
-            agent: live.as_deref().unwrap_or(&idle),
-            model: model_live.as_deref().unwrap_or(&idle),
-            contenders: (waiting as u64).saturating_add(peers).saturating_add(1),
-            queue_ahead: newcomer && waiting > 0,
-        };
-        let asked = Asked {
-            route: params.route,
-            model: &params.model,
-            facts: &params.facts,
-        };
-        let decided = reserve::decide(
-            asked,
-            caller.as_ref(),
-            model.as_ref(),
-            around,
-            grants::defaults(&self.config),
+        let waiting = |scope| self.waiting.of(scope) as u64;
+        let question = Question {
+            asked: Asked {
+                route: params.route,
+                model: &params.model,
+                facts: &params.facts,
+            },
+            caller: caller.as_ref(),
+            model: model.as_ref(),
+            around: Around {
+                book: &memory.book,
+                peers,
+                waiting: &waiting,
+                queue,
+            },
+            defaults: &defaults,
             now,
-        );
-        let stop = match (decided, found) {
-            (Ok(terms), Some((agent, _))) => {
+        };
+        let stop = match reserve::decide(question) {
+            Ok(terms) => {
+                drop(memory);
                 return Ok(Decided::Grant {
-                    agent: Box::new(agent),
+                    path: caller.map(|caller| caller.path).unwrap_or_default(),
                     terms: Box::new(terms),
                 });
             }
-            (Ok(_), None) => Stop::Refuse(Refusal::InvalidToken),
-            (Err(stop), _) => stop,
+            Err(stop) => stop,
         };
-        let counted_first = reserve::counted_first(
-            stop,
-            asked,
-            caller.as_ref(),
-            model.as_ref(),
-            around,
-            grants::defaults(&self.config),
-            now,
-        );
-        Ok(match counted_first {
+        Ok(match reserve::counted_first(stop, question) {
             Ok((tokenizer, refusal)) => Decided::Measure { tokenizer, refusal },
-            Err(Stop::Wait(refusal)) => match agent_id {
-                Some(agent) => Decided::Wait { agent, refusal },
-                None => Decided::Refuse(refusal),
+            Err(Stop::Wait(refusal, scope)) => Decided::Wait {
+                agent,
+                scope,
+                refusal,
             },
             Err(Stop::Refuse(refusal) | Stop::TooLong(refusal)) => Decided::Refuse(refusal),
         })
     }
 
-    /// The answer, or for whom to wait.
-    #[expect(
-        clippy::type_complexity,
-        reason = "the two outcomes are named where they are used"
-    )]
     fn carry_out(
         &mut self,
         decided: Result<Decided, LedgerError>,
         params: &ReserveParams,
         session: SessionId,
         now: Now,
-    ) -> Result<Result<Result<ReserveReply, RpcError>, (i64, Refusal)>, LedgerError> {
+    ) -> Result<Outcome, LedgerError> {
         let done = match decided {
-            Ok(Decided::Wait { agent, refusal }) => return Ok(Err((agent, refusal))),
+            Ok(Decided::Wait {
+                agent,
+                scope,
+                refusal,
+            }) => {
+                return Ok(Err(MustWait {
+                    agent,
+                    scope,
+                    refusal,
+                }));
+            }
             Ok(Decided::Refuse(refusal)) => Ok(self.refuse(refusal)),
             Ok(Decided::Measure { tokenizer, refusal }) => {
                 Ok(ReserveReply::Measure { tokenizer, refusal })
             }
             Ok(Decided::Replay(replay)) => Ok(self.replay(replay)),
-            Ok(Decided::Grant { agent, terms }) => self.hold(&agent, *terms, params, session, now),
+            Ok(Decided::Grant { path, terms }) => self.hold(path, *terms, params, session, now),
             Err(error) => Err(error),
         };
         match done {
@@ -256,20 +275,26 @@ impl Writer {
         ReserveReply::Replay(replay)
     }
 
-    /// Writes the hold. From here it must succeed.
+    /// Writes the hold, in every scope of its path. From here it must succeed.
     fn hold(
         &mut self,
-        agent: &AgentRow,
+        path: Vec<Arc<Scope>>,
         mut terms: Terms,
         params: &ReserveParams,
         session: SessionId,
         now: Now,
     ) -> Result<ReserveReply, LedgerError> {
         let too_large = || LedgerError::Value("a hold beyond 64 bits".to_owned());
-        let balance = agent
-            .balance
-            .with_hold(terms.hold_pico)
-            .ok_or_else(too_large)?;
+        let held = |scope: &Arc<Scope>| {
+            let balance = scope.balance.with_hold(terms.hold_pico)?;
+            Some((scope.id, balance))
+        };
+        let balances: Option<Vec<_>> = path.iter().map(held).collect();
+        let balances = balances.ok_or_else(too_large)?;
+        let agent = agent_of(&path).ok_or_else(too_large)?;
+        let (agent, name) = (agent.0, agent.1.to_owned());
+        // Let go, so that the staged rows are changed in place.
+        drop(path);
         let timeout_ms = self
             .config
             .providers
@@ -279,13 +304,19 @@ impl Writer {
         terms.idempotency = params.idempotency.map(|asked| asked.key.mark());
         let mut row = NewHold {
             event: 0,
-            agent: agent.id,
+            agent,
             request: grants::digest(params).cast_signed(),
             opened_boot_ms: course.opened_boot_ms,
             expires_boot_ms: course.expires_boot_ms,
             deadline_boot_ms: course.deadline_boot_ms,
         };
-        self.write_hold(&mut row, params, &terms, agent, &balance, now)?;
+        self.write_hold(&mut row, params, &terms, &name, now)?;
+        let remaining = balances.first().and_then(|(_, own)| remaining_micro(own));
+        if terms.hold_pico != 0 {
+            for (scope, balance) in balances {
+                self.staged.set_balance(scope, balance)?;
+            }
+        }
         let mut hold = OpenHold {
             event: row.event,
             agent: row.agent,
@@ -295,8 +326,7 @@ impl Writer {
             course,
             claim: None,
         };
-        let remaining_micro = balance.free_micro().max(0);
-        let grant = grants::grant(&self.config, &self.key, params.id, &hold, remaining_micro);
+        let grant = grants::grant(&self.config, &self.key, params.id, &hold, remaining);
         hold.ticket = Some(grant.ticket.clone());
         self.shared.memory().open_hold(params.id, hold);
         self.shared.count(|counters| counters.granted += 1);
@@ -308,8 +338,7 @@ impl Writer {
         row: &mut NewHold,
         params: &ReserveParams,
         terms: &Terms,
-        agent: &AgentRow,
-        balance: &Balance,
+        agent: &str,
         now: Now,
     ) -> Result<(), LedgerError> {
         let hold = params.id.to_string();
@@ -317,39 +346,16 @@ impl Writer {
             serde_json::to_string(terms).map_err(|error| LedgerError::Value(error.to_string()))?;
         self.ledger.within(|ledger| {
             row.event = ledger.append(&Event {
-                agent: Some(&agent.name),
+                agent: Some(agent),
                 held_pico: terms.hold_pico,
                 hold: Some(&hold),
                 ..Event::note(now.wall_ms, None, "hold.open", &detail)
             })?;
             if let Some(asked) = &params.idempotency {
-                ledger.use_key(agent.id, asked, row.event, now)?;
+                ledger.use_key(row.agent, asked, row.event, now)?;
             }
             ledger.insert_hold(row)
-        })?;
-        self.staged.set_balance(agent.id, *balance)
-    }
-
-    /// The models that a token's agent may call.
-    pub(super) fn models(&mut self, token: &TokenDigest) -> Result<ModelsReply, LedgerError> {
-        let found = self.staged.agent_of_token(&self.ledger, token)?;
-        let caller = found.map(|(agent, token)| grants::caller(agent, token, &self.config));
-        let caller = match reserve::authenticate(caller.as_ref(), self.now()) {
-            Ok(caller) => caller,
-            Err(refusal) => return Ok(ModelsReply::Refused(refusal)),
-        };
-        let models = self
-            .config
-            .models
-            .values()
-            .filter(|model| reserve::may_use(&caller.settings, &model.name))
-            .map(|model| ModelEntry {
-                id: model.name.clone(),
-                owned_by: model.provider.clone(),
-                created: 0,
-            })
-            .collect();
-        Ok(ModelsReply::Models(models))
+        })
     }
 
     pub(super) fn cancel(&mut self, id: &HoldId) {
@@ -398,6 +404,25 @@ impl Writer {
     }
 }
 
+/// The agent of a path: its id and name.
+pub(super) fn agent_of(path: &[Arc<Scope>]) -> Option<(i64, &str)> {
+    path.iter().find_map(|scope| match scope.id {
+        ScopeId::Agent(id) => Some((id, scope.name.as_str())),
+        ScopeId::Node(_) => None,
+    })
+}
+
+/// What a token's own scope has free, for its client.
+pub(super) fn remaining_micro(own: &Balance) -> Option<i64> {
+    own.free_micro().map(|free_micro| free_micro.max(0))
+}
+
+/// What a client is told of limits that its request passed.
+pub(super) fn warnings(terms: &Terms) -> Vec<String> {
+    let limit = |warned: &String| format!("limit {warned}");
+    terms.warned.iter().map(limit).collect()
+}
+
 /// Trouble of one operation is its own answer; trouble of the ledger is everybody's.
 pub(super) fn of_one_operation(error: LedgerError) -> Result<RpcError, LedgerError> {
     let of_its_own = match &error {
@@ -434,8 +459,9 @@ fn name(refusal: &Refusal) -> &'static str {
         Refusal::ConcurrencyLimit { .. }
         | Refusal::RequestRate { .. }
         | Refusal::TokenRate { .. } => "rate_limit_exceeded",
-        Refusal::InsufficientBudget { .. } => "insufficient_budget",
-        Refusal::BudgetHeld { .. } => "budget_held",
+        Refusal::InsufficientBudget { .. } | Refusal::LimitSpent { .. } => "insufficient_budget",
+        Refusal::BudgetHeld { .. } | Refusal::LimitHeld { .. } => "budget_held",
+        Refusal::Above { why, .. } => name(why),
         Refusal::Cancelled => "cancelled",
     }
 }

@@ -2,13 +2,14 @@
 
 use aex_admin_proto::operator::{ResolveParams, ResolveReply};
 use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::scope::ScopeId;
 
 use super::Writer;
 use super::corrections::Correction;
 use super::operator::{Changed, Trouble, reply_of};
 use crate::core::money::MAX_BUDGET_MICRO;
 use crate::core::price::PICO_PER_MICRO;
-use crate::ledger::AgentRow;
+use crate::core::scope::{Charged, Scope};
 use crate::ledger::reader::HoldHistory;
 
 const MAX_REASON_BYTES: usize = 500;
@@ -24,9 +25,12 @@ impl Writer {
         history: Option<HoldHistory>,
     ) -> Changed {
         check(params)?;
-        let (name, cost_pico) = match (&params.hold, &params.agent, history) {
-            (Some(hold), None, Some(history)) => self.missing(hold, params.cost_pico, history)?,
-            (None, Some(agent), _) => (agent.clone(), params.cost_pico),
+        let (name, cost_pico, charged) = match (&params.hold, &params.agent, history) {
+            (Some(hold), None, Some(history)) => {
+                let (name, cost_pico, charged) = self.missing(hold, params.cost_pico, history)?;
+                (name, cost_pico, Some(charged))
+            }
+            (None, Some(agent), _) => (agent.clone(), params.cost_pico, None),
             _ => return refuse(code::INVALID_PARAMS, "name a hold or an agent, not both"),
         };
         let Some(agent) = self.ledger.agent_by_name(&name)? else {
@@ -39,10 +43,18 @@ impl Writer {
                 cost_micro: 0,
                 cost_pico: 0,
                 event: None,
-                remaining_micro: agent.balance.free_micro(),
+                remaining_micro: agent.balance.free_micro().unwrap_or(i64::MAX),
             });
         }
-        self.append(&agent, params, cost_pico)
+        let charged = match charged {
+            Some(charged) => charged,
+            // It is of no request: it belongs where the agent is now.
+            None => {
+                let path = self.staged.path(&self.ledger, agent.id)?;
+                Charged::of(path.iter().map(AsRef::as_ref), Vec::new())
+            }
+        };
+        self.append(&agent, params, cost_pico, &charged)
     }
 
     /// The agent of an ended reservation, and what the ledger must add so that it cost `cost_pico`.
@@ -51,7 +63,7 @@ impl Writer {
         hold: &str,
         cost_pico: i64,
         mut history: HoldHistory,
-    ) -> Result<(String, i64), Trouble> {
+    ) -> Result<(String, i64, Charged), Trouble> {
         self.ledger.bring_up_history(hold, &mut history)?;
         let Some(agent) = history.agent else {
             return refuse(code::NOT_FOUND, format!("the ledger has no hold {hold}"));
@@ -66,12 +78,23 @@ impl Writer {
             return refuse(code::INVALID_PARAMS, "a request cannot cost less than 0");
         }
         // Both are of one sign and within the ledger's numbers.
-        Ok((agent, cost_pico.saturating_sub(history.cost_pico)))
+        let missing_pico = cost_pico.saturating_sub(history.cost_pico);
+        Ok((agent, missing_pico, history.charged))
     }
 
-    fn append(&mut self, agent: &AgentRow, params: &ResolveParams, cost_pico: i64) -> Changed {
+    fn append(
+        &mut self,
+        agent: &Scope,
+        params: &ResolveParams,
+        cost_pico: i64,
+        charged: &Charged,
+    ) -> Changed {
+        let ScopeId::Agent(id) = agent.id else {
+            return refuse(code::INTERNAL, "a correction of no agent");
+        };
         let corrected = self.correct(&Correction {
-            agent: agent.id,
+            agent: id,
+            charged,
             cost_pico,
             hold: params.hold.as_deref(),
             reason: params.reason.trim(),
@@ -79,7 +102,8 @@ impl Writer {
         })?;
         let Some(corrected) = corrected else {
             let text = format!(
-                "agent {} spent {} micro-dollars; a correction cannot make that negative",
+                "agent {} spent {} micro-dollars; a correction cannot make that, nor what its groups \
+                 spent, negative",
                 agent.name, agent.balance.spent_micro
             );
             return refuse(code::CONFLICT, text);
@@ -89,7 +113,7 @@ impl Writer {
             cost_micro: corrected.cost_micro,
             cost_pico,
             event: Some(corrected.event),
-            remaining_micro: corrected.balance.free_micro(),
+            remaining_micro: corrected.remaining_micro.unwrap_or(i64::MAX),
         })
     }
 }

@@ -10,9 +10,12 @@ use super::answers::Answers;
 use super::memory::{BookedHold, Claim, OpenHold};
 use super::requests::of_one_operation;
 use super::shared::basis_name;
+use super::staged::Commit;
 use super::{Reply, Writer, grants};
+use crate::core::book::Used;
 use crate::core::charge::{self, Verdict};
 use crate::core::reservation::Reservation;
+use crate::core::scope::Charged;
 use crate::ledger::{Event, LedgerError};
 
 /// What the ledger keeps of an ended hold.
@@ -48,6 +51,16 @@ struct Detail<'a> {
     receipt: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     overrun: bool,
+    #[serde(skip_serializing_if = "is_plain")]
+    charged: &'a Charged,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands a reference to it"
+)]
+pub(super) fn is_plain(charged: &&Charged) -> bool {
+    charged.is_plain()
 }
 
 impl Writer {
@@ -259,18 +272,21 @@ impl Writer {
             .open
             .get(id)
             .ok_or_else(|| LedgerError::Value("a hold that is not open".to_owned()))?;
-        let agent = self
-            .staged
-            .agent(&self.ledger, hold.agent)?
-            .ok_or_else(|| LedgerError::Value("a hold of no agent".to_owned()))?;
         let entry = Entry::of(hold, verdict);
-        let (balance, cost_micro) = agent
-            .balance
-            .with_commit(hold.terms.hold_pico, entry.cost_pico)
-            .ok_or_else(|| LedgerError::Value("a charge beyond 64 bits".to_owned()))?;
+        let hold_pico = hold.terms.hold_pico;
+        let commit = Commit {
+            agent: hold.agent,
+            charged: &hold.terms.charged,
+            hold_pico,
+            cost_pico: entry.cost_pico,
+        };
+        let Some(committed) = self.staged.commit(&self.ledger, &commit)? else {
+            return Err(LedgerError::Value("a charge beyond 64 bits".to_owned()));
+        };
         let booked = hold.course.receipt.is_none().then(|| BookedHold {
-            agent: agent.id,
-            hold_pico: hold.terms.hold_pico,
+            agent: hold.agent,
+            charged: hold.terms.charged.clone(),
+            hold_pico,
             cost_pico: entry.cost_pico,
             status: seen.and_then(|seen| seen.status),
             complete: seen.is_some_and(|seen| seen.complete),
@@ -280,31 +296,34 @@ impl Writer {
         let detail = serde_json::to_string(&entry.detail(hold, seen))
             .map_err(|error| LedgerError::Value(error.to_string()))?;
         let hold_text = id.to_string();
-        let held_pico = hold.terms.hold_pico;
         let event = hold.event;
+        let agent = hold.agent;
         // A released attempt is forgotten; whatever costs something, or may have, is not.
         let forgotten = (hold.terms.idempotency).filter(|_| entry.basis == Basis::Released);
         self.ledger.within(|ledger| {
             ledger.delete_hold(event)?;
             if let Some(key) = &forgotten {
-                ledger.forget_key(agent.id, key, event)?;
+                ledger.forget_key(agent, key, event)?;
             }
             ledger.append(&Event {
                 at_ms: now.wall_ms,
-                agent: Some(&agent.name),
+                agent: Some(&committed.agent_name),
                 action: entry.action,
-                cost_micro,
+                cost_micro: committed.cost_micro,
                 cost_pico: entry.cost_pico,
-                held_pico: -held_pico,
+                held_pico: -hold_pico,
                 hold: Some(&hold_text),
                 detail: &detail,
             })?;
             Ok(())
         })?;
-        let agent = agent.id;
-        self.staged.set_balance(agent, balance)?;
         let severed = hold.course.severed;
-        let ended = memory.close_hold(id, entry.tokens, entry.sent, now.boot_ms);
+        let used = Used {
+            cost_pico: entry.cost_pico,
+            tokens: entry.tokens,
+            sent: entry.sent,
+        };
+        let ended = memory.close_hold(id, &used, now.boot_ms);
         if let (Some(ended), true) = (ended, entry.basis == Basis::Ceiling && seen.is_none()) {
             memory.expect_late(*id, ended, entry.cost_pico, now.boot_ms);
         }
@@ -312,16 +331,19 @@ impl Writer {
             memory.booked.insert(*id, booked);
         }
         drop(memory);
-        self.stirred.insert(agent);
+        self.stirred
+            .extend(committed.balances.iter().map(|(scope, _)| *scope));
+        let (cost_micro, remaining_micro) = (committed.cost_micro, committed.remaining_micro());
+        self.staged.book(committed)?;
         self.shared.count(|counters| {
             *counters.settled.entry(basis_name(entry.basis)).or_insert(0) += 1;
-            counters.overruns += u64::from(entry.cost_pico > held_pico);
+            counters.overruns += u64::from(entry.cost_pico > hold_pico);
         });
         Ok(SettleReply {
             basis: entry.basis,
             cost_micro,
             cost_pico: entry.cost_pico,
-            remaining_micro: balance.free_micro().max(0),
+            remaining_micro,
             severed,
         })
     }
@@ -391,6 +413,7 @@ impl<'a> Entry<'a> {
             ending: hold.course.receipt.as_ref().filter(|_| unsaid),
             receipt: hold.course.receipt.is_some(),
             overrun: self.cost_pico > hold.terms.hold_pico,
+            charged: &hold.terms.charged,
         }
     }
 }

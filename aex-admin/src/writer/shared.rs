@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aex_admin_proto::HoldId;
+use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::worker::Basis;
 use tokio::sync::{Notify, watch};
 
 use super::memory::Memory;
+use crate::core::book::{Counter, CounterKey, LiveKey};
 
 /// Most orders of a kind that wait for the egress; more are asked again at a later sweep.
 const MAX_ORDERS: usize = 4096;
@@ -144,15 +146,27 @@ impl Shared {
         *lock(&self.open_holds) = count;
     }
 
-    /// Open holds, and requests and tokens of the last minute, of one agent.
+    /// Open holds, and requests and tokens of the last minute, of one scope.
     #[must_use]
-    pub fn activity(&self, agent: i64, now_boot_ms: u64) -> (u64, u64, u64) {
+    pub fn activity(&self, scope: ScopeId, now_boot_ms: u64) -> (u64, u64, u64) {
         let mut memory = self.memory();
-        let Some(live) = memory.agents.get_mut(&agent) else {
-            return (0, 0, 0);
-        };
-        live.expire(now_boot_ms);
-        (live.open, live.requests_used(), live.tokens_used())
+        let key = LiveKey::Scope(scope);
+        memory.book.expire([&key], now_boot_ms);
+        let live = memory.book.live(&key);
+        live.map_or((0, 0, 0), |live| {
+            (live.open, live.requests_used(), live.tokens_used())
+        })
+    }
+
+    /// What a scope's limits over periods, sessions and all time have counted.
+    #[must_use]
+    pub fn counters_of(&self, scope: ScopeId) -> Vec<(CounterKey, Counter)> {
+        let memory = self.memory();
+        let mut found: Vec<_> = (memory.book.counters_of(scope))
+            .map(|(key, counter)| (key.clone(), *counter))
+            .collect();
+        found.sort_by(|a, b| (&a.0.key, &a.0.session).cmp(&(&b.0.key, &b.0.session)));
+        found
     }
 
     /// Open holds of each worker connection.

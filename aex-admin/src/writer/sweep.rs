@@ -24,7 +24,7 @@ impl Writer {
             || self.shared.trouble().is_some()
             || !memory.open.is_empty()
             || !memory.booked.is_empty()
-            || !memory.agents.is_empty()
+            || memory.book.has_lives()
             || self.owes_checkpoint(self.now())
             || self.keys_are_due(self.now())
     }

@@ -1,8 +1,10 @@
-//! Requests that wait for held money. First come, first served; each has a deadline, and an agent
-//! has at most [`MAX_WAITING`]. A waiter holds nothing.
+//! Requests that wait for what is held. First come, first served at the scope that refused it; each has
+//! a deadline, and an agent has at most [`MAX_WAITING`]. A waiter holds nothing.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 
+use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::worker::{ReserveParams, ReserveReply};
 use aex_admin_proto::{HoldId, Refusal};
 
@@ -12,6 +14,8 @@ use super::{Reply, SessionId};
 pub(crate) const MAX_WAITING: usize = 64;
 
 pub(crate) struct Waiter {
+    /// Agent id.
+    pub agent: i64,
     pub params: Box<ReserveParams>,
     pub session: SessionId,
     pub reply: Reply<ReserveReply>,
@@ -22,72 +26,64 @@ pub(crate) struct Waiter {
 
 #[derive(Default)]
 pub(crate) struct Waiting {
-    /// By agent id.
-    queues: HashMap<i64, VecDeque<Waiter>>,
-    agent_of: HashMap<HoldId, i64>,
+    queues: HashMap<ScopeId, VecDeque<Waiter>>,
+    scope_of: HashMap<HoldId, ScopeId>,
+    /// How many each agent has.
+    agents: HashMap<i64, usize>,
 }
 
 impl Waiting {
     pub(crate) fn len(&self) -> usize {
-        self.agent_of.len()
+        self.scope_of.len()
     }
 
-    pub(crate) fn of(&self, agent: i64) -> usize {
-        self.queues.get(&agent).map_or(0, VecDeque::len)
+    pub(crate) fn of(&self, scope: ScopeId) -> usize {
+        self.queues.get(&scope).map_or(0, VecDeque::len)
     }
 
-    pub(crate) fn agents(&self) -> Vec<i64> {
+    pub(crate) fn scopes(&self) -> Vec<ScopeId> {
         self.queues.keys().copied().collect()
     }
 
-    /// The waiter back, when the queue is full.
-    pub(crate) fn push(&mut self, agent: i64, waiter: Waiter) -> Result<(), Waiter> {
-        let queue = self.queues.entry(agent).or_default();
-        if queue.len() >= MAX_WAITING {
+    /// The waiter back, when its agent has too many.
+    pub(crate) fn push(&mut self, scope: ScopeId, waiter: Waiter) -> Result<(), Waiter> {
+        let count = self.agents.entry(waiter.agent).or_insert(0);
+        if *count >= MAX_WAITING {
             return Err(waiter);
         }
-        self.agent_of.insert(waiter.params.id, agent);
-        queue.push_back(waiter);
+        *count += 1;
+        self.scope_of.insert(waiter.params.id, scope);
+        self.queues.entry(scope).or_default().push_back(waiter);
         Ok(())
     }
 
-    pub(crate) fn pop_front(&mut self, agent: i64) -> Option<Waiter> {
-        let queue = self.queues.get_mut(&agent)?;
-        let waiter = queue.pop_front();
-        if queue.is_empty() {
-            self.queues.remove(&agent);
-        }
-        if let Some(waiter) = &waiter {
-            self.agent_of.remove(&waiter.params.id);
-        }
-        waiter
+    pub(crate) fn pop_front(&mut self, scope: ScopeId) -> Option<Waiter> {
+        self.take(scope, 0)
     }
 
     /// Back to where it stood: it was looked at, and must wait on.
-    pub(crate) fn push_front(&mut self, agent: i64, waiter: Waiter) {
-        self.agent_of.insert(waiter.params.id, agent);
-        self.queues.entry(agent).or_default().push_front(waiter);
+    pub(crate) fn push_front(&mut self, scope: ScopeId, waiter: Waiter) {
+        *self.agents.entry(waiter.agent).or_insert(0) += 1;
+        self.scope_of.insert(waiter.params.id, scope);
+        self.queues.entry(scope).or_default().push_front(waiter);
     }
 
     /// Takes a waiter that gave up, or is asked for anew.
     pub(crate) fn remove(&mut self, id: &HoldId) -> Option<Waiter> {
-        let agent = *self.agent_of.get(id)?;
-        let at = self
-            .queues
-            .get(&agent)?
-            .iter()
-            .position(|waiter| waiter.params.id == *id)?;
-        self.take(agent, at)
+        let scope = *self.scope_of.get(id)?;
+        let queue = self.queues.get(&scope)?;
+        let at = queue.iter().position(|waiter| waiter.params.id == *id)?;
+        self.take(scope, at)
     }
 
     /// Takes those whose deadline has passed, or whose worker went away.
     pub(crate) fn take_if(&mut self, mut gone: impl FnMut(&Waiter) -> bool) -> Vec<Waiter> {
         let mut taken = Vec::new();
-        for agent in self.agents() {
+        for scope in self.scopes() {
             let mut at = 0;
-            while let Some(waiter) = self.queues.get(&agent).and_then(|queue| queue.get(at)) {
+            while let Some(waiter) = self.queues.get(&scope).and_then(|queue| queue.get(at)) {
                 if gone(waiter) {
-                    taken.extend(self.take(agent, at));
+                    taken.extend(self.take(scope, at));
                 } else {
                     at += 1;
                 }
@@ -105,13 +101,19 @@ impl Waiting {
             .min()
     }
 
-    fn take(&mut self, agent: i64, at: usize) -> Option<Waiter> {
-        let queue = self.queues.get_mut(&agent)?;
+    fn take(&mut self, scope: ScopeId, at: usize) -> Option<Waiter> {
+        let queue = self.queues.get_mut(&scope)?;
         let waiter = queue.remove(at)?;
         if queue.is_empty() {
-            self.queues.remove(&agent);
+            self.queues.remove(&scope);
         }
-        self.agent_of.remove(&waiter.params.id);
+        self.scope_of.remove(&waiter.params.id);
+        if let Entry::Occupied(mut count) = self.agents.entry(waiter.agent) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         Some(waiter)
     }
 }

@@ -1,5 +1,6 @@
 //! The table itself: a row for each refusal and each fault, in the order of their enums.
 
+use aex_admin_proto::scope::ScopeKind;
 use aex_admin_proto::{IdempotencyConflict, Refusal};
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
@@ -96,10 +97,62 @@ pub(super) fn of_refusal(refusal: &Refusal) -> Row {
                 "free_micro": free_micro,
                 "held_micro": held_micro,
             })),
-            headers: vec![retry_after(1000)],
-            ..row(StatusCode::TOO_MANY_REQUESTS, RATE, "budget_held", text)
+            ..held(text)
         },
+        Refusal::LimitSpent {
+            scope,
+            limit,
+            needed,
+            remaining,
+            resets_at_ms,
+        } => Row {
+            figures: figures(json!({
+                "scope": scope,
+                "limit": limit,
+                "needed": needed,
+                "remaining": remaining,
+                "resets_at_ms": resets_at_ms,
+            })),
+            ..row(
+                StatusCode::PAYMENT_REQUIRED,
+                QUOTA,
+                "insufficient_budget",
+                text,
+            )
+        },
+        Refusal::LimitHeld {
+            scope,
+            limit,
+            needed,
+            free,
+            held: held_now,
+        } => Row {
+            figures: figures(json!({
+                "scope": scope,
+                "limit": limit,
+                "needed": needed,
+                "free": free,
+                "held": held_now,
+            })),
+            ..held(text)
+        },
+        Refusal::Above { scope, why } => above(*scope, of_refusal(why)),
     }
+}
+
+fn held(text: String) -> Row {
+    Row {
+        headers: vec![retry_after(1000)],
+        ..row(StatusCode::TOO_MANY_REQUESTS, RATE, "budget_held", text)
+    }
+}
+
+/// When to come again may be known of a scope that is not the token's own, and nothing else of it.
+fn above(scope: ScopeKind, mut row: Row) -> Row {
+    row.figures = figures(json!({ "scope": scope.name() }));
+    row.headers
+        .retain(|(name, _)| !name.as_str().starts_with("x-ratelimit-"));
+    row
 }
 
 pub(super) fn of_fault(fault: &Fault) -> Row {

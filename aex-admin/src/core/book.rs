@@ -1,0 +1,329 @@
+//! What counts now, in every scope: windows of 60 seconds and open holds ([`Live`]), and the sums of
+//! calendar periods, totals and sessions ([`Counter`]). Pure: times are passed in, and what must be
+//! written is asked for.
+
+use std::collections::{HashMap, HashSet};
+
+use aex_admin_proto::limit::{LimitKey, Quantity, Span, Subject};
+use aex_admin_proto::scope::ScopeId;
+
+use super::hold::Terms;
+use super::live::Live;
+use super::scope::{Charged, Meter};
+
+/// Whose window.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LiveKey {
+    Scope(ScopeId),
+    /// Of a scope's requests, those of one model or provider.
+    Part(ScopeId, Subject),
+    /// A model's own limits, shared by all.
+    Model(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CounterKey {
+    pub scope: ScopeId,
+    pub key: LimitKey,
+    /// Empty where it is not of a session.
+    pub session: String,
+}
+
+/// One sum. Money in picodollars.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// Beginning of its period; 0 where there is none. Periods never reopen.
+    pub from_ms: i64,
+    pub used: i64,
+    pub held: i64,
+}
+
+#[derive(Debug, Default)]
+pub struct Book {
+    lives: HashMap<LiveKey, Live>,
+    counters: HashMap<CounterKey, Counter>,
+    /// Sessions that each scope has.
+    sessions: HashMap<ScopeId, u64>,
+    /// Sums to be written.
+    changed: HashSet<CounterKey>,
+}
+
+/// What marks a session as there.
+fn session_key() -> LimitKey {
+    LimitKey::of_all(Quantity::Requests, Span::Session)
+}
+
+fn counter_of(meter: &Meter) -> CounterKey {
+    CounterKey {
+        scope: meter.scope,
+        key: meter.key.clone(),
+        session: meter.session.clone().unwrap_or_default(),
+    }
+}
+
+/// What a meter counts of a hold while it is open.
+fn held_amount(key: &LimitKey, terms: &Terms) -> i64 {
+    match key.what {
+        Quantity::Money => terms.hold_pico,
+        Quantity::Tokens => count(terms.tokens()),
+        _ => 1,
+    }
+}
+
+fn count(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// How a hold ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Used {
+    pub cost_pico: i64,
+    pub tokens: u64,
+    /// The provider saw it.
+    pub sent: bool,
+}
+
+impl Used {
+    fn amount(&self, key: &LimitKey) -> i64 {
+        match key.what {
+            Quantity::Money => self.cost_pico,
+            Quantity::Tokens => count(self.tokens),
+            _ => i64::from(self.sent),
+        }
+    }
+}
+
+/// The windows in which a hold counts: each scope's own, those of parts, and the model's.
+fn live_keys(agent: i64, charged: &Charged, model: &str) -> Vec<LiveKey> {
+    let mut keys: Vec<LiveKey> = charged.path(agent).map(LiveKey::Scope).collect();
+    keys.push(LiveKey::Model(model.to_owned()));
+    for meter in charged.meters.iter().filter(|meter| meter.key.is_window()) {
+        let key = LiveKey::Part(meter.scope, meter.key.subject.clone());
+        // One window serves every limit of the same part.
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+impl Book {
+    #[must_use]
+    pub fn live(&self, key: &LiveKey) -> Option<&Live> {
+        self.lives.get(key)
+    }
+
+    /// Brings windows up to now, so that what they say is exact.
+    pub fn expire<'a>(&mut self, keys: impl IntoIterator<Item = &'a LiveKey>, now_boot_ms: u64) {
+        for key in keys {
+            if let Some(live) = self.lives.get_mut(key) {
+                live.expire(now_boot_ms);
+            }
+        }
+    }
+
+    /// What is counted in the period that began at `from_ms`, or in a later one that was reached before.
+    #[must_use]
+    pub fn counter(&self, key: &CounterKey, from_ms: i64) -> Counter {
+        let kept = self.counters.get(key);
+        kept.filter(|counter| counter.from_ms >= from_ms)
+            .copied()
+            .unwrap_or(Counter {
+                from_ms,
+                ..Counter::default()
+            })
+    }
+
+    /// Every sum of a scope, for views.
+    pub fn counters_of(&self, scope: ScopeId) -> impl Iterator<Item = (&CounterKey, &Counter)> {
+        self.counters
+            .iter()
+            .filter(move |(key, _)| key.scope == scope)
+    }
+
+    #[must_use]
+    pub fn has_session(&self, scope: ScopeId, session: &str) -> bool {
+        self.counters.contains_key(&CounterKey {
+            scope,
+            key: session_key(),
+            session: session.to_owned(),
+        })
+    }
+
+    #[must_use]
+    pub fn sessions(&self, scope: ScopeId) -> u64 {
+        self.sessions.get(&scope).copied().unwrap_or(0)
+    }
+
+    /// The meter that makes a session known.
+    #[must_use]
+    pub fn session_meter(scope: ScopeId, session: &str) -> Meter {
+        Meter {
+            scope,
+            key: session_key(),
+            from_ms: 0,
+            session: Some(session.to_owned()),
+        }
+    }
+
+    pub fn opened(&mut self, agent: i64, terms: &Terms) {
+        for key in live_keys(agent, &terms.charged, &terms.model) {
+            self.lives.entry(key).or_default().opened(terms.tokens());
+        }
+        for meter in terms
+            .charged
+            .meters
+            .iter()
+            .filter(|meter| meter.key.is_counter())
+        {
+            let amount = held_amount(&meter.key, terms);
+            let counter = self.counter_at(counter_of(meter), meter.from_ms);
+            if let Some(counter) = counter {
+                counter.held = counter.held.saturating_add(amount);
+            }
+        }
+    }
+
+    /// The sum of a period, begun anew when a later one is named; nothing for one that is over.
+    fn counter_at(&mut self, key: CounterKey, from_ms: i64) -> Option<&mut Counter> {
+        if key.key == session_key() && !self.counters.contains_key(&key) {
+            *self.sessions.entry(key.scope).or_insert(0) += 1;
+        }
+        let counter = self.counters.entry(key).or_insert(Counter {
+            from_ms,
+            ..Counter::default()
+        });
+        if counter.from_ms < from_ms {
+            *counter = Counter {
+                from_ms,
+                ..Counter::default()
+            };
+        }
+        (counter.from_ms == from_ms).then_some(counter)
+    }
+
+    /// The provider's answer began.
+    pub fn dispatched(&mut self, agent: i64, terms: &Terms, at_boot_ms: u64) {
+        for key in live_keys(agent, &terms.charged, &terms.model) {
+            if let Some(live) = self.lives.get_mut(&key) {
+                live.dispatched(at_boot_ms);
+            }
+        }
+    }
+
+    /// A hold ended. `never_sent`: it was not known to be dispatched.
+    pub fn ended(
+        &mut self,
+        agent: i64,
+        terms: &Terms,
+        used: &Used,
+        dispatched: bool,
+        now_boot_ms: u64,
+    ) {
+        for key in live_keys(agent, &terms.charged, &terms.model) {
+            if let Some(live) = self.lives.get_mut(&key) {
+                if !dispatched {
+                    live.never_sent();
+                }
+                live.ended(terms.tokens(), used.tokens, now_boot_ms);
+            }
+        }
+        for meter in terms
+            .charged
+            .meters
+            .iter()
+            .filter(|meter| meter.key.is_counter())
+        {
+            let amount = held_amount(&meter.key, terms);
+            let key = counter_of(meter);
+            let Some(counter) = self.counters.get_mut(&key) else {
+                continue;
+            };
+            if counter.from_ms == meter.from_ms {
+                counter.held = counter.held.saturating_sub(amount).max(0);
+                counter.used = counter.used.saturating_add(used.amount(&meter.key));
+                self.changed.insert(key);
+            }
+        }
+    }
+
+    /// An ended request of the last minute, as its event tells it.
+    pub fn remember(
+        &mut self,
+        agent: i64,
+        charged: &Charged,
+        model: &str,
+        used: &Used,
+        at_boot_ms: u64,
+    ) {
+        for key in live_keys(agent, charged, model) {
+            let live = self.lives.entry(key).or_default();
+            live.tokens.add(at_boot_ms, used.tokens);
+            if used.sent {
+                live.requests.add(at_boot_ms, 1);
+            }
+        }
+    }
+
+    /// The cost of an ended hold was corrected: signed.
+    pub fn corrected(&mut self, charged: &Charged, cost_pico: i64) {
+        for meter in &charged.meters {
+            let key = counter_of(meter);
+            if meter.key.what != Quantity::Money {
+                continue;
+            }
+            if let Some(counter) = self.counters.get_mut(&key)
+                && counter.from_ms == meter.from_ms
+            {
+                counter.used = counter.used.saturating_add(cost_pico);
+                self.changed.insert(key);
+            }
+        }
+    }
+
+    /// A sum as it was written.
+    pub fn take_up(&mut self, key: CounterKey, from_ms: i64, used: i64) {
+        if let Some(counter) = self.counter_at(key, from_ms) {
+            counter.used = used;
+        }
+    }
+
+    /// Forgets a sum whose limit is gone.
+    pub fn forget(&mut self, scope: ScopeId, limit: &LimitKey) {
+        self.counters
+            .retain(|key, _| key.scope != scope || key.key != *limit);
+        self.changed
+            .retain(|key| key.scope != scope || key.key != *limit);
+        if *limit == session_key() {
+            self.sessions.remove(&scope);
+        }
+    }
+
+    /// The sums that changed since this was asked last.
+    pub fn take_changed(&mut self) -> Vec<(CounterKey, Counter)> {
+        let changed = std::mem::take(&mut self.changed);
+        let of = |key: CounterKey| {
+            let counter = *self.counters.get(&key)?;
+            Some((key, counter))
+        };
+        changed.into_iter().filter_map(of).collect()
+    }
+
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Forgets windows in which nothing goes on.
+    pub fn sweep(&mut self, now_boot_ms: u64) {
+        self.lives.retain(|_, live| {
+            live.expire(now_boot_ms);
+            !live.is_idle()
+        });
+    }
+
+    /// Whether any window has something in it.
+    #[must_use]
+    pub fn has_lives(&self) -> bool {
+        !self.lives.is_empty()
+    }
+}

@@ -1,0 +1,235 @@
+//! Limits that hold of one request, of what is open, and of the last 60 seconds: of every scope of the
+//! path, the token's own first, and of the model.
+
+use aex_admin_proto::Refusal;
+use aex_admin_proto::limit::{Mode, Quantity, Span, Subject};
+use aex_admin_proto::scope::{ScopeId, ScopeKind};
+use aex_admin_proto::worker::Route;
+
+use super::{Ask, Caps, Sight, Stop, Told, prompt_param};
+use crate::core::book::LiveKey;
+use crate::core::live::Live;
+use crate::core::scope::Bound;
+
+/// The upper bound of the prompt's tokens, within every scope's limit.
+pub(super) fn bound_input(sight: Sight<'_>, told: &mut Told) -> Result<u64, Stop> {
+    let bound = sight.model.rendering.prompt_tokens(sight.asked.facts);
+    for (at, scope, limit) in sight.bounds() {
+        if limit.what != Quantity::Input || bound <= limit.most || !told.stops(scope, &limit) {
+            continue;
+        }
+        let most = limit.most;
+        let whose = whose(scope.kind);
+        let message = if at == 0 || scope.kind == ScopeKind::Agent {
+            format!("the prompt may be {bound} tokens; {whose} may send {most} (max_input_tokens)")
+        } else {
+            format!(
+                "the prompt may be {bound} tokens, more than {whose} may send (max_input_tokens)"
+            )
+        };
+        return Err(Stop::TooLong(Refusal::InvalidRequest {
+            message,
+            param: Some(prompt_param(sight.asked.route).to_owned()),
+        }));
+    }
+    Ok(bound)
+}
+
+fn whose(kind: ScopeKind) -> &'static str {
+    match kind {
+        ScopeKind::Kernel => "this kernel",
+        ScopeKind::Group => "this agent's group",
+        ScopeKind::Agent => "this agent",
+        ScopeKind::Run => "this run",
+    }
+}
+
+pub(super) fn bound_output(sight: Sight<'_>, told: &mut Told) -> Result<Caps, Stop> {
+    let asked = sight.asked;
+    if !asked.route.generates() {
+        return Ok(Caps { least: 0, most: 0 });
+    }
+    let Some(cap) = asked.facts.output_cap else {
+        return Ok(absent_cap(sight));
+    };
+    let refuse = |message: String| {
+        Err(Stop::Refuse(Refusal::InvalidRequest {
+            message,
+            param: Some(cap_param(asked.route).to_owned()),
+        }))
+    };
+    let above = |whose: &str, most: u64| {
+        format!("the output cap of {cap} tokens is above the limit of {whose}: {most}")
+    };
+    if let Some(most) = sight.model.max_output_tokens.filter(|&most| cap > most) {
+        return refuse(above("this model", most));
+    }
+    for (at, scope, limit) in sight.bounds() {
+        if limit.what != Quantity::Output || cap <= limit.most || !told.stops(scope, &limit) {
+            continue;
+        }
+        let whose = whose(scope.kind);
+        return refuse(if at == 0 || scope.kind == ScopeKind::Agent {
+            above(whose, limit.most)
+        } else {
+            format!("the output cap of {cap} tokens is above the limit of {whose}")
+        });
+    }
+    Ok(Caps {
+        least: cap,
+        most: cap,
+    })
+}
+
+/// What a request may get that names no cap of its own.
+fn absent_cap(sight: Sight<'_>) -> Caps {
+    let limits = sight
+        .bounds()
+        .filter(|(_, _, limit)| limit.what == Quantity::Output && limit.mode == Mode::Enforce);
+    let limits = limits.map(|(_, _, limit)| limit.most);
+    let most = limits
+        .chain(sight.model.max_output_tokens)
+        .fold(sight.defaults.default_output_tokens, u64::min)
+        .max(1);
+    Caps {
+        least: sight.defaults.min_output_tokens.min(most),
+        most,
+    }
+}
+
+/// What a client calls its output cap, for error texts.
+fn cap_param(route: Route) -> &'static str {
+    match route {
+        Route::Responses => "max_output_tokens",
+        _ => "max_tokens",
+    }
+}
+
+/// A scope has only so many sessions: a new id is no way out of a session's limit.
+pub(super) fn check_sessions(sight: Sight<'_>) -> Result<(), Refusal> {
+    let book = sight.around.book;
+    for (_, scope) in sight.caller.scopes() {
+        let Some(most) = scope.max_sessions() else {
+            continue;
+        };
+        if !book.has_session(scope.id, sight.session()) && book.sessions(scope.id) >= most {
+            return Err(Refusal::CapabilityNotAllowed {
+                capability: "another session (max_sessions)".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn key_of(scope: ScopeId, bound: &Bound<'_>) -> LiveKey {
+    match bound.subject {
+        Subject::All => LiveKey::Scope(scope),
+        part => LiveKey::Part(scope, part.clone()),
+    }
+}
+
+/// Requests at once: each scope's own limit, and the share of its parent's that one child may have.
+pub(super) fn check_parallel(sight: Sight<'_>, told: &mut Told) -> Result<(), Refusal> {
+    let around = sight.around;
+    for (at, scope, limit) in sight.bounds() {
+        if limit.what != Quantity::Parallel {
+            continue;
+        }
+        let live = around.book.live(&key_of(scope.id, &limit));
+        let open = live.map_or(0, |live| live.open);
+        let full = open >= limit.most || share_is_full(sight, at, &limit);
+        if full && told.stops(scope, &limit) {
+            let limit = limit.most;
+            return Err(sight.caller.by(at, Refusal::ConcurrencyLimit { limit }));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the child of the scope at `at` has its share of that one's slots. One slot it always may have.
+fn share_is_full(sight: Sight<'_>, at: usize, limit: &Bound<'_>) -> bool {
+    let path = &sight.caller.path;
+    let (Some(child), Some(scope)) = (at.checked_sub(1).and_then(|at| path.get(at)), path.get(at))
+    else {
+        return false;
+    };
+    let Some(percent) = scope.grant.settings.max_held_percent else {
+        return false;
+    };
+    let most = limit.most.saturating_mul(percent) / 100;
+    *limit.subject == Subject::All && sight.around.open(child.id) >= most.max(1)
+}
+
+pub(super) fn check_request_rates(sight: Sight<'_>, told: &mut Told) -> Result<(), Refusal> {
+    let now_boot_ms = sight.now.boot_ms;
+    let refusal = |live: &Live, limit: u64| Refusal::RequestRate {
+        limit,
+        retry_after_ms: live.requests.wait_ms(now_boot_ms, 1),
+    };
+    for (at, scope, limit) in sight.bounds() {
+        if (limit.what, limit.span) != (Quantity::Requests, Span::Minute) {
+            continue;
+        }
+        let Some(live) = sight.around.book.live(&key_of(scope.id, &limit)) else {
+            continue;
+        };
+        if live.requests_used() >= limit.most && told.stops(scope, &limit) {
+            return Err(sight.caller.by(at, refusal(live, limit.most)));
+        }
+    }
+    let of_model = LiveKey::Model(sight.model.name.to_owned());
+    match (
+        sight.model.max_requests_per_minute,
+        sight.around.book.live(&of_model),
+    ) {
+        (Some(limit), Some(live)) if live.requests_used() >= limit => Err(refusal(live, limit)),
+        _ => Ok(()),
+    }
+}
+
+/// Answers the caps with what the windows leave to a request that has none of its own.
+pub(super) fn check_token_rates(
+    sight: Sight<'_>,
+    ask: &Ask<'_>,
+    told: &mut Told,
+) -> Result<Caps, Stop> {
+    let mut caps = ask.caps;
+    let idle = Live::default();
+    let needed = ask.tokens(ask.caps.least);
+    let refusal = |live: &Live, limit: u64, remaining: u64| Refusal::TokenRate {
+        limit,
+        remaining,
+        retry_after_ms: live.tokens.wait_ms(sight.now.boot_ms, needed - remaining),
+        never: needed > limit,
+    };
+    let mut leave = |remaining: u64| {
+        let left = (remaining - ask.input_tokens) / ask.choices().max(1);
+        caps.most = caps.most.min(left).max(caps.least);
+    };
+    for (at, scope, limit) in sight.bounds() {
+        if (limit.what, limit.span) != (Quantity::Tokens, Span::Minute) {
+            continue;
+        }
+        let live = sight.around.book.live(&key_of(scope.id, &limit));
+        let live = live.unwrap_or(&idle);
+        let remaining = limit.most.saturating_sub(live.tokens_used());
+        if needed <= remaining {
+            if limit.mode == Mode::Enforce {
+                leave(remaining);
+            }
+        } else if told.stops(scope, &limit) {
+            let refusal = sight.caller.by(at, refusal(live, limit.most, remaining));
+            return Err(Stop::TooLong(refusal));
+        }
+    }
+    if let Some(limit) = sight.model.max_tokens_per_minute {
+        let of_model = LiveKey::Model(sight.model.name.to_owned());
+        let live = sight.around.book.live(&of_model).unwrap_or(&idle);
+        let remaining = limit.saturating_sub(live.tokens_used());
+        if needed > remaining {
+            return Err(Stop::TooLong(refusal(live, limit, remaining)));
+        }
+        leave(remaining);
+    }
+    Ok(caps)
+}

@@ -1,0 +1,233 @@
+//! A scope as a decision sees it: who it is, what it was granted, its money, and its limits in one form.
+//!
+//! A path is the scopes that a request must pass, the token's own first, the kernel last. What a charge
+//! belongs to ([`Charged`]) is fixed when it is held: later moves of an agent do not touch it.
+
+use aex_admin_proto::limit::{LimitKey, Mode, Quantity, Span, Subject};
+use aex_admin_proto::operator::{AgentState, Settings};
+use aex_admin_proto::scope::{KERNEL, ScopeId, ScopeKind};
+use serde::{Deserialize, Serialize};
+
+use super::money::Balance;
+
+/// What AEX itself last wrote of a scope's grant. A row that differs was changed from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recorded {
+    pub state: AgentState,
+    /// In all; none is no limit, which no agent has.
+    pub budget_micro: Option<i64>,
+    /// Requests in any 60 seconds; none is no limit, which no agent has.
+    pub rpm: Option<u64>,
+    pub settings: Settings,
+    /// Node id of the group above an agent or group; none: right below the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<i64>,
+}
+
+impl Recorded {
+    /// No limit of anything: the kernel as it begins.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            state: AgentState::Active,
+            budget_micro: None,
+            rpm: None,
+            settings: Settings::default(),
+            group: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Scope {
+    pub id: ScopeId,
+    pub kind: ScopeKind,
+    pub name: String,
+    /// None for the kernel alone.
+    pub parent: Option<ScopeId>,
+    pub created_at_ms: i64,
+    /// Of a run: when it ends by itself.
+    pub expires_at_ms: Option<i64>,
+    pub balance: Balance,
+    /// As the row is now.
+    pub grant: Recorded,
+}
+
+/// What an agent has where its own settings say nothing (`limits` of models.yaml).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DefaultLimits {
+    pub max_tokens_per_minute: Option<u64>,
+    pub max_input_tokens: Option<u64>,
+    pub max_output_tokens: Option<u64>,
+    pub max_concurrency: Option<u64>,
+}
+
+/// One limit of a scope, whichever option it was given by.
+#[derive(Debug, Clone, Copy)]
+pub struct Bound<'a> {
+    pub what: Quantity,
+    pub span: Span,
+    pub subject: &'a Subject,
+    pub most: u64,
+    pub mode: Mode,
+}
+
+static ALL: Subject = Subject::All;
+
+impl Bound<'_> {
+    fn of_all(what: Quantity, span: Span, most: Option<u64>) -> Option<Self> {
+        most.map(|most| Self {
+            what,
+            span,
+            subject: &ALL,
+            most,
+            mode: Mode::Enforce,
+        })
+    }
+
+    #[must_use]
+    pub fn key(&self) -> LimitKey {
+        LimitKey {
+            what: self.what,
+            span: self.span,
+            subject: self.subject.clone(),
+        }
+    }
+}
+
+/// Sessions that a scope may have when it limits what one may use, and not their number.
+pub const DEFAULT_SESSIONS: u64 = 64;
+
+impl Scope {
+    /// Its limits for a request of `model` at `provider`, but for the budget in all.
+    pub fn bounds<'a>(
+        &'a self,
+        defaults: &DefaultLimits,
+        model: &'a str,
+        provider: &'a str,
+    ) -> impl Iterator<Item = Bound<'a>> {
+        let own = &self.grant.settings;
+        let defaults = if self.kind == ScopeKind::Agent {
+            *defaults
+        } else {
+            DefaultLimits::default()
+        };
+        let named = [
+            Bound::of_all(
+                Quantity::Input,
+                Span::Whole,
+                own.max_input_tokens.or(defaults.max_input_tokens),
+            ),
+            Bound::of_all(
+                Quantity::Output,
+                Span::Whole,
+                own.max_output_tokens.or(defaults.max_output_tokens),
+            ),
+            Bound::of_all(
+                Quantity::Parallel,
+                Span::Whole,
+                own.max_concurrency.or(defaults.max_concurrency),
+            ),
+            Bound::of_all(Quantity::Requests, Span::Minute, self.grant.rpm),
+            Bound::of_all(
+                Quantity::Tokens,
+                Span::Minute,
+                own.max_tokens_per_minute.or(defaults.max_tokens_per_minute),
+            ),
+        ];
+        let listed = own.limits.iter().flatten();
+        let listed = listed
+            .filter(|limit| limit.key.subject.covers(model, provider))
+            .map(|limit| Bound {
+                what: limit.key.what,
+                span: limit.key.span,
+                subject: &limit.key.subject,
+                most: limit.most,
+                mode: limit.mode,
+            });
+        named.into_iter().flatten().chain(listed)
+    }
+
+    /// How many sessions it may have; none: it does not look at them.
+    #[must_use]
+    pub fn max_sessions(&self) -> Option<u64> {
+        let own = &self.grant.settings;
+        let mut limits = own.limits.iter().flatten();
+        let by_session = limits.any(|limit| limit.key.span == Span::Session);
+        own.max_sessions.or(by_session.then_some(DEFAULT_SESSIONS))
+    }
+}
+
+fn is_empty<T>(list: &[T]) -> bool {
+    list.is_empty()
+}
+
+/// To which scopes and sums, beside its agent's and the kernel's own, a hold belongs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Charged {
+    /// Node ids of its runs, the token's own first.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub runs: Vec<i64>,
+    /// Node ids of the groups above its agent, the nearest first.
+    #[serde(skip_serializing_if = "is_empty")]
+    pub groups: Vec<i64>,
+    #[serde(skip_serializing_if = "is_empty")]
+    pub meters: Vec<Meter>,
+}
+
+/// A sum, or a window of a part of a scope's requests, in which a hold counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meter {
+    pub scope: ScopeId,
+    pub key: LimitKey,
+    /// Beginning of the calendar period, Unix milliseconds; 0 where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub from_ms: i64,
+    /// The session's id, where it is counted by session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands a reference to it"
+)]
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+impl Charged {
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Of a path, with the sums that its limits keep.
+    #[must_use]
+    pub fn of<'a>(path: impl IntoIterator<Item = &'a Scope>, meters: Vec<Meter>) -> Self {
+        let mut charged = Self {
+            meters,
+            ..Self::default()
+        };
+        for scope in path {
+            match (scope.kind, scope.id) {
+                (ScopeKind::Run, ScopeId::Node(id)) => charged.runs.push(id),
+                (ScopeKind::Group, ScopeId::Node(id)) => charged.groups.push(id),
+                _ => {}
+            }
+        }
+        charged
+    }
+
+    /// The whole path of a hold of `agent`, the token's own scope first.
+    pub fn path(&self, agent: i64) -> impl Iterator<Item = ScopeId> {
+        let nodes = |ids: &[i64]| ids.to_vec().into_iter().map(ScopeId::Node);
+        nodes(&self.runs)
+            .chain([ScopeId::Agent(agent)])
+            .chain(nodes(&self.groups))
+            .chain([KERNEL])
+    }
+}

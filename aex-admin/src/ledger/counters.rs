@@ -1,0 +1,69 @@
+//! Rows of sums: what limits over calendar periods, sessions or all time have counted.
+
+use aex_admin_proto::limit::LimitKey;
+use aex_admin_proto::scope::ScopeId;
+use rusqlite::Connection;
+
+use super::{Ledger, LedgerError, Result};
+use crate::core::book::{Counter, CounterKey};
+
+/// Every sum: its key, the beginning of its period, what was used.
+///
+/// # Errors
+/// SQLite's own, or a value that cannot be.
+pub fn all(conn: &Connection) -> Result<Vec<(CounterKey, i64, i64)>> {
+    let mut statement =
+        conn.prepare("SELECT scope, metric, session, from_ms, used FROM counters")?;
+    let mut rows = statement.query([])?;
+    let mut counters = Vec::new();
+    while let Some(row) = rows.next()? {
+        let bad = |what: &str| LedgerError::Value(format!("counters: {what}"));
+        let scope: String = row.get(0)?;
+        let metric: String = row.get(1)?;
+        let key = CounterKey {
+            scope: scope.parse().map_err(|_| bad("no scope"))?,
+            key: metric.parse().map_err(|_| bad("no metric"))?,
+            session: row.get(2)?,
+        };
+        counters.push((key, row.get(3)?, row.get(4)?));
+    }
+    Ok(counters)
+}
+
+impl Ledger {
+    /// # Errors
+    /// SQLite's own, or a value that cannot be.
+    pub fn counters(&self) -> Result<Vec<(CounterKey, i64, i64)>> {
+        all(&self.conn)
+    }
+
+    /// # Errors
+    /// SQLite's own.
+    pub fn set_counter(&self, key: &CounterKey, counter: &Counter) -> Result<()> {
+        self.conn
+            .prepare_cached(
+                "INSERT INTO counters (scope, metric, session, from_ms, used) \
+                 VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (scope, metric, session) \
+                 DO UPDATE SET from_ms = excluded.from_ms, used = excluded.used",
+            )?
+            .execute((
+                key.scope.to_string(),
+                key.key.to_string(),
+                &key.session,
+                counter.from_ms,
+                counter.used,
+            ))?;
+        Ok(())
+    }
+
+    /// Forgets the sums of a limit that is gone.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn forget_counters(&self, scope: ScopeId, limit: &LimitKey) -> Result<()> {
+        self.conn
+            .prepare_cached("DELETE FROM counters WHERE scope = ?1 AND metric = ?2")?
+            .execute((scope.to_string(), limit.to_string()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! What a token's holder may ask without carrying anything out: its models, itself, and what a request
+//! would come to.
+
+use aex_admin_proto::TokenDigest;
+use aex_admin_proto::refusal::Refusal;
+use aex_admin_proto::worker::{MeReply, ModelEntry, ModelsReply, Quote, QuoteReply, ReserveParams};
+
+use super::Writer;
+use super::requests::{Decided, warnings};
+use crate::core::money::ceil_micro;
+use crate::core::reserve::{self, Caller, Now};
+use crate::ledger::LedgerError;
+use crate::views;
+
+impl Writer {
+    /// Who asks with this token, if it may ask at all.
+    pub(super) fn authenticated(
+        &mut self,
+        token: &TokenDigest,
+        now: Now,
+    ) -> Result<Result<Caller, Refusal>, LedgerError> {
+        let found = self.staged.token(&self.ledger, token)?;
+        let caller = found.map(|token| self.caller(token)).transpose()?;
+        Ok(match reserve::authenticate(caller.as_ref(), now) {
+            Ok(_) => caller.ok_or(Refusal::InvalidToken),
+            Err(refusal) => Err(refusal),
+        })
+    }
+
+    /// The models that a token may call.
+    pub(super) fn models(&mut self, token: &TokenDigest) -> Result<ModelsReply, LedgerError> {
+        let now = self.now();
+        let caller = match self.authenticated(token, now)? {
+            Ok(caller) => caller,
+            Err(refusal) => return Ok(ModelsReply::Refused(refusal)),
+        };
+        let models = self
+            .config
+            .models
+            .values()
+            .filter(|model| reserve::may_use(&caller, &model.name))
+            .map(|model| ModelEntry {
+                id: model.name.clone(),
+                owned_by: model.provider.clone(),
+                created: 0,
+            })
+            .collect();
+        Ok(ModelsReply::Models(models))
+    }
+
+    /// The token's own scope, as it is now.
+    pub(super) fn me(&mut self, token: &TokenDigest) -> Result<MeReply, LedgerError> {
+        let now = self.now();
+        let caller = match self.authenticated(token, now)? {
+            Ok(caller) => caller,
+            Err(refusal) => return Ok(MeReply::Refused(refusal)),
+        };
+        let Some(own) = caller.path.first() else {
+            return Ok(MeReply::Refused(Refusal::InvalidToken));
+        };
+        let zone = self.zone_of(own.id)?;
+        let mut view = views::scope(own, &zone, &self.shared, now);
+        // What is above is not the token's to know.
+        view.parent = None;
+        Ok(MeReply::Me(Box::new(view)))
+    }
+
+    /// What a request would come to, were it made now.
+    pub(super) fn quote(&mut self, params: &ReserveParams) -> Result<QuoteReply, LedgerError> {
+        let now = self.now();
+        Ok(match self.decide(params, 0, None, now)? {
+            Decided::Grant { terms, .. } => QuoteReply::Passes(Quote {
+                hold_micro: ceil_micro(i128::from(terms.hold_pico)),
+                input_tokens: terms.input_tokens,
+                output_cap: terms.output_cap,
+                warnings: warnings(&terms),
+                provider: terms.provider,
+            }),
+            // What is held may come free meanwhile; that it is held now is what can be said.
+            Decided::Refuse(refusal) | Decided::Wait { refusal, .. } => {
+                QuoteReply::Refused(refusal)
+            }
+            Decided::Measure { tokenizer, refusal } => QuoteReply::Measure { tokenizer, refusal },
+            // A quote names no key.
+            Decided::Replay(_) => QuoteReply::Refused(Refusal::Cancelled),
+        })
+    }
+}
