@@ -10,9 +10,11 @@ use std::process::ExitCode;
 use aex_admin::core::hold::Terms;
 use aex_admin::core::money::Balance;
 use aex_admin::core::price::Price;
-use aex_admin::ledger::{Event, Ledger, LedgerError, NewAgent, Recorded};
+use aex_admin::core::scope::{Charged, Recorded};
+use aex_admin::ledger::{Event, Ledger, LedgerError, NewAgent};
 use aex_admin_proto::clock;
 use aex_admin_proto::operator::{AgentState, Settings};
+use aex_admin_proto::scope::{KERNEL, ScopeId};
 use aex_admin_proto::ticket::KeyMode;
 use aex_admin_proto::worker::{Basis, OnDisconnect, Usage};
 use clap::Parser;
@@ -119,6 +121,8 @@ struct Open {
 struct Filler {
     ledger: Ledger,
     agents: Vec<Agent>,
+    /// Of the kernel's own scope.
+    kernel: Balance,
     open: VecDeque<Open>,
     random: Random,
     written: i64,
@@ -135,6 +139,7 @@ impl Filler {
         Ok(Self {
             ledger: Ledger::open(&args.db)?,
             agents: Vec::new(),
+            kernel: Balance::default(),
             open: VecDeque::new(),
             random: Random(0x5EED),
             written: 0,
@@ -166,9 +171,10 @@ impl Filler {
     fn create_agents(&mut self, count: usize) -> Result<(), FillError> {
         let grant = Recorded {
             state: AgentState::Active,
-            budget_micro: BUDGET_MICRO,
-            rpm: 100_000,
+            budget_micro: Some(BUDGET_MICRO),
+            rpm: Some(100_000),
             settings: Settings::default(),
+            group: None,
         };
         let detail = json!({ "now": grant }).to_string();
         for index in 0..count {
@@ -181,7 +187,7 @@ impl Filler {
             })?;
             self.append(&Event::note(at_ms, Some(&name), "agent.create", &detail))?;
             let balance = Balance {
-                budget_micro: BUDGET_MICRO,
+                budget_micro: Some(BUDGET_MICRO),
                 ..Balance::default()
             };
             self.agents.push(Agent { id, name, balance });
@@ -201,6 +207,7 @@ impl Filler {
         let held_pico = hold.terms.hold_pico;
         let owner = &mut self.agents[agent];
         owner.balance = (owner.balance.with_hold(held_pico)).ok_or(FillError::Amount)?;
+        self.kernel = (self.kernel.with_hold(held_pico)).ok_or(FillError::Amount)?;
         let name = owner.name.clone();
         let detail = serde_json::to_string(&hold.terms)?;
         self.append(&Event {
@@ -222,6 +229,8 @@ impl Filler {
         let (balance, cost_micro) =
             (owner.balance.with_commit(held_pico, cost_pico)).ok_or(FillError::Amount)?;
         owner.balance = balance;
+        let kernel = self.kernel.with_commit(held_pico, cost_pico);
+        (self.kernel, _) = kernel.ok_or(FillError::Amount)?;
         let name = owner.name.clone();
         let detail = settled(&hold)?;
         self.append(&Event {
@@ -235,8 +244,10 @@ impl Filler {
 
     fn write_balances(&self) -> Result<(), FillError> {
         for agent in &self.agents {
-            self.ledger.set_balance(agent.id, &agent.balance)?;
+            self.ledger
+                .set_balance(ScopeId::Agent(agent.id), &agent.balance)?;
         }
+        self.ledger.set_balance(KERNEL, &self.kernel)?;
         Ok(())
     }
 
@@ -278,6 +289,9 @@ fn terms(usage: &Usage) -> Result<Terms, FillError> {
         counts_choices: false,
         on_disconnect: OnDisconnect::Drain,
         idempotency: None,
+        charged: Charged::default(),
+        warned: Vec::new(),
+        shadowed: Vec::new(),
     })
 }
 

@@ -309,6 +309,11 @@ impl Book {
         changed.into_iter().filter_map(of).collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn set_live(&mut self, key: LiveKey, live: Live) {
+        self.lives.insert(key, live);
+    }
+
     pub fn clear(&mut self) {
         *self = Self::default();
     }

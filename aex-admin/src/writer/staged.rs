@@ -68,10 +68,6 @@ impl Staged {
         Ok(Some(Arc::clone(row)))
     }
 
-    pub(crate) fn agent(&mut self, ledger: &Ledger, id: i64) -> Result<Option<Arc<Scope>>> {
-        self.scope(ledger, ScopeId::Agent(id))
-    }
-
     pub(crate) fn token(
         &mut self,
         ledger: &Ledger,

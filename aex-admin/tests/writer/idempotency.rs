@@ -71,7 +71,7 @@ fn a_key_is_charged_once_and_then_answered_by_its_hold() {
     for number in 6..20 {
         let replay = replayed(&kernel.reply(keyed(&atlas, number, "k", "a")));
         // 1,000 less 1.03 spent and a hold of 6.
-        assert_eq!((replay.id, replay.remaining_micro), (id(1), 992));
+        assert_eq!((replay.id, replay.remaining_micro), (id(1), Some(992)));
         assert_eq!(
             kernel.reply(keyed(&atlas, number, "k", "b")),
             another_request()

@@ -89,6 +89,7 @@ impl Kernel {
             rpm,
             ttl_s: None,
             settings: Settings::default(),
+            group: None,
         };
         let answer = self.operator(OperatorCommand::Create(params)).unwrap();
         Agent {

@@ -191,7 +191,7 @@ fn a_bill_above_the_hold_is_booked_and_blocks() {
     let atlas = kernel.agent("atlas", 10, 60);
     let grant = kernel.reserve(ask(&atlas, 1, Some(50))).unwrap();
     let reply = kernel.settle(id(1), &grant, answered(100, 500)).unwrap();
-    assert_eq!((reply.cost_micro, reply.remaining_micro), (51, 0));
+    assert_eq!((reply.cost_micro, reply.remaining_micro), (51, Some(0)));
     assert_eq!(kernel.shared.counters().overruns, 1);
     let next = kernel.reserve(ask(&atlas, 2, Some(1)));
     assert!(
@@ -347,6 +347,7 @@ fn a_closed_name_stays_taken_and_its_tokens_end() {
         rpm: 1,
         ttl_s: None,
         settings: Settings::default(),
+        group: None,
     };
     let taken = kernel.operator(OperatorCommand::Create(again)).unwrap_err();
     assert_eq!(taken.code, code::CONFLICT);

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::price::Price;
+use crate::core::scope::Charged;
 
 fn terms() -> Terms {
     let price = Price {
@@ -31,6 +32,9 @@ fn terms() -> Terms {
         counts_choices: false,
         on_disconnect: OnDisconnect::Drain,
         idempotency: None,
+        charged: Charged::default(),
+        warned: Vec::new(),
+        shadowed: Vec::new(),
     }
 }
 

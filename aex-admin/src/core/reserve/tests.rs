@@ -1,10 +1,14 @@
 use proptest::prelude::*;
 
-use aex_admin_proto::worker::Measured;
+use aex_admin_proto::operator::Settings;
+use aex_admin_proto::scope::KERNEL;
 
 use super::params::{CHOOSES_MODEL, RAISES_OUTPUT};
 use super::*;
+use crate::core::live::Live;
+use crate::core::money::Balance;
 use crate::core::price::PICO_PER_MICRO;
+use crate::core::scope::Recorded;
 
 /// 10 pico an input token, 100 an output token.
 const PRICE: Price = Price {
@@ -19,25 +23,52 @@ const NOW: Now = Now {
     boot_ms: 1_000_000,
     wall_ms: 5_000_000,
 };
-const DEFAULTS: Defaults = Defaults {
-    default_output_tokens: 4096,
-    min_output_tokens: 16,
-    on_disconnect: OnDisconnect::Drain,
-};
+
+fn defaults() -> Defaults {
+    Defaults {
+        default_output_tokens: 4096,
+        min_output_tokens: 16,
+        on_disconnect: OnDisconnect::Drain,
+        limits: DefaultLimits::default(),
+        time_zone: TimeZone::UTC,
+    }
+}
 /// Bound of the prompt in `case()`: 48 + 8 + 44.
 const INPUT: u64 = 100;
 
 struct Case {
     route: Route,
     facts: Facts,
-    caller: Option<Caller>,
+    /// The token's own scope first; empty for a token that nobody knows.
+    path: Vec<Scope>,
+    token_expires_at_ms: Option<i64>,
     model: Option<ModelFacts<'static>>,
+    /// Of the agent.
     live: Live,
+    /// Requests of the token that are decided at once.
     contenders: u64,
     queue_ahead: bool,
 }
 
+const AGENT: ScopeId = ScopeId::Agent(1);
+
+fn scope(id: ScopeId, kind: ScopeKind, name: &str) -> Scope {
+    Scope {
+        id,
+        kind,
+        name: name.into(),
+        parent: None,
+        created_at_ms: 0,
+        expires_at_ms: None,
+        balance: Balance::default(),
+        grant: Recorded::none(),
+    }
+}
+
 fn case() -> Case {
+    let mut agent = scope(AGENT, ScopeKind::Agent, "atlas");
+    agent.grant.rpm = Some(60);
+    agent.balance.budget_micro = Some(5_000_000);
     Case {
         route: Route::ChatCompletions,
         facts: Facts {
@@ -47,18 +78,8 @@ fn case() -> Case {
             output_cap: Some(100),
             ..Facts::default()
         },
-        caller: Some(Caller {
-            name: "atlas".into(),
-            state: AgentState::Active,
-            token_revoked: false,
-            token_expires_at_ms: None,
-            rpm: 60,
-            settings: Settings::default(),
-            balance: Balance {
-                budget_micro: 5_000_000,
-                ..Balance::default()
-            },
-        }),
+        path: vec![agent, scope(KERNEL, ScopeKind::Kernel, "kernel")],
+        token_expires_at_ms: None,
         model: Some(ModelFacts {
             name: "m",
             provider: "groq",
@@ -84,35 +105,49 @@ fn case() -> Case {
 }
 
 impl Case {
-    fn with(change: impl FnOnce(&mut Case, fn(&mut Case) -> &mut Caller)) -> Case {
+    fn with(change: impl FnOnce(&mut Case, fn(&mut Case) -> &mut Scope)) -> Case {
         let mut case = case();
-        change(&mut case, |case| case.caller.as_mut().unwrap());
+        change(&mut case, Case::agent);
         case
     }
 
-    fn asked(&self) -> Asked<'_> {
-        Asked {
-            route: self.route,
-            model: "m",
-            facts: &self.facts,
-        }
+    fn agent(&mut self) -> &mut Scope {
+        self.path
+            .iter_mut()
+            .find(|scope| scope.id == AGENT)
+            .unwrap()
+    }
+
+    fn ask<T>(&self, ask: impl FnOnce(Question<'_>) -> T) -> T {
+        let caller = (!self.path.is_empty()).then(|| Caller {
+            path: self.path.iter().cloned().map(Arc::new).collect(),
+            token_revoked: false,
+            token_expires_at_ms: self.token_expires_at_ms,
+            read_only: false,
+        });
+        let mut book = Book::default();
+        book.set_live(LiveKey::Scope(AGENT), self.live.clone());
+        ask(Question {
+            asked: Asked {
+                route: self.route,
+                model: "m",
+                facts: &self.facts,
+            },
+            caller: caller.as_ref(),
+            model: self.model.as_ref(),
+            around: Around {
+                book: &book,
+                peers: self.contenders - 1,
+                waiting: &|scope| u64::from(self.queue_ahead && scope == AGENT),
+                queue: None,
+            },
+            defaults: &defaults(),
+            now: NOW,
+        })
     }
 
     fn decide(&self) -> Result<Terms, Stop> {
-        let around = Around {
-            agent: &self.live,
-            model: &Live::default(),
-            contenders: self.contenders,
-            queue_ahead: self.queue_ahead,
-        };
-        decide(
-            self.asked(),
-            self.caller.as_ref(),
-            self.model.as_ref(),
-            around,
-            DEFAULTS,
-            NOW,
-        )
+        self.ask(decide)
     }
 
     #[track_caller]
@@ -128,7 +163,7 @@ impl Case {
     #[track_caller]
     fn waits(&self) {
         assert!(
-            matches!(self.decide(), Err(Stop::Wait(_))),
+            matches!(self.decide(), Err(Stop::Wait(..))),
             "{:?}",
             self.decide()
         );
@@ -145,7 +180,7 @@ fn balance(pico: i64, held_pico: i64) -> Balance {
     let budget_micro = pico / PICO_PER_MICRO + 1;
     let carry_pico = budget_micro * PICO_PER_MICRO - pico;
     Balance {
-        budget_micro,
+        budget_micro: Some(budget_micro),
         spent_micro: 0,
         carry_pico,
         held_pico,
@@ -164,35 +199,35 @@ fn a_plain_request_is_granted_with_its_bound() {
 fn refusals_come_in_their_order() {
     // Everything is wrong at once; mending the first names the next.
     let mut c = case();
-    let good = c.caller.take();
+    let good = std::mem::take(&mut c.path);
     c.refused("Invalid API token");
-    c.caller = good;
+    c.path = good;
     {
-        let a = c.caller.as_mut().unwrap();
-        a.state = AgentState::Closed;
-        a.token_expires_at_ms = Some(NOW.wall_ms);
-        a.settings.allowed_models = Some(vec!["other".into()]);
-        a.settings.streaming = Some(false);
-        a.settings.passthrough = Some(Passthrough::Require);
-        a.settings.max_input_tokens = Some(10);
-        a.settings.max_output_tokens = Some(50);
-        a.settings.max_concurrency = Some(1);
-        a.settings.max_tokens_per_minute = Some(150);
-        a.balance.budget_micro = 0;
-        a.rpm = 1;
+        c.token_expires_at_ms = Some(NOW.wall_ms);
+        let a = c.agent();
+        a.grant.state = AgentState::Closed;
+        a.grant.settings.allowed_models = Some(vec!["other".into()]);
+        a.grant.settings.streaming = Some(false);
+        a.grant.settings.passthrough = Some(Passthrough::Require);
+        a.grant.settings.max_input_tokens = Some(10);
+        a.grant.settings.max_output_tokens = Some(50);
+        a.grant.settings.max_concurrency = Some(1);
+        a.grant.settings.max_tokens_per_minute = Some(150);
+        a.balance.budget_micro = Some(0);
+        a.grant.rpm = Some(1);
         c.facts.stream = true;
         c.facts.unknown_params = vec!["top_k".into()];
         c.live.opened(500);
     }
     let model = c.model.take();
     c.refused("Invalid API token");
-    c.caller.as_mut().unwrap().state = AgentState::Paused;
+    c.agent().grant.state = AgentState::Paused;
     c.refused("API token has expired");
-    c.caller.as_mut().unwrap().token_expires_at_ms = Some(NOW.wall_ms + 1);
+    c.token_expires_at_ms = Some(NOW.wall_ms + 1);
     c.refused("Agent is paused");
-    c.caller.as_mut().unwrap().state = AgentState::Active;
+    c.agent().grant.state = AgentState::Active;
     c.refused("Model not allowed");
-    c.caller.as_mut().unwrap().settings.allowed_models = None;
+    c.agent().grant.settings.allowed_models = None;
     c.refused("no such model: m");
     c.model = model.map(|m| ModelFacts { price: None, ..m });
     c.refused("Model not priced");
@@ -206,20 +241,20 @@ fn refusals_come_in_their_order() {
     c.refused(unknown);
     c.facts.unknown_params.clear();
     c.refused("the prompt may be 100 tokens; this agent may send 10 (max_input_tokens)");
-    c.caller.as_mut().unwrap().settings.max_input_tokens = Some(100);
+    c.agent().grant.settings.max_input_tokens = Some(100);
     c.refused("the output cap of 100 tokens is above the limit of this agent: 50");
-    c.caller.as_mut().unwrap().settings.max_output_tokens = None;
+    c.agent().grant.settings.max_output_tokens = None;
     c.refused("Insufficient budget");
-    c.caller.as_mut().unwrap().balance.budget_micro = 1;
+    c.agent().balance.budget_micro = Some(1);
     c.refused("Concurrency limit exceeded");
-    c.caller.as_mut().unwrap().settings.max_concurrency = Some(2);
+    c.agent().grant.settings.max_concurrency = Some(2);
     c.refused("RPM Rate limit exceeded");
-    c.caller.as_mut().unwrap().rpm = 2;
+    c.agent().grant.rpm = Some(2);
     c.refused("TPM Rate limit exceeded");
-    c.caller.as_mut().unwrap().settings.max_tokens_per_minute = Some(700);
-    c.caller.as_mut().unwrap().balance.held_pico = PICO_PER_MICRO;
+    c.agent().grant.settings.max_tokens_per_minute = Some(700);
+    c.agent().balance.held_pico = PICO_PER_MICRO;
     c.waits();
-    c.caller.as_mut().unwrap().balance.held_pico = 0;
+    c.agent().balance.held_pico = 0;
     drop(c.granted());
 }
 
@@ -227,14 +262,14 @@ fn refusals_come_in_their_order() {
 fn keys_follow_agent_and_provider() {
     let key = |passthrough, own_key, policy, operator_key, loopback| {
         let mut c = case();
-        c.caller.as_mut().unwrap().settings.passthrough = passthrough;
+        c.agent().grant.settings.passthrough = passthrough;
         c.facts.own_key = own_key;
         let model = c.model.as_mut().unwrap();
         (model.keys, model.operator_key, model.loopback) = (policy, operator_key, loopback);
         match c.decide() {
             Ok(terms) => format!("{:?}", terms.key),
             Err(Stop::Refuse(refusal) | Stop::TooLong(refusal)) => refusal.to_string(),
-            Err(Stop::Wait(_)) => "waits".into(),
+            Err(Stop::Wait(..)) => "waits".into(),
         }
     };
     use KeyPolicy::{Either, Operator, Passthrough as Byok};
@@ -290,7 +325,7 @@ fn output_raising_parameters_are_refused_on_free_models_too() {
 fn tools_and_vision_have_no_other_names() {
     let refused = |costly: &str, settings: Settings, capability: &str| {
         let mut c = case();
-        c.caller.as_mut().unwrap().settings = settings;
+        c.agent().grant.settings = settings;
         c.model.as_mut().unwrap().price = Some(Price::FREE);
         c.facts.costly_params = vec![costly.into()];
         c.refused(&format!("Capability not allowed: {capability}"));
@@ -309,7 +344,7 @@ fn tools_and_vision_have_no_other_names() {
     refused("tools[].type mcp", some(), "tool mcp");
     refused("plugins", some(), "tool plugins");
     let mut c = case();
-    c.caller.as_mut().unwrap().settings.vision = Some(false);
+    c.agent().grant.settings.vision = Some(false);
     c.facts.media = true;
     c.refused("Capability not allowed: vision");
 }
@@ -351,7 +386,7 @@ fn a_refused_cap_is_told_what_it_could_afford() {
 fn an_agent_whose_money_is_spent_is_cut_off_from_free_models_too() {
     let mut c = Case::with(|c, a| {
         a(c).balance = Balance {
-            budget_micro: 7,
+            budget_micro: Some(7),
             spent_micro: 7,
             ..Balance::default()
         }
@@ -389,16 +424,16 @@ fn an_absent_cap_gets_an_even_share() {
     assert_eq!(share(84_000, 4_000, 3, 1), Ok((200, true)));
     assert_eq!(share(84_000, 0, 0, 4), Ok((200, true)));
     // Less than 16 tokens each: wait while money is held, else take the least.
-    assert!(matches!(share(10_000, 4_000, 3, 1), Err(Stop::Wait(_))));
+    assert!(matches!(share(10_000, 4_000, 3, 1), Err(Stop::Wait(..))));
     assert_eq!(share(10_000, 0, 0, 40), Ok((16, true)));
     // The limits of the model, the agent and the minute.
     let mut c = case();
     c.facts.output_cap = None;
     c.model.as_mut().unwrap().max_output_tokens = Some(1_000);
     assert_eq!(c.granted().output_cap, 1_000);
-    c.caller.as_mut().unwrap().settings.max_output_tokens = Some(500);
+    c.agent().grant.settings.max_output_tokens = Some(500);
     assert_eq!(c.granted().output_cap, 500);
-    c.caller.as_mut().unwrap().settings.max_tokens_per_minute = Some(400);
+    c.agent().grant.settings.max_tokens_per_minute = Some(400);
     assert_eq!(c.granted().output_cap, 300);
     c.live.tokens.add(NOW.boot_ms, 285);
     c.refused("TPM Rate limit exceeded");
@@ -407,7 +442,7 @@ fn an_absent_cap_gets_an_even_share() {
 #[test]
 fn a_request_above_the_whole_window_is_told_that_waiting_cannot_help() {
     let never = |limit| {
-        let c = Case::with(|c, a| a(c).settings.max_tokens_per_minute = Some(limit));
+        let c = Case::with(|c, a| a(c).grant.settings.max_tokens_per_minute = Some(limit));
         match c.decide() {
             Err(Stop::TooLong(Refusal::TokenRate { never, .. })) => Some(never),
             _ => None,
@@ -424,14 +459,7 @@ fn countable(c: &mut Case) {
 /// What a worker is told to do first, if anything.
 fn to_measure(c: &Case) -> Option<(String, Refusal)> {
     let stop = c.decide().unwrap_err();
-    let around = Around {
-        agent: &c.live,
-        model: &Live::default(),
-        contenders: c.contenders,
-        queue_ahead: c.queue_ahead,
-    };
-    let (caller, model) = (c.caller.as_ref(), c.model.as_ref());
-    counted_first(stop, c.asked(), caller, model, around, DEFAULTS, NOW).ok()
+    c.ask(|question| counted_first(stop, question)).ok()
 }
 
 #[test]
@@ -439,17 +467,15 @@ fn a_prompt_is_counted_before_its_bytes_are_a_reason_to_refuse() {
     type Change = fn(&mut Case);
     let too_long: [(&str, Change); 4] = [
         ("tokens", |c| {
-            c.caller.as_mut().unwrap().settings.max_input_tokens = Some(99)
+            c.agent().grant.settings.max_input_tokens = Some(99)
         }),
         ("Insufficient budget", |c| {
-            c.caller.as_mut().unwrap().balance = balance(10_999, 0);
+            c.agent().balance = balance(10_999, 0);
         }),
         ("TPM", |c| {
-            c.caller.as_mut().unwrap().settings.max_tokens_per_minute = Some(199)
+            c.agent().grant.settings.max_tokens_per_minute = Some(199)
         }),
-        ("Budget held", |c| {
-            c.caller.as_mut().unwrap().balance = balance(11_200, 500)
-        }),
+        ("Budget held", |c| c.agent().balance = balance(11_200, 500)),
     ];
     for (text, change) in too_long {
         let mut c = case();
@@ -516,9 +542,9 @@ fn images_have_a_price_or_are_refused() {
     ));
     c.model.as_mut().unwrap().rendering.image_tokens = Some(765);
     assert_eq!(c.granted().input_tokens, INPUT + 2 * 765);
-    c.caller.as_mut().unwrap().settings.vision = Some(false);
+    c.agent().grant.settings.vision = Some(false);
     c.refused("Capability not allowed: vision");
-    c.caller.as_mut().unwrap().settings.vision = None;
+    c.agent().grant.settings.vision = None;
     c.facts.media = true;
     assert!(matches!(
         c.decide(),
@@ -546,7 +572,7 @@ proptest! {
                 prop_assert!(cap.is_none_or(|cap| cap == terms.output_cap));
                 prop_assert!(terms.output_cap >= cap.unwrap_or(16));
             }
-            Err(Stop::Wait(_)) => prop_assert!(held > 0),
+            Err(Stop::Wait(..)) => prop_assert!(held > 0),
             Err(Stop::Refuse(refusal) | Stop::TooLong(refusal)) => {
                 prop_assert!(matches!(refusal, Refusal::InsufficientBudget { .. }), "{refusal}");
                 let least = PRICE.ceiling_pico(56 + bytes, cap.unwrap_or(16) * choices).unwrap();

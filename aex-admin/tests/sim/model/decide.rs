@@ -194,7 +194,7 @@ impl Model {
         } else {
             return Some(Decision::Replay(Replay {
                 id: first.id,
-                remaining_micro: remaining(&self.state.agents[agent]),
+                remaining_micro: Some(remaining(&self.state.agents[agent])),
             }));
         };
         Some(Decision::Refuse(Refusal::IdempotencyConflict { conflict }))

@@ -83,7 +83,7 @@ impl Model {
             basis,
             cost_micro: floor_micro(pico),
             cost_pico: i64::try_from(pico).unwrap(),
-            remaining_micro: remaining(&self.state.agents[hold.agent]),
+            remaining_micro: Some(remaining(&self.state.agents[hold.agent])),
             severed: false,
         });
         self.state.settled.push((params, answer.clone()));
@@ -254,7 +254,7 @@ impl Model {
             basis,
             cost_micro: floor_micro(agent.spent) - before,
             cost_pico: i64::try_from(pico).unwrap(),
-            remaining_micro: remaining(agent),
+            remaining_micro: Some(remaining(agent)),
             severed,
         }))
     }

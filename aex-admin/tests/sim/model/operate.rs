@@ -62,9 +62,10 @@ impl Model {
             token: String::new(),
             token_id: 0,
             expires_at_ms,
-            budget_micro: agent.grant.budget_micro,
-            rpm: agent.grant.rpm,
+            budget_micro: Some(agent.grant.budget_micro),
+            rpm: Some(agent.grant.rpm),
             settings: agent.grant.settings.clone(),
+            run: None,
         })
     }
 
@@ -127,6 +128,8 @@ impl Model {
             in_flight: self.open_of(index).count() as u64,
             requests_last_minute,
             tokens_last_minute,
+            group: None,
+            limits: Vec::new(),
         })
     }
 

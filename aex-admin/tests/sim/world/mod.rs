@@ -185,6 +185,7 @@ impl World {
                 rpm: rng.pick(&[3, 8, 20, 60]),
                 ttl_s: rng.percent(15).then(|| rng.within(20, 300)),
                 settings,
+                group: None,
             };
             self.ask(
                 Ask::Change(Change::Create(params)),

@@ -190,6 +190,7 @@ async fn agent(admin: &Admin, name: String) -> io::Result<TokenDigest> {
         rpm: RPM,
         ttl_s: None,
         settings: Settings::default(),
+        group: None,
     };
     let reply: TokenReply = admin.ask(method::AGENT_CREATE, &params).await?;
     Ok(TokenDigest::of(reply.token.as_bytes()))
