@@ -190,6 +190,8 @@ fn the_last_rows_cut() {
     scene.sql(&format!(
         "UPDATE agents SET spent_micro = spent_micro - (SELECT cost_micro FROM events WHERE id = {last_commit}), \
          carry_pico = (SELECT SUM(cost_pico) FROM events WHERE id < {last_commit}) % 1000000; \
+         UPDATE nodes SET spent_micro = (SELECT SUM(cost_pico) FROM events WHERE id < {last_commit}) / 1000000, \
+         carry_pico = (SELECT SUM(cost_pico) FROM events WHERE id < {last_commit}) % 1000000; \
          DELETE FROM events WHERE id >= {last_commit} - 1"
     ));
     scene.found(false, "head_sealed");

@@ -1,8 +1,10 @@
 //! `aex agent …`: what an agent may spend and do, as options, and as the settings of the protocol.
 
+use aex_admin_proto::limit::LimitKey;
 use aex_admin_proto::operator::{CreateParams, Passthrough, RotateParams, SetParams, Settings};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::limits::LimitArgs;
 use super::values::{self, Names};
 
 #[derive(Debug, Subcommand)]
@@ -52,6 +54,9 @@ pub(crate) struct CreateArgs {
     /// Life of the token: 90s, 30m, 24h, 7d [default: no end]
     #[arg(long, value_name = "TIME", value_parser = values::seconds)]
     ttl: Option<u64>,
+    /// The group above it [default: none but the kernel]
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     #[command(flatten)]
     options: OptionArgs,
 }
@@ -64,6 +69,7 @@ impl CreateArgs {
             rpm: self.rpm,
             ttl_s: self.ttl,
             settings: self.options.settings(),
+            group: self.group,
         }
     }
 }
@@ -105,6 +111,12 @@ pub(crate) struct SetArgs {
     /// Put a setting back to its default (may be given again)
     #[arg(long, value_name = "SETTING")]
     clear: Vec<Setting>,
+    /// Take a limit away, and what it has counted: tokens/day, … (may be given again)
+    #[arg(long, value_name = "LIMIT")]
+    drop_limit: Vec<LimitKey>,
+    /// Move it below this group; `kernel` for none
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     #[command(flatten)]
     options: OptionArgs,
 }
@@ -126,6 +138,8 @@ impl SetArgs {
             rpm: self.rpm,
             settings,
             clear: self.clear.iter().map(|s| s.wire_name().into()).collect(),
+            drop_limits: self.drop_limit,
+            group: self.group,
         };
         let nothing = SetParams {
             name: params.name.clone(),
@@ -145,7 +159,7 @@ impl SetArgs {
 /// What an agent may do. Absent: the default of models.yaml, or no limit.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "What the agent may do")]
-struct OptionArgs {
+pub(super) struct OptionArgs {
     /// Only these models
     #[arg(long, value_name = "A,B", value_parser = values::names)]
     allowed_models: Option<Names>,
@@ -191,10 +205,12 @@ struct OptionArgs {
     /// May not send images
     #[arg(long)]
     no_vision: bool,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl OptionArgs {
-    fn settings(self) -> Settings {
+    pub(super) fn settings(self) -> Settings {
         let passthrough = if self.allow_passthrough {
             Some(Passthrough::Allow)
         } else if self.require_passthrough {
@@ -204,7 +220,7 @@ impl OptionArgs {
         } else {
             None
         };
-        Settings {
+        let mut settings = Settings {
             allowed_models: self.allowed_models.map(|names| names.0),
             passthrough,
             max_tokens_per_minute: self.max_tokens_per_minute,
@@ -215,7 +231,10 @@ impl OptionArgs {
             tools: either(self.tools, self.no_tools),
             allowed_tools: self.allowed_tools.map(|names| names.0),
             vision: either(self.vision, self.no_vision),
-        }
+            ..Settings::default()
+        };
+        self.limits.add_to(&mut settings);
+        settings
     }
 }
 
@@ -223,7 +242,7 @@ fn either(yes: bool, no: bool) -> Option<bool> {
     (yes || no).then_some(yes)
 }
 
-fn rpm() -> impl clap::builder::TypedValueParser<Value = u64> {
+pub(super) fn rpm() -> impl clap::builder::TypedValueParser<Value = u64> {
     clap::value_parser!(u64).range(1..=1_000_000_000)
 }
 
@@ -234,7 +253,7 @@ fn rate() -> impl clap::builder::TypedValueParser<Value = u64> {
 
 /// Settings by name, for `--clear`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Setting {
+pub(super) enum Setting {
     AllowedModels,
     Passthrough,
     MaxTokensPerMinute,
@@ -245,11 +264,16 @@ enum Setting {
     Tools,
     AllowedTools,
     Vision,
+    Limits,
+    MaxHeld,
+    MaxSessions,
+    TimeZone,
+    Labels,
 }
 
 impl Setting {
     /// The field's name in [`Settings`].
-    fn wire_name(self) -> &'static str {
+    pub(super) fn wire_name(self) -> &'static str {
         match self {
             Self::AllowedModels => "allowed_models",
             Self::Passthrough => "passthrough",
@@ -261,10 +285,15 @@ impl Setting {
             Self::Tools => "tools",
             Self::AllowedTools => "allowed_tools",
             Self::Vision => "vision",
+            Self::Limits => "limits",
+            Self::MaxHeld => "max_held_percent",
+            Self::MaxSessions => "max_sessions",
+            Self::TimeZone => "time_zone",
+            Self::Labels => "labels",
         }
     }
 
-    fn is_in(self, settings: &Settings) -> bool {
+    pub(super) fn is_in(self, settings: &Settings) -> bool {
         match self {
             Self::AllowedModels => settings.allowed_models.is_some(),
             Self::Passthrough => settings.passthrough.is_some(),
@@ -276,6 +305,11 @@ impl Setting {
             Self::Tools => settings.tools.is_some(),
             Self::AllowedTools => settings.allowed_tools.is_some(),
             Self::Vision => settings.vision.is_some(),
+            Self::Limits => settings.limits.is_some(),
+            Self::MaxHeld => settings.max_held_percent.is_some(),
+            Self::MaxSessions => settings.max_sessions.is_some(),
+            Self::TimeZone => settings.time_zone.is_some(),
+            Self::Labels => settings.labels.is_some(),
         }
     }
 }

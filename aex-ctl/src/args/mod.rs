@@ -1,15 +1,19 @@
 //! The command line as clap reads it. Every `--help` ends with an example.
 
 mod agent;
+mod group;
+mod limits;
 mod values;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use aex_admin_proto::operator::RunParams;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use agent::AgentCommand;
+pub(crate) use group::GroupCommand;
 
 use crate::credentials;
 use crate::fault::RUN_FAILED;
@@ -49,6 +53,15 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: AgentCommand,
     },
+    /// Groups: limits that all agents below them share; the kernel's own is called kernel
+    #[command(after_help = "Example:\n  aex group create team --budget-per-day 20.00")]
+    Group {
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
+    /// Every scope: who has what, used, held, left
+    #[command(after_help = "Example:\n  aex tree")]
+    Tree,
     /// Run a command as an agent: with a token of its own, without provider credentials
     #[command(after_help = run_help())]
     Run(RunArgs),
@@ -118,7 +131,8 @@ pub(crate) enum Command {
 fn run_help() -> String {
     format!(
         "{}\n\nExit code: that of CMD (128 + N when signal N ended it); 125 to 127 are aex's own.\n\n\
-         Example:\n  aex run -a my-agent -- python3 agent.py",
+         Example:\n  aex run -a my-agent -- python3 agent.py\n  \
+         aex run -a my-agent --budget 0.50 --max-tokens 20000 --ttl 30m -- python3 agent.py",
         credentials::help()
     )
 }
@@ -205,9 +219,33 @@ pub(crate) struct RunArgs {
     /// The token ends after this, whatever CMD does
     #[arg(long, value_name = "TIME", value_parser = values::seconds)]
     pub(crate) ttl: Option<u64>,
+    /// USD that this run may spend, of the agent's
+    #[arg(long, value_name = "USD", value_parser = values::usd, allow_negative_numbers = true)]
+    budget: Option<i64>,
+    /// Requests of this run in any 60 seconds
+    #[arg(long, value_name = "N", value_parser = agent::rpm(), allow_negative_numbers = true)]
+    rpm: Option<u64>,
+    #[command(flatten)]
+    options: agent::OptionArgs,
     /// The command, after `--`
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+impl RunArgs {
+    /// The run's own limits; none where the agent's alone hold.
+    pub(crate) fn take_limits(&mut self) -> Option<RunParams> {
+        let run = RunParams {
+            budget_micro: self.budget.take(),
+            rpm: self.rpm.take(),
+            ttl_s: None,
+            settings: std::mem::take(&mut self.options).settings(),
+        };
+        (run != RunParams::default()).then_some(RunParams {
+            ttl_s: self.ttl,
+            ..run
+        })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -215,6 +253,20 @@ pub(crate) enum TokenCommand {
     /// Tokens of an agent (never the token itself)
     #[command(after_help = "Example:\n  aex token list my-agent")]
     List { name: String },
+    /// A further token of an agent, printed once
+    #[command(after_help = "Example:\n  aex token create my-agent --read-only --ttl 7d")]
+    Create {
+        name: String,
+        /// Life of the token: 90s, 30m, 24h, 7d [default: no end]
+        #[arg(long, value_name = "TIME", value_parser = values::seconds)]
+        ttl: Option<u64>,
+        /// What it is for, shown in `aex token list`
+        #[arg(long, value_name = "TEXT")]
+        label: Option<String>,
+        /// It may look (models, its own budget, quotes), and carry nothing out
+        #[arg(long)]
+        read_only: bool,
+    },
     /// End one token, at once
     #[command(after_help = "Example:\n  aex token revoke 7")]
     Revoke {

@@ -1,7 +1,8 @@
 //! `aex agent …` and `aex token …`.
 
 use aex_admin_proto::operator::{
-    AgentList, AgentView, NameParams, TokenIdParams, TokenList, TokenReply, method,
+    AgentList, AgentView, NameParams, TokenCreateParams, TokenIdParams, TokenList, TokenReply,
+    method,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -80,6 +81,14 @@ async fn new_token<P: Serialize>(
         ))),
         shown => shown.map(|()| 0),
     }
+}
+
+pub(super) async fn create_token(
+    params: &TokenCreateParams,
+    kernel: &Kernel,
+    out: Out,
+) -> Result<u8, Fault> {
+    new_token(method::TOKEN_CREATE, params, kernel, out).await
 }
 
 pub(super) async fn list_tokens(name: String, kernel: &Kernel, out: Out) -> Result<u8, Fault> {

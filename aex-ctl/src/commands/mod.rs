@@ -4,6 +4,7 @@ mod advice;
 mod agent;
 mod config;
 mod daemon;
+mod group;
 mod kernel;
 mod ledger;
 mod logs;
@@ -11,6 +12,7 @@ mod prices;
 mod restore;
 mod run;
 
+use aex_admin_proto::operator::TokenCreateParams;
 use serde_json::value::RawValue;
 
 use crate::args::{Cli, Command, DaemonCommand, TokenCommand};
@@ -33,7 +35,23 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Fault> {
             DaemonCommand::Logs { follow, lines } => logs::show(lines, follow, out).await,
         },
         Command::Agent { command } => agent::run(command, &kernel()?, out).await,
+        Command::Group { command } => group::run(command, &kernel()?, out).await,
+        Command::Tree => group::tree(&kernel()?, out).await,
         Command::Token { command } => match command {
+            TokenCommand::Create {
+                name,
+                ttl,
+                label,
+                read_only,
+            } => {
+                let params = TokenCreateParams {
+                    name,
+                    ttl_s: ttl,
+                    label,
+                    read_only,
+                };
+                agent::create_token(&params, &kernel()?, out).await
+            }
             TokenCommand::List { name } => agent::list_tokens(name, &kernel()?, out).await,
             TokenCommand::Revoke { id } => agent::revoke_token(id, &kernel()?, out).await,
         },

@@ -6,7 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use aex_admin_proto::operator::{TokenCreateParams, TokenIdParams, TokenReply, method};
+use aex_admin_proto::operator::{
+    NameParams, RunCreateParams, TokenCreateParams, TokenIdParams, TokenReply, method,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::IgnoredAny;
@@ -28,12 +30,23 @@ const NOT_FOUND: u8 = 127;
 pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     let mut signals = Signals::take()?;
     let link = kernel.open().await?;
-    let params = TokenCreateParams {
-        name: args.agent,
-        ttl_s: args.ttl,
-        label: Some("run".into()),
+    let mut args = args;
+    let token: TokenReply = match args.take_limits() {
+        Some(run) => {
+            let parent = args.agent;
+            let params = RunCreateParams { parent, run };
+            link.call(method::RUN_CREATE, &params).await?
+        }
+        None => {
+            let params = TokenCreateParams {
+                name: args.agent,
+                ttl_s: args.ttl,
+                label: Some("run".into()),
+                read_only: false,
+            };
+            link.call(method::TOKEN_CREATE, &params).await?
+        }
     };
-    let token: TokenReply = link.call(method::TOKEN_CREATE, &params).await?;
     let ended = match start(&args.command, &token, &kernel.base_url()) {
         Ok(mut child) => wait(&mut child, &mut signals).await,
         Err(fault) => Err(fault),
@@ -87,11 +100,19 @@ async fn wait(child: &mut Child, signals: &mut Signals) -> Result<ExitStatus, Fa
     }
 }
 
+/// The token ends with the command, and with a run all that is open under it.
 async fn revoke(link: &Link, token: &TokenReply) {
-    let id = TokenIdParams { id: token.token_id };
-    let revoked: Result<IgnoredAny, Fault> = link
-        .read_again(method::TOKEN_REVOKE, &id, REVOKE_LIMIT)
-        .await;
+    let revoked: Result<IgnoredAny, Fault> = match &token.run {
+        Some(run) => {
+            let name = NameParams { name: run.clone() };
+            link.read_again(method::RUN_END, &name, REVOKE_LIMIT).await
+        }
+        None => {
+            let id = TokenIdParams { id: token.token_id };
+            link.read_again(method::TOKEN_REVOKE, &id, REVOKE_LIMIT)
+                .await
+        }
+    };
     if let Err(fault) = revoked {
         Out::complain(&format!(
             "aex: the token of this run could not be revoked: {fault}\nDo it with `aex token \

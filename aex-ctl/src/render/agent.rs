@@ -1,8 +1,13 @@
 //! Agents and tokens.
 
+use std::collections::HashMap;
+
+use aex_admin_proto::limit::Quantity;
 use aex_admin_proto::operator::{
-    AgentList, AgentState, AgentView, Passthrough, Settings, TokenList, TokenReply,
+    AgentList, AgentState, AgentView, LimitView, Passthrough, ScopeList, ScopeView, Settings,
+    TokenList, TokenReply,
 };
+use aex_admin_proto::scope::ScopeId;
 
 use super::table::{facts, table};
 use super::{money, time};
@@ -59,17 +64,123 @@ pub(crate) fn agent(agent: &AgentView) -> String {
         ),
         ("created", time(agent.created_at_ms)),
     ];
+    if let Some(group) = &agent.group {
+        lines.push(("group", group.clone()));
+    }
     lines.extend(settings(&agent.settings));
-    facts(&lines)
+    format!("{}{}", facts(&lines), limits(&agent.limits, ""))
+}
+
+fn limit(budget_micro: Option<i64>) -> String {
+    budget_micro.map_or_else(|| "no limit".into(), money)
+}
+
+/// Where limits over periods, sessions and all time stand, a line each.
+fn limits(limits: &[LimitView], indent: &str) -> String {
+    let amount = |view: &LimitView, amount: i64| match view.limit.key.what {
+        Quantity::Money => money(amount),
+        _ => amount.to_string(),
+    };
+    let line = |view: &LimitView| {
+        let session = view.session.as_ref();
+        let session = session.map_or_else(String::new, |session| format!(" [{session}]"));
+        let resets = view
+            .resets_at_ms
+            .map_or_else(String::new, |at_ms| format!(", resets {}", time(at_ms)));
+        format!(
+            "{indent}{}{session}: {} used, {} held, {} left{resets}\n",
+            view.limit,
+            amount(view, view.used),
+            amount(view, view.held),
+            amount(view, view.left),
+        )
+    };
+    limits.iter().map(line).collect()
+}
+
+/// A group, the kernel or a run.
+pub(crate) fn scope(scope: &ScopeView) -> String {
+    let mut lines = vec![
+        (scope.kind.name(), scope.name.clone()),
+        ("state", state(scope.state).into()),
+        ("budget", limit(scope.budget_micro)),
+        ("spent", money(scope.spent_micro)),
+        ("held", money(scope.reserved_micro)),
+        ("left", limit(scope.remaining_micro)),
+        (
+            "rpm",
+            scope
+                .rpm
+                .map_or_else(|| "no limit".into(), |rpm| rpm.to_string()),
+        ),
+        ("in flight", scope.in_flight.to_string()),
+        (
+            "last minute",
+            format!(
+                "{} requests, {} tokens",
+                scope.requests_last_minute, scope.tokens_last_minute
+            ),
+        ),
+    ];
+    lines.extend(settings(&scope.settings));
+    format!("{}{}", facts(&lines), limits(&scope.limits, ""))
+}
+
+/// Scopes below each other, each after its parent.
+pub(crate) fn tree(list: &ScopeList) -> String {
+    let mut depths: HashMap<ScopeId, usize> = HashMap::new();
+    let mut rows = Vec::with_capacity(list.scopes.len());
+    for scope in &list.scopes {
+        let above = scope.parent.and_then(|parent| depths.get(&parent).copied());
+        let depth = above.map_or(0, |depth| depth + 1);
+        depths.insert(scope.id, depth);
+        let of = |most: Option<u64>| most.map_or_else(|| "-".to_owned(), |most| most.to_string());
+        rows.push(vec![
+            format!("{}{}", "  ".repeat(depth), scope.name),
+            scope.kind.name().to_owned(),
+            state(scope.state).to_owned(),
+            scope.budget_micro.map_or_else(|| "-".into(), money),
+            money(scope.spent_micro),
+            money(scope.reserved_micro),
+            scope.remaining_micro.map_or_else(|| "-".into(), money),
+            format!("{}/{}", scope.requests_last_minute, of(scope.rpm)),
+            format!(
+                "{}/{}",
+                scope.tokens_last_minute,
+                of(scope.settings.max_tokens_per_minute)
+            ),
+            format!("{}/{}", scope.in_flight, of(scope.settings.max_concurrency)),
+        ]);
+    }
+    let mut text = table(
+        &[
+            "SCOPE", "KIND", "STATE", ">BUDGET", ">SPENT", ">HELD", ">LEFT", ">RPM", ">TPM",
+            ">OPEN",
+        ],
+        &rows,
+    );
+    for scope in list.scopes.iter().filter(|scope| !scope.limits.is_empty()) {
+        text.push_str(&format!("\n{} {}\n", scope.kind.name(), scope.name));
+        text.push_str(&limits(&scope.limits, "  "));
+    }
+    text
 }
 
 /// The only time that a token is shown.
 pub(crate) fn new_token(reply: &TokenReply, base_url: &str) -> String {
     let mut lines = vec![
         ("agent", reply.name.clone()),
-        ("budget", money(reply.budget_micro)),
-        ("rpm", reply.rpm.to_string()),
+        ("budget", limit(reply.budget_micro)),
+        (
+            "rpm",
+            reply
+                .rpm
+                .map_or_else(|| "no limit".into(), |rpm| rpm.to_string()),
+        ),
     ];
+    if let Some(run) = &reply.run {
+        lines.push(("run", run.clone()));
+    }
     lines.extend(settings(&reply.settings));
     if let Some(at_ms) = reply.expires_at_ms {
         lines.push(("token ends", time(at_ms)));
@@ -93,10 +204,15 @@ pub(crate) fn tokens(list: &TokenList) -> String {
             vec![
                 token.id.to_string(),
                 token.agent.clone(),
-                if token.revoked { "revoked" } else { "valid" }.into(),
+                match (token.revoked, token.read_only) {
+                    (true, _) => "revoked",
+                    (false, true) => "read-only",
+                    (false, false) => "valid",
+                }
+                .into(),
                 time(token.created_at_ms),
                 token.expires_at_ms.map_or_else(|| "-".into(), time),
-                token.label.clone(),
+                token.run.as_ref().unwrap_or(&token.label).clone(),
             ]
         })
         .collect();
@@ -138,6 +254,25 @@ fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
         ("tools", settings.tools.map(yes_no)),
         ("allowed tools", settings.allowed_tools.as_ref().map(list)),
         ("vision", settings.vision.map(yes_no)),
+        (
+            "limits",
+            settings.limits.as_ref().map(|limits| {
+                limits
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            }),
+        ),
+        (
+            "max held",
+            settings
+                .max_held_percent
+                .map(|percent| format!("{percent}%")),
+        ),
+        ("max sessions", settings.max_sessions.map(number)),
+        ("time zone", settings.time_zone.clone()),
+        ("labels", settings.labels.as_ref().map(list)),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
@@ -155,8 +290,9 @@ mod tests {
             token: "fake-token".into(),
             token_id: 1,
             expires_at_ms: None,
-            budget_micro: 2_010_000,
-            rpm: 30,
+            budget_micro: Some(2_010_000),
+            rpm: Some(30),
+            run: None,
             settings: Settings {
                 passthrough: Some(Passthrough::Require),
                 streaming: Some(false),

@@ -6,7 +6,7 @@ mod ledger;
 mod prices;
 mod table;
 
-pub(crate) use agent::{agent, agents, new_token, tokens};
+pub(crate) use agent::{agent, agents, new_token, scope, tokens, tree};
 pub(crate) use figures::{metrics, models, programs, status};
 pub(crate) use ledger::{CSV_HEAD, audit, csv, event, replay, restore};
 
