@@ -23,6 +23,7 @@ pub mod refusal;
 pub mod rpc;
 pub mod scope;
 pub mod ticket;
+pub mod token;
 pub mod worker;
 
 pub use id::{HoldId, KeyDigest, KeyMark, RequestDigest, TokenDigest};

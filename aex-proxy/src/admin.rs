@@ -11,9 +11,10 @@ use std::time::Duration;
 use aex_admin_proto::client::{CallError, Client};
 use aex_admin_proto::rpc::code;
 use aex_admin_proto::worker::{
-    CANCEL, CancelParams, Grant, MODELS, ModelsParams, ModelsReply, Observed, POLL_MS, READY,
-    RECLAIM, RESERVE, ReadyReply, ReclaimParams, ReclaimReply, ReserveParams, ReserveReply,
-    SETTINGS, SETTLE, SettingsParams, SettleReply, WorkerSettings,
+    CANCEL, CancelParams, Grant, ME, MODELS, MeReply, ModelsParams, ModelsReply, Observed, POLL_MS,
+    QUOTE, QuoteReply, READY, RECLAIM, RESERVE, RUN, RUN_END, ReadyReply, ReclaimParams,
+    ReclaimReply, ReserveParams, ReserveReply, RunEndParams, RunParams, RunReply, SETTINGS, SETTLE,
+    SettingsParams, SettleReply, WorkerSettings,
 };
 use aex_admin_proto::{HoldId, TokenDigest, clock};
 use memchr::memchr2;
@@ -248,6 +249,35 @@ impl Admin {
         let params = ModelsParams { token };
         let call = self.inner.client.call_until(MODELS, &params, SHORT_CALL);
         call.await.map_err(|error| unavailable(&error, "models"))
+    }
+
+    /// # Errors
+    /// No answer.
+    pub async fn me(&self, token: TokenDigest) -> Result<MeReply, Unavailable> {
+        let params = ModelsParams { token };
+        let call = self.inner.client.call_until(ME, &params, SHORT_CALL);
+        call.await.map_err(|error| unavailable(&error, "me"))
+    }
+
+    /// # Errors
+    /// No answer.
+    pub async fn quote(&self, params: &ReserveParams) -> Result<QuoteReply, Unavailable> {
+        let call = self.inner.client.call_until(QUOTE, params, SHORT_CALL);
+        call.await.map_err(|error| unavailable(&error, "quote"))
+    }
+
+    /// # Errors
+    /// No answer.
+    pub async fn create_run(&self, params: &RunParams) -> Result<RunReply, Unavailable> {
+        let call = self.inner.client.call_until(RUN, params, SHORT_CALL);
+        call.await.map_err(|error| unavailable(&error, "run"))
+    }
+
+    /// # Errors
+    /// No answer.
+    pub async fn end_run(&self, params: &RunEndParams) -> Result<RunReply, Unavailable> {
+        let call = self.inner.client.call_until(RUN_END, params, SHORT_CALL);
+        call.await.map_err(|error| unavailable(&error, "run_end"))
     }
 
     /// # Errors

@@ -520,9 +520,14 @@ impl Reader {
         response_of(head, Outgoing::full(detailed.unwrap_or(body)))
     }
 
-    fn add_headers(&self, head: &mut HeaderMap, remaining_micro: i64) {
+    fn add_headers(&self, head: &mut HeaderMap, remaining_micro: Option<i64>) {
         head.insert(headers::REQUEST_ID, answer::id_value(self.id));
-        head.insert(headers::REMAINING, remaining_micro.into());
+        if let Some(remaining_micro) = remaining_micro {
+            head.insert(headers::REMAINING, remaining_micro.into());
+        }
+        if let Some(warnings) = warnings(&self.grant.warnings) {
+            head.insert(headers::WARNING, warnings);
+        }
         if self.grant.cap_is_ours {
             head.insert(headers::OUTPUT_CAP, self.grant.output_cap.into());
         }
@@ -530,6 +535,12 @@ impl Reader {
             head.insert(headers::LEFT_OUT, left_out.clone());
         }
     }
+}
+
+/// Limits and policies that the request passed, for its client to know.
+fn warnings(warnings: &[String]) -> Option<HeaderValue> {
+    let text = (!warnings.is_empty()).then(|| warnings.join("; "))?;
+    HeaderValue::try_from(text).ok()
 }
 
 /// Places of the input, as in an error's `param`.

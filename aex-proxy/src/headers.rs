@@ -22,6 +22,7 @@ const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
 pub const PROVIDER_KEY: HeaderName =
     HeaderName::from_static(aex_admin_proto::egress::OWN_KEY_HEADER);
+pub const WARNING: HeaderName = HeaderName::from_static("x-aex-warning");
 pub const SESSION: HeaderName = HeaderName::from_static("x-aex-session");
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-aex-request-id");
 pub const REMAINING: HeaderName = HeaderName::from_static("x-aex-remaining-micro");
@@ -95,6 +96,9 @@ pub fn token(headers: &HeaderMap) -> Result<&[u8], Fault> {
     };
     let visible = !token.is_empty() && token.iter().all(u8::is_ascii_graphic);
     if !scheme.eq_ignore_ascii_case(b"bearer ") || !visible || token.len() > MAX_TOKEN_BYTES {
+        return Err(Fault::InvalidToken);
+    }
+    if aex_admin_proto::token::is_mistyped(token) {
         return Err(Fault::InvalidToken);
     }
     Ok(token)

@@ -79,7 +79,9 @@ fn again(kept: Kept, before: Replay) -> Response<Outgoing> {
         head.insert(headers::COST, 0.into());
     }
     head.insert(headers::REQUEST_ID, answer::id_value(before.id));
-    head.insert(headers::REMAINING, before.remaining_micro.into());
+    if let Some(remaining_micro) = before.remaining_micro {
+        head.insert(headers::REMAINING, remaining_micro.into());
+    }
     head.insert(headers::REPLAYED, HeaderValue::from_static("true"));
     response
 }

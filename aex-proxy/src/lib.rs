@@ -5,7 +5,7 @@
 //! `aex-admin` ([`admin`]), forwards to `aex-egress` ([`egress`]), and settles. What happens in
 //! between is decided by the pure [`exchange`], with [`sse`] and [`usage`]; every error becomes HTTP
 //! in [`answer`]. What was answered under an `Idempotency-Key` ([`idempotency`]) is kept ([`keeping`],
-//! [`spool`]) and given again.
+//! [`spool`]) and given again. What AEX itself answers to a token's holder is in [`own`].
 //!
 //! Absent on purpose: policy, prices, budgets (it asks), any way to a provider but the egress, and
 //! every network connection of its own making.
@@ -22,6 +22,7 @@ pub mod ids;
 pub mod keeping;
 pub mod listener;
 pub mod measure;
+pub mod own;
 pub mod request;
 pub mod room;
 pub mod route;

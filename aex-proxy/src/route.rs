@@ -12,6 +12,14 @@ use crate::request::Invalid;
 pub enum Route {
     /// One that is carried to a provider.
     Api(Api),
+    /// The token's own scope.
+    Me,
+    /// What a request would come to.
+    Quote,
+    /// A new run.
+    Runs,
+    /// The name of a run that is to end.
+    Run(String),
     Models,
     /// The model's name, decoded.
     Model(String),
@@ -20,6 +28,7 @@ pub enum Route {
 }
 
 const MODELS: &str = "/v1/models";
+const RUNS: &str = "/v1/aex/runs";
 
 /// Finds the route.
 ///
@@ -36,6 +45,10 @@ pub fn of(method: &Method, uri: &Uri) -> Result<Route, Fault> {
     let api = Api::ALL.into_iter().find(|api| api.path() == below);
     let (route, allowed, name) = match (api, path) {
         (Some(api), _) => (Route::Api(api), Method::POST, "POST"),
+        (None, "/v1/aex/me") => (Route::Me, Method::GET, "GET"),
+        (None, "/v1/aex/quote") => (Route::Quote, Method::POST, "POST"),
+        (None, RUNS) => (Route::Runs, Method::POST, "POST"),
+        (None, path) if path.starts_with(RUNS) => (one_run(path)?, Method::DELETE, "DELETE"),
         (None, MODELS) => (Route::Models, Method::GET, "GET"),
         (None, "/healthz") => (Route::Health, Method::GET, "GET"),
         (None, "/readyz") => (Route::Ready, Method::GET, "GET"),
@@ -46,12 +59,20 @@ pub fn of(method: &Method, uri: &Uri) -> Result<Route, Fault> {
     if *method != allowed && !is_head {
         return Err(Fault::MethodNotAllowed { allow: name });
     }
-    if uri.query().is_some() && allowed == Method::POST {
+    if uri.query().is_some() && allowed != Method::GET {
         return Err(Fault::Invalid(Invalid::whole(
             "query strings are not taken here; remove everything from the ? on",
         )));
     }
     Ok(route)
+}
+
+fn one_run(path: &str) -> Result<Route, Fault> {
+    let name = path
+        .strip_prefix(RUNS)
+        .and_then(|rest| rest.strip_prefix('/'));
+    let name = name.filter(|name| !name.is_empty()).ok_or(Fault::NoRoute)?;
+    decoded(name).map(Route::Run).ok_or(Fault::NoRoute)
 }
 
 fn one_model(path: &str) -> Result<Route, Fault> {
@@ -102,6 +123,17 @@ mod tests {
             ("GET /v1/models", Ok(Route::Models)),
             ("GET /v1/models/a/b", Ok(Route::Model("a/b".into()))),
             ("GET /v1/models/a%2Fb", Ok(Route::Model("a/b".into()))),
+            ("GET /v1/aex/me", Ok(Route::Me)),
+            ("POST /v1/aex/quote", Ok(Route::Quote)),
+            ("POST /v1/aex/runs", Ok(Route::Runs)),
+            ("DELETE /v1/aex/runs/a/7", Ok(Route::Run("a/7".into()))),
+            ("DELETE /v1/aex/runs/a%2F7", Ok(Route::Run("a/7".into()))),
+            ("DELETE /v1/aex/runs/", Err(404)),
+            ("POST /v1/aex/runsx", Err(404)),
+            ("GET /v1/aex/runs/a/7", Err(405)),
+            ("GET /v1/aex/runs", Err(405)),
+            ("POST /v1/aex/me", Err(405)),
+            ("GET /v1/aex/you", Err(404)),
             ("GET /healthz", Ok(Route::Health)),
             ("GET /readyz", Ok(Route::Ready)),
             ("POST //v1/chat/completions", Err(404)),

@@ -1,12 +1,14 @@
-//! One request: finds its route, reads its body within bounds, and has it carried.
+//! One request: finds its route, reads its body within bounds, and has it carried. What carries nothing
+//! out is in [`looks`].
+
+mod looks;
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use aex_admin_proto::worker::{ModelEntry, ModelsReply, ReserveParams, Route as Api};
+use aex_admin_proto::worker::{ModelsReply, ReserveParams, Route as Api};
 use aex_admin_proto::{HoldId, TokenDigest};
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -16,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::admin::Admin;
-use crate::answer::{self, Fault};
+use crate::answer::Fault;
 use crate::body::Outgoing;
 use crate::carry::{self, Job};
 use crate::egress::Egress;
@@ -93,9 +95,13 @@ pub async fn serve(shared: &Shared, request: Request<Incoming>) -> Response<Outg
     };
     match route {
         Route::Api(api) => carried(shared, api, head.headers, body).await,
-        Route::Models => models(shared, &head.headers).await,
-        Route::Model(name) => model(shared, &head.headers, name).await,
-        Route::Health => json(&Health { status: "ok" }),
+        Route::Models => looks::models(shared, &head.headers).await,
+        Route::Model(name) => looks::model(shared, &head.headers, name).await,
+        Route::Me => looks::me(shared, &head.headers).await,
+        Route::Quote => looks::quote(shared, head.headers, body).await,
+        Route::Runs => looks::create_run(shared, head.headers, body).await,
+        Route::Run(name) => looks::end_run(shared, &head.headers, name).await,
+        Route::Health => looks::json(&Health { status: "ok" }),
         Route::Ready => ready(shared).await,
     }
 }
@@ -107,7 +113,7 @@ struct Health {
 
 async fn ready(shared: &Shared) -> Response<Outgoing> {
     let why = match shared.admin.ready().await {
-        Ok(reply) if reply.ready => return json(&Health { status: "ready" }),
+        Ok(reply) if reply.ready => return looks::json(&Health { status: "ready" }),
         Ok(reply) => reply.why.unwrap_or_else(|| "the kernel is starting".into()),
         Err(error) => error.to_string(),
     };
@@ -332,75 +338,4 @@ fn discard(shared: &Shared, mut body: Incoming) {
         // Out of time is as good as read: the connection is closed.
         let _ = timeout(DISCARD_LIMIT, reading).await;
     });
-}
-
-#[derive(Serialize)]
-struct Model<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: i64,
-    owned_by: &'a str,
-}
-
-#[derive(Serialize)]
-struct ModelList<'a> {
-    object: &'static str,
-    data: Vec<Model<'a>>,
-}
-
-impl<'a> From<&'a ModelEntry> for Model<'a> {
-    fn from(entry: &'a ModelEntry) -> Self {
-        Self {
-            id: &entry.id,
-            object: "model",
-            created: entry.created,
-            owned_by: &entry.owned_by,
-        }
-    }
-}
-
-async fn models(shared: &Shared, headers: &HeaderMap) -> Response<Outgoing> {
-    match entries(shared, headers).await {
-        Ok(entries) => json(&ModelList {
-            object: "list",
-            data: entries.iter().map(Model::from).collect(),
-        }),
-        Err(response) => *response,
-    }
-}
-
-async fn model(shared: &Shared, headers: &HeaderMap, name: String) -> Response<Outgoing> {
-    match entries(shared, headers).await {
-        Ok(entries) => match entries.iter().find(|entry| entry.id == name) {
-            Some(entry) => json(&Model::from(entry)),
-            None => Fault::NoModel(name).row().response(None),
-        },
-        Err(response) => *response,
-    }
-}
-
-/// The models that the sender may call.
-async fn entries(
-    shared: &Shared,
-    headers: &HeaderMap,
-) -> Result<Vec<ModelEntry>, Box<Response<Outgoing>>> {
-    let token = headers::bearer(headers);
-    let row = match token {
-        Err(fault) => fault.row(),
-        Ok(token) => match shared.admin.models(token).await {
-            Ok(ModelsReply::Models(entries)) => return Ok(entries),
-            Ok(ModelsReply::Refused(refusal)) => answer::of_refusal(&refusal),
-            Err(error) => Fault::Kernel(error.to_string()).row(),
-        },
-    };
-    Err(Box::new(row.response(None)))
-}
-
-fn json<T: Serialize>(value: &T) -> Response<Outgoing> {
-    let bytes = serde_json::to_vec(value).expect("texts and numbers always serialise");
-    let mut response = Response::new(Outgoing::full(bytes));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }

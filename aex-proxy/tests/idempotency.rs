@@ -50,7 +50,7 @@ fn last_hold(world: &World) -> HoldId {
 fn replays(world: &World, id: HoldId) {
     let before = Replay {
         id,
-        remaining_micro: 77,
+        remaining_micro: Some(77),
     };
     world.admin.reserve_answers(ReserveReply::Replay(before));
 }

@@ -54,7 +54,7 @@ impl FakeAdmin {
                 basis: worker::Basis::Exact,
                 cost_micro: 12,
                 cost_pico: 12_000_000,
-                remaining_micro: 888,
+                remaining_micro: Some(888),
                 severed: false,
             },
             ready: json!({"ready": true, "why": null}),

@@ -1,0 +1,229 @@
+//! What AEX itself answers to a token's holder, below `/v1/aex/`: its own budget and limits, what a request
+//! would come to, and narrower runs for its helpers. Pure translation: `aex-admin` decides.
+
+use aex_admin_proto::limit::{Limit, LimitKey, Mode, Quantity, Span};
+use aex_admin_proto::operator::{self, ScopeView, Settings, TokenReply};
+use aex_admin_proto::worker::{Quote, Route as Api};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::answer::Row;
+use crate::request::Invalid;
+
+/// `POST /v1/aex/quote`: the request as it would be sent, and to which route.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QuoteAsk<'a> {
+    #[serde(default)]
+    route: Option<&'a str>,
+    #[serde(borrow)]
+    request: &'a RawValue,
+}
+
+impl<'a> QuoteAsk<'a> {
+    /// The route, and the request's own bytes.
+    ///
+    /// # Errors
+    /// It is not of that form, or there is no such route.
+    pub fn read(body: &'a [u8]) -> Result<(Api, &'a str), Invalid> {
+        let ask: Self = serde_json::from_slice(body).map_err(|error| {
+            Invalid::whole(format!(
+                "expected {{\"route\": \"/v1/chat/completions\", \"request\": {{…}}}}: {error}"
+            ))
+        })?;
+        let route = ask.route.unwrap_or("/v1/chat/completions");
+        let below = route.strip_prefix("/v1").unwrap_or_default();
+        let api = Api::ALL.into_iter().find(|api| api.path() == below);
+        let api = api.ok_or_else(|| {
+            Invalid::at(
+                "route",
+                "expected /v1/chat/completions, /v1/completions, /v1/embeddings or /v1/responses"
+                    .to_owned(),
+            )
+        })?;
+        Ok((api, ask.request.get()))
+    }
+}
+
+/// The answer to a quote.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub enum Quoted<'a> {
+    Passes {
+        passes: bool,
+        #[serde(flatten)]
+        quote: &'a Quote,
+    },
+    Refused {
+        passes: bool,
+        status: u16,
+        detail: &'a str,
+        code: &'a str,
+        aex: &'a serde_json::Map<String, serde_json::Value>,
+    },
+}
+
+impl<'a> From<&'a Quote> for Quoted<'a> {
+    fn from(quote: &'a Quote) -> Self {
+        Self::Passes {
+            passes: true,
+            quote,
+        }
+    }
+}
+
+impl<'a> From<&'a Row> for Quoted<'a> {
+    fn from(row: &'a Row) -> Self {
+        Self::Refused {
+            passes: false,
+            status: row.status.as_u16(),
+            detail: &row.message,
+            code: row.code,
+            aex: &row.figures,
+        }
+    }
+}
+
+/// `POST /v1/aex/runs`: what is left out is limited by what is above alone.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunAsk {
+    /// Micro-dollars.
+    budget_micro: Option<i64>,
+    /// Tokens in all.
+    max_tokens: Option<u64>,
+    /// Requests in any 60 seconds.
+    rpm: Option<u64>,
+    ttl_s: Option<u64>,
+    allowed_models: Option<Vec<String>>,
+    allowed_tools: Option<Vec<String>>,
+    max_tokens_per_minute: Option<u64>,
+    max_input_tokens: Option<u64>,
+    max_output_tokens: Option<u64>,
+    max_concurrency: Option<u64>,
+    streaming: Option<bool>,
+    tools: Option<bool>,
+    vision: Option<bool>,
+    limits: Vec<Limit>,
+}
+
+impl RunAsk {
+    /// # Errors
+    /// It is not of that form.
+    pub fn read(body: &[u8]) -> Result<operator::RunParams, Invalid> {
+        let ask: Self = if body.is_empty() {
+            Self::default()
+        } else {
+            serde_json::from_slice(body)
+                .map_err(|error| Invalid::whole(format!("not a run's limits: {error}")))?
+        };
+        let in_all = ask.max_tokens.map(|most| Limit {
+            key: LimitKey::of_all(Quantity::Tokens, Span::Whole),
+            most,
+            mode: Mode::Enforce,
+        });
+        let limits: Vec<Limit> = in_all.into_iter().chain(ask.limits).collect();
+        Ok(operator::RunParams {
+            budget_micro: ask.budget_micro,
+            rpm: ask.rpm,
+            ttl_s: ask.ttl_s,
+            settings: Settings {
+                allowed_models: ask.allowed_models,
+                allowed_tools: ask.allowed_tools,
+                max_tokens_per_minute: ask.max_tokens_per_minute,
+                max_input_tokens: ask.max_input_tokens,
+                max_output_tokens: ask.max_output_tokens,
+                max_concurrency: ask.max_concurrency,
+                streaming: ask.streaming,
+                tools: ask.tools,
+                vision: ask.vision,
+                limits: (!limits.is_empty()).then_some(limits),
+                ..Settings::default()
+            },
+        })
+    }
+}
+
+/// The answer to a new run: the one time that its token is shown.
+#[derive(Serialize)]
+pub struct NewRun<'a> {
+    run: &'a str,
+    token: &'a str,
+    expires_at_ms: Option<i64>,
+    budget_micro: Option<i64>,
+    rpm: Option<u64>,
+    settings: &'a Settings,
+}
+
+impl<'a> From<&'a TokenReply> for NewRun<'a> {
+    fn from(reply: &'a TokenReply) -> Self {
+        Self {
+            run: reply.run.as_deref().unwrap_or_default(),
+            token: &reply.token,
+            expires_at_ms: reply.expires_at_ms,
+            budget_micro: reply.budget_micro,
+            rpm: reply.rpm,
+            settings: &reply.settings,
+        }
+    }
+}
+
+/// `DELETE /v1/aex/runs/{name}`.
+#[derive(Serialize)]
+pub struct EndedRun<'a> {
+    run: &'a str,
+    spent_micro: i64,
+    ended: bool,
+}
+
+impl<'a> From<&'a ScopeView> for EndedRun<'a> {
+    fn from(view: &'a ScopeView) -> Self {
+        Self {
+            run: &view.name,
+            spent_micro: view.spent_micro,
+            ended: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_names_its_route_and_keeps_the_requests_bytes() {
+        let body = br#"{"route":"/v1/embeddings","request":{"model": "m",  "input":"x"}}"#;
+        let Ok((api, request)) = QuoteAsk::read(body) else {
+            panic!("not read")
+        };
+        assert_eq!(
+            (api, request),
+            (Api::Embeddings, r#"{"model": "m",  "input":"x"}"#)
+        );
+        for bad in [
+            &b"{}"[..],
+            br#"{"request":{},"route":"/v1/files"}"#,
+            br#"{"request":{},"rote":"/v1/embeddings"}"#,
+            b"no",
+        ] {
+            assert!(QuoteAsk::read(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn a_run_has_what_it_names_and_nothing_else() {
+        let run =
+            RunAsk::read(br#"{"budget_micro":5,"max_tokens":7,"limits":["requests/minute=3"]}"#);
+        let Ok(run) = run else { panic!("not read") };
+        let limits: Vec<String> = run
+            .settings
+            .limits
+            .iter()
+            .flatten()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(limits, ["tokens=7", "requests/minute=3"]);
+        assert!(RunAsk::read(br#"{"budget":5}"#).is_err());
+        assert!(RunAsk::read(b"").is_ok());
+    }
+}
