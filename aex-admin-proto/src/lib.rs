@@ -16,6 +16,7 @@ pub mod frame;
 pub mod id;
 pub mod operator;
 pub mod places;
+pub mod policies;
 pub mod prices;
 pub mod quiet;
 pub mod refusal;

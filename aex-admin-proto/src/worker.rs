@@ -245,6 +245,9 @@ pub struct Grant {
     /// The model may spend output tokens out of sight.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hidden_output: bool,
+    /// Policies that warn of this request, by name. Told in `x-aex-warning`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub warnings: Vec<String>,
     /// Free money of the token's own scope with this hold taken off, in whole micro-dollars.
     pub remaining_micro: i64,
     pub on_disconnect: OnDisconnect,

@@ -10,6 +10,7 @@ pub mod config;
 pub mod core;
 pub mod ledger;
 pub mod policy;
+pub mod policy_check;
 pub mod prices;
 pub mod restore;
 pub mod rpc;

@@ -526,10 +526,24 @@ impl Reader {
         if self.grant.cap_is_ours {
             head.insert(headers::OUTPUT_CAP, self.grant.output_cap.into());
         }
+        if let Some(warning) = warning(&self.grant.warnings) {
+            head.insert(headers::WARNING, warning);
+        }
         if let Some(left_out) = &self.left_out {
             head.insert(headers::LEFT_OUT, left_out.clone());
         }
     }
+}
+
+/// Names of policies; what is no name of one is left out.
+fn warning(policies: &[String]) -> Option<HeaderValue> {
+    let named: Vec<String> = policies
+        .iter()
+        .map(|name| format!("policy {name}"))
+        .collect();
+    (!named.is_empty())
+        .then(|| HeaderValue::try_from(named.join("; ")).ok())
+        .flatten()
 }
 
 /// Places of the input, as in an error's `param`.

@@ -32,6 +32,9 @@ pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub const LEFT_OUT: HeaderName = HeaderName::from_static("x-aex-left-out");
 pub const OUTPUT_CAP: HeaderName = HeaderName::from_static("x-aex-output-cap");
 
+/// Policies that warn of the request.
+pub const WARNING: HeaderName = HeaderName::from_static("x-aex-warning");
+
 /// Never from a provider to an agent: hop-by-hop, cookies, what names the operator's account, and what
 /// AEX alone may say.
 const NOT_FOR_AGENTS: [HeaderName; 17] = [

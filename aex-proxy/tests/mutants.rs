@@ -80,6 +80,7 @@ fn grant(route: Route) -> Grant {
         force_store_off: tiered,
         knows_store: tiered,
         hidden_output: true,
+        warnings: Vec::new(),
         remaining_micro: 0,
         on_disconnect: OnDisconnect::Drain,
         drain_timeout_ms: 0,

@@ -61,6 +61,9 @@ pub struct Terms {
     /// Of the `Idempotency-Key` under which it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<KeyMark>,
+    /// Policies that warn of it, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Terms {

@@ -18,6 +18,7 @@ use super::hold::Terms;
 use super::live::Live;
 use super::money::{Balance, ceil_micro, floor_micro};
 use super::price::Price;
+pub(crate) use params::hosted_tools;
 use params::{check_capabilities, check_params};
 
 /// Who asks.
@@ -157,6 +158,7 @@ pub fn decide(
         counts_choices: model.counts_choices,
         on_disconnect: defaults.on_disconnect,
         idempotency: None,
+        warnings: Vec::new(),
     })
 }
 

@@ -9,7 +9,7 @@ use super::judge::Policies;
 use super::known::Known;
 use super::parse::PolicyFile;
 use super::{MAX_BYTES, MAX_FILES, rule};
-use crate::config::LoadError;
+use crate::config::{self, Config, LoadError};
 
 /// Where the policies of a models.yaml are: `policies/` beside it.
 #[must_use]
@@ -43,6 +43,18 @@ pub fn load(directory: &Path, known: &Known) -> Result<(Policies, Vec<Warning>),
         });
     }
     Ok(Policies::parse(&files, known)?)
+}
+
+/// What comes into force together: models.yaml, the prices beside it, and the policies beside it. Gives
+/// the warnings of all.
+///
+/// # Errors
+/// The first that is at fault; nothing of it comes into force then.
+pub fn load_all(config_file: &Path) -> Result<(Config, Policies, Vec<String>), LoadError> {
+    let (config, mut warnings) = config::load(config_file)?;
+    let (policies, remarks) = load(&directory(config_file), &Known::of(&config))?;
+    warnings.extend(remarks.iter().map(ToString::to_string));
+    Ok((config, policies, warnings))
 }
 
 fn name_of(path: &Path) -> String {

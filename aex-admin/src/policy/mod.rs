@@ -30,7 +30,7 @@ pub use ask::Ask;
 pub use error::{Place, PolicyError, Warning};
 pub use judge::{Denial, Judged, Policies};
 pub use known::Known;
-pub use load::{directory, load};
+pub use load::{directory, load, load_all};
 pub use parse::PolicyFile;
 pub use rule::Mode;
 pub use time::PolicyTime;

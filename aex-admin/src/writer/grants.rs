@@ -152,6 +152,7 @@ pub(crate) fn grant(
             || (terms.route == Route::ChatCompletions && knows_store),
         knows_store,
         hidden_output: terms.hidden_output,
+        warnings: terms.warnings.clone(),
         remaining_micro,
         on_disconnect: terms.on_disconnect,
         drain_timeout_ms: config.drain_timeout_ms,

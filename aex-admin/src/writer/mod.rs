@@ -16,6 +16,7 @@ mod locked;
 mod memory;
 mod operator;
 mod outside;
+mod policies;
 mod requests;
 mod resolve;
 mod settles;
@@ -41,6 +42,7 @@ use aex_admin_proto::{HoldId, TokenDigest};
 use crate::config::Config;
 use crate::core::reserve::Now;
 use crate::ledger::{Ledger, LedgerError};
+use crate::policy::Policies;
 
 use answers::Answers;
 pub use answers::{Outlet, Reply};
@@ -97,6 +99,7 @@ pub enum Command {
     },
     SetConfig {
         config: Arc<Config>,
+        policies: Arc<Policies>,
     },
     OperatorKeys {
         providers: HashSet<String>,
@@ -126,6 +129,7 @@ pub struct Writer {
     ledger: Ledger,
     key: TicketKey,
     config: Arc<Config>,
+    policies: Arc<Policies>,
     operator_keys: HashSet<String>,
     shared: Arc<Shared>,
     waiting: Waiting,
@@ -159,6 +163,7 @@ impl Writer {
             ledger,
             key,
             config,
+            policies: Arc::default(),
             operator_keys: HashSet::new(),
             shared,
             waiting: Waiting::default(),
@@ -372,17 +377,16 @@ impl Writer {
                     reply.send(Ok(ended));
                 }
                 Command::SessionGone { session } => departures.push(Departure::Session(session)),
-                Command::SetConfig { config } => self.set_config(config),
+                Command::SetConfig { config, policies } => {
+                    self.config = config;
+                    self.policies = policies;
+                }
                 Command::OperatorKeys { providers } => self.operator_keys = providers,
                 Command::Stop => {}
                 other => rest.push(other),
             }
         }
         (rest, departures)
-    }
-
-    fn set_config(&mut self, config: Arc<Config>) {
-        self.config = config;
     }
 
     fn committed(&mut self, answers: Answers) {

@@ -189,7 +189,11 @@ impl Writer {
             now,
         );
         let stop = match (decided, found) {
-            (Ok(terms), Some((agent, _))) => {
+            (Ok(mut terms), Some((agent, _))) => {
+                terms.warnings = match self.judge(&agent, params, &terms, now) {
+                    Ok(warnings) => warnings,
+                    Err(refusal) => return Ok(Decided::Refuse(refusal)),
+                };
                 return Ok(Decided::Grant {
                     agent: Box::new(agent),
                     terms: Box::new(terms),
@@ -430,6 +434,7 @@ fn name(refusal: &Refusal) -> &'static str {
         Refusal::CapabilityNotAllowed { .. } => "capability_not_allowed",
         Refusal::PassthroughNotEnabled => "passthrough_not_enabled",
         Refusal::ProviderKeyRequired => "provider_key_required",
+        Refusal::PolicyForbids { .. } => "policy_forbids",
         Refusal::BodyTooLarge { .. } => "body_too_large",
         Refusal::ConcurrencyLimit { .. }
         | Refusal::RequestRate { .. }

@@ -32,6 +32,7 @@ fn grant(route: Route) -> Grant {
         force_store_off: false,
         knows_store: false,
         hidden_output: false,
+        warnings: Vec::new(),
         remaining_micro: 0,
         on_disconnect: OnDisconnect::Drain,
         drain_timeout_ms: 0,

@@ -40,6 +40,7 @@ fn grant() -> Grant {
         force_store_off: true,
         knows_store: false,
         hidden_output: false,
+        warnings: Vec::new(),
         remaining_micro: 0,
         on_disconnect: OnDisconnect::Drain,
         drain_timeout_ms: 0,

@@ -209,6 +209,7 @@ pub fn grant() -> Grant {
         force_store_off: true,
         knows_store: false,
         hidden_output: false,
+        warnings: Vec::new(),
         remaining_micro: 900,
         on_disconnect: OnDisconnect::Drain,
         drain_timeout_ms: 10_000,

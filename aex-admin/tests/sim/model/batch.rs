@@ -517,6 +517,7 @@ impl Model {
             force_store_off: false,
             knows_store: false,
             hidden_output: hold.model.hidden_output,
+            warnings: Vec::new(),
             remaining_micro: remaining(&self.state.agents[hold.agent]),
             on_disconnect: self.variant.on_disconnect,
             drain_timeout_ms: 30_000,
