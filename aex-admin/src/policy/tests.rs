@@ -2,6 +2,7 @@
 
 mod bad_files;
 mod decisions;
+mod examples;
 mod slices;
 
 use aex_admin_proto::worker::Route;
