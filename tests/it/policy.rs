@@ -125,7 +125,7 @@ fn a_bad_file_keeps_the_old_policies() {
             .replace(MODEL, "renamed"),
     );
     let said = exits(&kernel.aex(&["config", "reload"]), 1);
-    assert!(said.contains("money.cedar: line 2, column 59: "), "{said}");
+    assert!(said.contains("money.cedar: line 2, column 62: "), "{said}");
     assert!(forbidden(1001));
 
     std::fs::remove_dir_all(directory(&kernel)).unwrap();
