@@ -2,8 +2,8 @@
 //!
 //! The order is fixed, and told in docs/LEDGER.md: token, agent, model, capabilities, provider key,
 //! the request's own bounds, money that could never fit, concurrency, requests a minute, tokens a
-//! minute, and last the money that is only held; operators' policies come after it (`policy`). The first rule that is broken is the answer. What
-//! is refused changes nothing.
+//! minute, and last the money that is only held; operators' policies come after it (`policy`). The
+//! first rule that is broken is the answer. What is refused changes nothing.
 
 mod params;
 

@@ -28,6 +28,9 @@ pub struct PolicyFile {
 /// A fault or a remark at an offset of a file.
 type At = (usize, String);
 
+/// Rules with their offsets, and remarks.
+type ReadFile = (Vec<(usize, Rule)>, Vec<At>);
+
 /// Longest explanation that is passed on.
 const MAX_MESSAGE_CHARS: usize = 600;
 
@@ -93,7 +96,7 @@ fn read_file(
     name: &str,
     validator: &Validator,
     known: &Known,
-) -> Result<(Vec<(usize, Rule)>, Vec<At>), At> {
+) -> Result<ReadFile, At> {
     if let Some(fault) = source.too_intricate() {
         return Err(fault);
     }

@@ -62,7 +62,7 @@ fn ask() -> Ask<'static> {
             hour: 9,
             minute: 30,
             weekday: 2,
-            date: 2026_02_03,
+            date: 20260203,
         },
         session: None,
         labels: &[],

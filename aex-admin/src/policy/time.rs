@@ -1,7 +1,5 @@
 //! The wall clock as policies see it.
 
-use std::time::Duration;
-
 /// A moment in the time zone of the policies, as plain numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PolicyTime {
@@ -15,8 +13,8 @@ pub struct PolicyTime {
     pub date: u32,
 }
 
-const DAY_MS: i64 = Duration::from_secs(24 * 60 * 60).as_millis() as i64;
 const MINUTE_MS: i64 = 60_000;
+const DAY_MS: i64 = 24 * 60 * MINUTE_MS;
 
 impl PolicyTime {
     /// UTC.
