@@ -9,7 +9,7 @@ CLIENTS ?= target/clients
 PYTHON = $(VENV)/bin/python
 MODEL ?=
 
-.PHONY: help build run test test-clients lint unit sdk model bench bench-ledger venv clean
+.PHONY: help build run test test-clients lint unit sdk model bench bench-ledger bench-policy venv clean
 
 help:
 	@echo 'make run [MODEL=smollm2]  start a kernel on 127.0.0.1:9000 and let an agent spend its cent'
@@ -17,6 +17,7 @@ help:
 	@echo 'make test-clients         agent frameworks and SDKs in their newest releases, through AEX'
 	@echo 'make bench                direct, nginx and AEX side by side (release build)'
 	@echo 'make bench-ledger         the ledger alone: durable holds and settles, cost of a long history'
+	@echo 'make bench-policy         what a decision of policies costs; fails from 50 µs on'
 	@echo 'make build                the programs, in target/debug'
 
 build:
@@ -64,6 +65,11 @@ model: venv
 bench:
 	$(CARGO) build --workspace --release --locked
 	target/release/aex-bench $(BENCH_ARGS)
+	$(MAKE) --no-print-directory bench-policy
+
+bench-policy:
+	$(CARGO) build -p aex-admin --example policy-cost --release --locked
+	target/release/examples/policy-cost
 
 bench-ledger:
 	$(CARGO) build -p aex-admin -p aex-ctl -p aex-tests --release --locked

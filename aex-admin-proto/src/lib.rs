@@ -17,6 +17,7 @@ pub mod id;
 pub mod limit;
 pub mod operator;
 pub mod places;
+pub mod policies;
 pub mod prices;
 pub mod quiet;
 pub mod refusal;

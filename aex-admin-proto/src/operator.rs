@@ -424,6 +424,9 @@ pub struct Metrics {
     pub refused: std::collections::BTreeMap<String, u64>,
     /// By basis: exact, estimated, ceiling, released.
     pub settled: std::collections::BTreeMap<String, u64>,
+    /// Policies that matched, by name.
+    #[serde(default)]
+    pub policies: std::collections::BTreeMap<String, PolicyCounts>,
     /// Bills above their hold.
     pub overruns: u64,
     /// Calls outside the caller's role.
@@ -436,6 +439,16 @@ pub struct Metrics {
     pub spent_micro: i64,
     pub held_micro: i64,
     pub agents: Vec<AgentView>,
+}
+
+/// Requests that a policy matched, by its mode, and how many of them only because it could not be
+/// evaluated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyCounts {
+    pub denied: u64,
+    pub warned: u64,
+    pub shadowed: u64,
+    pub errors: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -664,6 +677,8 @@ pub struct ConfigText {
 pub struct ConfigSummary {
     pub providers: u64,
     pub models: u64,
+    #[serde(default)]
+    pub policies: u64,
     /// Things that are allowed but probably not meant (a model without a price, …).
     pub warnings: Vec<String>,
 }

@@ -39,6 +39,12 @@ pub enum Refusal {
         message: String,
         param: Option<String>,
     },
+    /// The operator's policy of that name. `reason`: what it has for the agent to read.
+    #[error("Forbidden by policy: {}", reason.as_ref().unwrap_or(policy))]
+    PolicyForbids {
+        policy: String,
+        reason: Option<String>,
+    },
     #[error("body too large: {limit_bytes} bytes at most")]
     BodyTooLarge { limit_bytes: u64 },
     #[error("Concurrency limit exceeded")]

@@ -1,6 +1,7 @@
 //! `aex-admin`: the privileged owner of the ledger, the policy, the prices and the ticket key.
 //!
-//! Owns: [`core`] (pure decisions), the configuration ([`config`]), the SQLite ledger ([`ledger`]),
+//! Owns: [`core`] (pure decisions), the configuration ([`config`]), operators' policies
+//! ([`policy`]), the SQLite ledger ([`ledger`]),
 //! the one thread that writes it ([`writer`]), and the JSON-RPC sockets ([`rpc`]). Absent on purpose:
 //! provider keys, prompt or completion text, and the network.
 
@@ -8,6 +9,8 @@ pub mod audit;
 pub mod config;
 pub mod core;
 pub mod ledger;
+pub mod policy;
+pub mod policy_check;
 pub mod prices;
 pub mod restore;
 pub mod rpc;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aex_admin::prices::{self, PricesError};
-use aex_admin::{audit, config, restore, serve};
+use aex_admin::{audit, policy, policy_check, restore, serve};
 use aex_admin_proto::places::Places;
 use aex_admin_proto::{HoldId, checkpoints, clock};
 use clap::{Parser, Subcommand};
@@ -28,13 +28,25 @@ struct Args {
 enum Command {
     /// Serve the sockets below $AEX_HOME/run until SIGTERM.
     Serve,
-    /// Check a models.yaml; exit 1 and FILE:LINE:COLUMN on stderr when it is bad.
+    /// Check a models.yaml, the prices and the policies beside it; exit 1 and FILE:LINE:COLUMN on stderr when it is bad.
     ConfigCheck {
         #[arg(long, value_name = "FILE")]
         file: PathBuf,
-        /// Print {"providers":…,"models":…,"warnings":[…]} instead of text.
+        /// Print {"providers":…,"models":…,"policies":…,"warnings":[…]} instead of text.
         #[arg(long)]
         json: bool,
+    },
+    /// Check policies, for `aex policy check`: prints a JSON document, exit 1 when they are bad.
+    PolicyCheck {
+        /// The models.yaml whose models they may name, and beside which `policies/` is.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Another directory than that one.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// A ledger, that agents which are not there are told.
+        #[arg(long, value_name = "FILE")]
+        db: Option<PathBuf>,
     },
     /// Print every price that is known, for `aex prices list`, as a JSON document.
     PricesList {
@@ -103,6 +115,14 @@ fn main() -> ExitCode {
             run_server()
         }
         Command::ConfigCheck { file, json } => check_config(&file, json),
+        Command::PolicyCheck { config, dir, db } => {
+            let checked = policy_check::check(&config, dir.as_deref(), db.as_deref());
+            let text = serde_json::to_string(&checked).map_or_else(|e| e.to_string(), |t| t + "\n");
+            match out(&text) {
+                ExitCode::SUCCESS if checked.ok => ExitCode::SUCCESS,
+                _ => ExitCode::FAILURE,
+            }
+        }
         Command::PricesList { config, provider } => {
             tell(prices::list(&config, provider.as_deref()))
         }
@@ -152,21 +172,23 @@ fn run_server() -> ExitCode {
 }
 
 fn check_config(file: &Path, json: bool) -> ExitCode {
-    match config::load(file) {
-        Ok((config, warnings)) if json => out(&format!(
+    match policy::load_all(file) {
+        Ok((config, policies, warnings)) if json => out(&format!(
             "{}\n",
             serde_json::json!({
                 "providers": config.providers.len(),
                 "models": config.models.len(),
+                "policies": policies.len(),
                 "warnings": warnings,
             })
         )),
-        Ok((config, warnings)) => {
+        Ok((config, policies, warnings)) => {
             let mut text = format!(
-                "{}: ok, {} providers, {} models\n",
+                "{}: ok, {} providers, {} models, {} policies\n",
                 file.display(),
                 config.providers.len(),
-                config.models.len()
+                config.models.len(),
+                policies.len()
             );
             for warning in warnings {
                 text.push_str(&format!("warning: {warning}\n"));

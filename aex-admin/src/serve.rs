@@ -8,8 +8,9 @@ use aex_admin_proto::places::Places;
 use aex_admin_proto::ticket::TicketKey;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{self, LoadError};
+use crate::config::LoadError;
 use crate::ledger::{Ledger, LedgerError};
+use crate::policy;
 use crate::rpc::{self, InForce, Kernel, Role};
 use crate::writer::{Command, Shared, Writer, system_clock};
 
@@ -38,7 +39,7 @@ fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ServeError 
 /// # Errors
 /// What kept it from starting.
 pub fn serve(places: &Places) -> Result<(), ServeError> {
-    let (config, warnings) = config::load(&places.config_file)?;
+    let (config, policies, warnings) = policy::load_all(&places.config_file)?;
     for warning in warnings {
         tracing::warn!("{}: {warning}", places.config_file.display());
     }
@@ -47,6 +48,7 @@ pub fn serve(places: &Places) -> Result<(), ServeError> {
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(system("cannot read the boot id"))?;
     let config = Arc::new(config);
+    let policies = Arc::new(policies);
     let shared = Arc::new(Shared::default());
     let writer = Writer::new(
         ledger,
@@ -55,7 +57,8 @@ pub fn serve(places: &Places) -> Result<(), ServeError> {
         Arc::clone(&config),
         Arc::clone(&shared),
         system_clock(),
-    )?;
+    )?
+    .with_policies(Arc::clone(&policies));
     let (queue, commands) = channel();
     let thread = std::thread::Builder::new()
         .name("writer".to_owned())
@@ -70,6 +73,7 @@ pub fn serve(places: &Places) -> Result<(), ServeError> {
         InForce {
             generation: 1,
             config,
+            policies,
         },
     ));
     let served = open_and_wait(places, &kernel);

@@ -22,6 +22,7 @@ const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
 
 pub const PROVIDER_KEY: HeaderName =
     HeaderName::from_static(aex_admin_proto::egress::OWN_KEY_HEADER);
+/// Limits and policies that the request passed, and that only warn.
 pub const WARNING: HeaderName = HeaderName::from_static("x-aex-warning");
 pub const SESSION: HeaderName = HeaderName::from_static("x-aex-session");
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-aex-request-id");

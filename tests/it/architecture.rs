@@ -174,6 +174,11 @@ fn pure_code_names_nothing_impure() {
     ];
     for module in [
         "aex-admin/src/core",
+        "aex-admin/src/policy/ask",
+        "aex-admin/src/policy/judge",
+        "aex-admin/src/policy/parse",
+        "aex-admin/src/policy/slice",
+        "aex-admin/src/policy/time",
         "aex-proxy/src/exchange",
         "aex-proxy/src/usage",
         "aex-egress/src/attach",

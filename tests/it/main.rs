@@ -24,6 +24,7 @@ mod load;
 mod matrix;
 mod money;
 mod outside;
+mod policy;
 mod power;
 mod prices;
 mod restart;

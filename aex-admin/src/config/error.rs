@@ -57,6 +57,9 @@ pub enum LoadError {
     NotUtf8 { path: PathBuf },
     #[error("{}{}: {}", path.display(), place(error), error.message)]
     Invalid { path: PathBuf, error: ConfigError },
+    /// About a file or the directory of policies as a whole.
+    #[error("{}: {problem}", path.display())]
+    Policies { path: PathBuf, problem: String },
 }
 
 fn place(error: &ConfigError) -> String {

@@ -2,8 +2,8 @@
 //!
 //! The order is fixed, and told in docs/LEDGER.md: token, agent, model, capabilities, provider key,
 //! the request's own bounds, money that could never fit, concurrency, requests a minute, tokens a
-//! minute, and last the money that is only held. The first rule that is broken is the answer. What
-//! is refused changes nothing.
+//! minute, and last the money that is only held; operators' policies come after it (`policy`). The
+//! first rule that is broken is the answer. What is refused changes nothing.
 
 mod limits;
 mod params;
@@ -29,6 +29,7 @@ use limits::{
     bound_input, bound_output, check_parallel, check_request_rates, check_sessions,
     check_token_rates,
 };
+pub(crate) use params::hosted_tools;
 use params::{check_capabilities, check_params};
 use purse::{Purses, meters};
 
@@ -240,7 +241,7 @@ impl Told {
             Mode::Warn => &mut self.warned,
             Mode::Shadow => &mut self.shadowed,
         };
-        let text = format!("{} {}", scope.kind.name(), bound.key());
+        let text = format!("limit {} of this {}", bound.key(), scope.kind.name());
         if !list.contains(&text) {
             list.push(text);
         }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::Role;
 use super::reader::Reader;
 use crate::config::Config;
+use crate::policy::Policies;
 use crate::writer::{Command, SessionId, Shared};
 
 /// A configuration and its number. The number rises with each that is offered to the egress.
@@ -22,6 +23,7 @@ use crate::writer::{Command, SessionId, Shared};
 pub struct InForce {
     pub generation: u64,
     pub config: Arc<Config>,
+    pub policies: Arc<Policies>,
 }
 
 /// The egress, as its calls tell it.

@@ -302,6 +302,7 @@ async fn metrics(kernel: &Kernel) -> Result<Metrics, RpcError> {
         replayed: counters.replayed,
         refused: named(counters.refused),
         settled: named(counters.settled),
+        policies: counters.policies,
         overruns: counters.overruns,
         role_violations: counters.role_violations,
         outside_updates: counters.outside_updates,

@@ -8,7 +8,8 @@ use aex_admin_proto::rpc::{RpcError, code};
 use serde_json::json;
 
 use super::{InForce, Kernel};
-use crate::config::{self, Config, ConfigError, LoadError};
+use crate::config::{Config, ConfigError, LoadError};
+use crate::policy::Policies;
 use crate::writer::Command;
 
 /// How long the egress may take to take up a configuration.
@@ -36,21 +37,23 @@ pub(super) fn summary(config: &Config, warnings: Vec<String>) -> ConfigSummary {
     ConfigSummary {
         providers: config.providers.len() as u64,
         models: config.models.len() as u64,
+        policies: 0,
         warnings,
     }
 }
 
 impl Kernel {
-    /// Reads models.yaml and the prices beside it again.
+    /// Reads models.yaml, the prices and the policies beside it again.
     pub(super) async fn reload(&self) -> Result<ConfigSummary, RpcError> {
         let _one_at_a_time = self.reloading.lock().await;
-        let (config, warnings) =
-            config::load(&self.config_file).map_err(|error| bad_file(&error))?;
-        let summary = summary(&config, warnings);
+        let (config, policies, warnings) =
+            crate::policy::load_all(&self.config_file).map_err(|error| bad_file(&error))?;
+        let mut summary = summary(&config, warnings);
+        summary.policies = policies.len() as u64;
         let old = self.in_force.borrow().clone();
-        let next = self.offer(Arc::new(config));
+        let next = self.offer(Arc::new(config), Arc::new(policies));
         if let Err((code, why)) = self.taken_up(next.generation).await {
-            self.offer(old.config);
+            self.offer(old.config, old.policies);
             return Err(RpcError::new(
                 code,
                 format!("the old configuration stays in force: {why}"),
@@ -58,19 +61,25 @@ impl Kernel {
         }
         self.send(Command::SetConfig {
             config: Arc::clone(&next.config),
+            policies: Arc::clone(&next.policies),
         });
         self.in_force.send_replace(next);
         tracing::info!(
             providers = summary.providers,
             models = summary.models,
+            policies = summary.policies,
             "configuration reloaded"
         );
         Ok(summary)
     }
 
-    fn offer(&self, config: Arc<Config>) -> InForce {
+    fn offer(&self, config: Arc<Config>, policies: Arc<Policies>) -> InForce {
         let generation = self.offered.borrow().generation + 1;
-        let next = InForce { generation, config };
+        let next = InForce {
+            generation,
+            config,
+            policies,
+        };
         self.offered.send_replace(next.clone());
         next
     }

@@ -113,7 +113,9 @@ async fn settings(kernel: &Kernel, call: Call, known: Option<u64>) {
     let news = in_force.wait_for(|now| Some(now.generation) != known);
     // Nothing new in time: the same is answered again.
     let _ = tokio::time::timeout(Duration::from_millis(POLL_MS), news).await;
-    let InForce { generation, config } = kernel.in_force.borrow().clone();
+    let InForce {
+        generation, config, ..
+    } = kernel.in_force.borrow().clone();
     call.answer(Ok(WorkerSettings {
         generation,
         max_body_bytes: config.max_body_bytes,

@@ -143,7 +143,7 @@ pub(crate) fn grant(
         knows_store,
         hidden_output: terms.hidden_output,
         remaining_micro,
-        warnings: super::requests::warnings(terms),
+        warnings: terms.warned.clone(),
         on_disconnect: terms.on_disconnect,
         drain_timeout_ms: config.drain_timeout_ms,
         deadline_boot_ms: hold.course.deadline_boot_ms,

@@ -16,6 +16,7 @@ mod locked;
 mod memory;
 mod operator;
 mod outside;
+mod policies;
 mod questions;
 mod requests;
 mod resolve;
@@ -48,6 +49,7 @@ use crate::config::Config;
 use crate::core::reserve::Now;
 use crate::core::window::Window;
 use crate::ledger::{Ledger, LedgerError};
+use crate::policy::Policies;
 
 use answers::Answers;
 pub use answers::{Outlet, Reply};
@@ -120,6 +122,7 @@ pub enum Command {
     },
     SetConfig {
         config: Arc<Config>,
+        policies: Arc<Policies>,
     },
     OperatorKeys {
         providers: HashSet<String>,
@@ -149,6 +152,7 @@ pub struct Writer {
     ledger: Ledger,
     key: TicketKey,
     config: Arc<Config>,
+    policies: Arc<Policies>,
     operator_keys: HashSet<String>,
     shared: Arc<Shared>,
     waiting: Waiting,
@@ -184,6 +188,7 @@ impl Writer {
             ledger,
             key,
             config,
+            policies: Arc::default(),
             operator_keys: HashSet::new(),
             shared,
             waiting: Waiting::default(),
@@ -419,17 +424,16 @@ impl Writer {
                     reply.send(Ok(ended));
                 }
                 Command::SessionGone { session } => departures.push(Departure::Session(session)),
-                Command::SetConfig { config } => self.set_config(config),
+                Command::SetConfig { config, policies } => {
+                    self.config = config;
+                    self.policies = policies;
+                }
                 Command::OperatorKeys { providers } => self.operator_keys = providers,
                 Command::Stop => {}
                 other => rest.push(other),
             }
         }
         (rest, departures)
-    }
-
-    fn set_config(&mut self, config: Arc<Config>) {
-        self.config = config;
     }
 
     fn committed(&mut self, answers: Answers) {

@@ -6,7 +6,7 @@ use aex_admin_proto::refusal::Refusal;
 use aex_admin_proto::worker::{MeReply, ModelEntry, ModelsReply, Quote, QuoteReply, ReserveParams};
 
 use super::Writer;
-use super::requests::{Decided, warnings};
+use super::requests::Decided;
 use crate::core::money::ceil_micro;
 use crate::core::reserve::{self, Caller, Now};
 use crate::ledger::LedgerError;
@@ -73,7 +73,7 @@ impl Writer {
                 hold_micro: ceil_micro(i128::from(terms.hold_pico)),
                 input_tokens: terms.input_tokens,
                 output_cap: terms.output_cap,
-                warnings: warnings(&terms),
+                warnings: terms.warned,
                 provider: terms.provider,
             }),
             // What is held may come free meanwhile; that it is held now is what can be said.

@@ -211,8 +211,13 @@ impl Writer {
             now,
         };
         let stop = match reserve::decide(question) {
-            Ok(terms) => {
+            Ok(mut terms) => {
                 drop(memory);
+                if let Some(caller) = &caller
+                    && let Err(refusal) = self.judge(caller, params, &mut terms, now)
+                {
+                    return Ok(Decided::Refuse(refusal));
+                }
                 return Ok(Decided::Grant {
                     path: caller.map(|caller| caller.path).unwrap_or_default(),
                     terms: Box::new(terms),
@@ -417,12 +422,6 @@ pub(super) fn remaining_micro(own: &Balance) -> Option<i64> {
     own.free_micro().map(|free_micro| free_micro.max(0))
 }
 
-/// What a client is told of limits that its request passed.
-pub(super) fn warnings(terms: &Terms) -> Vec<String> {
-    let limit = |warned: &String| format!("limit {warned}");
-    terms.warned.iter().map(limit).collect()
-}
-
 /// Trouble of one operation is its own answer; trouble of the ledger is everybody's.
 pub(super) fn of_one_operation(error: LedgerError) -> Result<RpcError, LedgerError> {
     let of_its_own = match &error {
@@ -455,6 +454,7 @@ fn name(refusal: &Refusal) -> &'static str {
         Refusal::CapabilityNotAllowed { .. } => "capability_not_allowed",
         Refusal::PassthroughNotEnabled => "passthrough_not_enabled",
         Refusal::ProviderKeyRequired => "provider_key_required",
+        Refusal::PolicyForbids { .. } => "policy_forbids",
         Refusal::BodyTooLarge { .. } => "body_too_large",
         Refusal::ConcurrencyLimit { .. }
         | Refusal::RequestRate { .. }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aex_admin_proto::HoldId;
+use aex_admin_proto::operator::PolicyCounts;
 use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::worker::Basis;
 use tokio::sync::{Notify, watch};
@@ -38,6 +39,8 @@ pub struct Counters {
     pub replayed: u64,
     pub refused: BTreeMap<&'static str, u64>,
     pub settled: BTreeMap<&'static str, u64>,
+    /// Policies that matched, by name. Bounded.
+    pub policies: BTreeMap<String, PolicyCounts>,
     pub overruns: u64,
     pub role_violations: u64,
     pub outside_updates: u64,

@@ -116,6 +116,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Policies: what settings allow and you forbid all the same
+    #[command(after_help = "Example:\n  aex policy check && aex config reload")]
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// One raw JSON-RPC call
     #[command(
         after_help = "Example:\n  aex rpc agent.show '{\"name\":\"my-agent\"}'\n  aex rpc rpc.discover"
@@ -361,15 +367,28 @@ pub(crate) struct ResolveArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
-    /// Check a file, and the prices.yaml beside it; the kernel need not run
+    /// Check a file, the prices.yaml and the policies beside it; the kernel need not run
     #[command(after_help = "Example:\n  aex config check ./models.yaml")]
     Check {
         /// [default: the kernel's models.yaml]
         file: Option<PathBuf>,
     },
-    /// Take models.yaml and prices.yaml up again; a bad file is refused and the old one stays in force
+    /// Take models.yaml, prices.yaml and policies up again; a bad file is refused and the old ones stay in force
     #[command(after_help = "Example:\n  aex config reload")]
     Reload,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Check *.cedar files, against models.yaml and the agents that there are; the kernel need not run
+    #[command(
+        after_help = "Exit 1 when they would not come into force; the first fault is told as FILE:LINE:COLUMN.\n\nExample:\n  aex policy check ./policies"
+    )]
+    Check {
+        /// [default: policies/ beside the kernel's models.yaml]
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -68,8 +68,8 @@ fn told(summary: &ConfigSummary, verdict: &str) -> String {
         .map(|warning| format!("warning: {warning}\n"))
         .collect();
     text.push_str(&format!(
-        "{verdict}: {} providers, {} models.",
-        summary.providers, summary.models
+        "{verdict}: {} providers, {} models, {} policies.",
+        summary.providers, summary.models, summary.policies
     ));
     text
 }

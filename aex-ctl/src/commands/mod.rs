@@ -8,6 +8,7 @@ mod group;
 mod kernel;
 mod ledger;
 mod logs;
+mod policy;
 mod prices;
 mod restore;
 mod run;
@@ -65,6 +66,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Fault> {
         Command::Ledger { command } => ledger::run(command, &kernel()?, out).await,
         Command::Prices { command } => prices::run(command, &kernel()?.places, out).await,
         Command::Config { command } => config::run(command, &kernel()?, out).await,
+        Command::Policy { command } => policy::run(command, &kernel()?.places, out).await,
         Command::Rpc { method, params } => rpc(&method, params, &kernel()?, out).await,
     }
 }

@@ -1,6 +1,6 @@
 //! The kernel's state, its figures, its models, and the programs of the supervisor.
 
-use aex_admin_proto::operator::{Metrics, ModelList, ModelView, Status};
+use aex_admin_proto::operator::{Metrics, ModelList, ModelView, PolicyCounts, Status};
 
 use super::table::{facts, table};
 use super::{agent, money, per_million, span};
@@ -67,6 +67,28 @@ pub(crate) fn status(status: &Status, base_url: Option<&str>) -> String {
     facts(&lines)
 }
 
+/// What policies matched, by name; the modes that were, and the errors.
+fn policies(counts: &std::collections::BTreeMap<String, PolicyCounts>) -> String {
+    let each: Vec<String> = counts
+        .iter()
+        .map(|(name, counts)| {
+            let figures = [
+                ("denied", counts.denied),
+                ("warned", counts.warned),
+                ("shadowed", counts.shadowed),
+                ("errors", counts.errors),
+            ];
+            let told = figures.iter().filter(|(_, n)| *n > 0);
+            told.fold(name.clone(), |text, (what, n)| format!("{text} {what} {n}"))
+        })
+        .collect();
+    if each.is_empty() {
+        "none matched".to_owned()
+    } else {
+        each.join(", ")
+    }
+}
+
 pub(crate) fn metrics(metrics: &Metrics) -> String {
     let counts = |counts: &std::collections::BTreeMap<String, u64>| {
         if counts.is_empty() {
@@ -100,6 +122,7 @@ pub(crate) fn metrics(metrics: &Metrics) -> String {
             ),
         ),
         ("refused", counts(&metrics.refused)),
+        ("policies", policies(&metrics.policies)),
         ("settled", counts(&metrics.settled)),
         (
             "unusual",

@@ -3,6 +3,7 @@
 mod agent;
 mod figures;
 mod ledger;
+mod policies;
 mod prices;
 mod table;
 
@@ -10,6 +11,7 @@ pub(crate) use agent::{agent, agents, new_token, scope, tokens, tree};
 pub(crate) use figures::{metrics, models, programs, status};
 pub(crate) use ledger::{CSV_HEAD, audit, csv, event, replay, restore};
 
+pub(crate) use policies::policies;
 pub(crate) use prices::{import, price, prices};
 
 use jiff::Timestamp;

@@ -53,6 +53,7 @@ pub(super) fn of_refusal(refusal: &Refusal) -> Row {
         Refusal::CapabilityNotAllowed { .. } => forbidden("capability_not_allowed", text, None),
         Refusal::PassthroughNotEnabled => forbidden("passthrough_not_enabled", text, None),
         Refusal::ProviderKeyRequired => forbidden("provider_key_required", text, None),
+        Refusal::PolicyForbids { .. } => forbidden("policy_forbids", text, None),
         Refusal::InvalidRequest { message, param } => invalid(message.clone(), param.clone()),
         Refusal::BodyTooLarge { limit_bytes } => too_large(*limit_bytes),
         Refusal::ConcurrencyLimit { limit } => concurrency(text, *limit),

@@ -51,6 +51,20 @@ fn refusals() -> Vec<(Refusal, &'static str)> {
             "403 provider_key_required Provider key required | x-should-retry: false",
         ),
         (
+            Refusal::PolicyForbids {
+                policy: "no-dear".into(),
+                reason: Some("ask for less".into()),
+            },
+            "403 policy_forbids Forbidden by policy: ask for less | x-should-retry: false",
+        ),
+        (
+            Refusal::PolicyForbids {
+                policy: "a.cedar:3".into(),
+                reason: None,
+            },
+            "403 policy_forbids Forbidden by policy: a.cedar:3 | x-should-retry: false",
+        ),
+        (
             Refusal::InvalidRequest {
                 message: "no".into(),
                 param: Some("top_k".into()),

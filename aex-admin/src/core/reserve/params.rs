@@ -49,6 +49,16 @@ const TOOL_PARAMS: [&str; 2] = ["web_search_options", "plugins"];
 /// How a worker names a hosted tool among the costly parameters.
 const HOSTED_TOOL: &str = "tools[].type ";
 
+/// Tools that the provider runs itself, by type.
+pub(crate) fn hosted_tools(facts: &Facts) -> impl Iterator<Item = &str> {
+    facts.costly_params.iter().filter_map(|param| {
+        let tool = TOOL_PARAMS
+            .contains(&param.as_str())
+            .then_some(param.as_str());
+        tool.or_else(|| param.strip_prefix(HOSTED_TOOL))
+    })
+}
+
 pub(super) fn check_capabilities(facts: &Facts, settings: &Settings) -> Result<(), Refusal> {
     let denied = |capability: &str| {
         Err(Refusal::CapabilityNotAllowed {
@@ -58,12 +68,7 @@ pub(super) fn check_capabilities(facts: &Facts, settings: &Settings) -> Result<(
     if facts.stream && settings.streaming == Some(false) {
         return denied("streaming");
     }
-    let hosted = facts.costly_params.iter().find_map(|param| {
-        let tool = TOOL_PARAMS
-            .contains(&param.as_str())
-            .then_some(param.as_str());
-        tool.or_else(|| param.strip_prefix(HOSTED_TOOL))
-    });
+    let hosted = hosted_tools(facts).next();
     if settings.tools == Some(false) && (!facts.tools.is_empty() || hosted.is_some()) {
         return denied("tools");
     }

@@ -1,0 +1,124 @@
+//! Reads the directory of policies. The one place of this module that opens a file.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::error::Warning;
+use super::judge::Policies;
+use super::known::Known;
+use super::parse::PolicyFile;
+use super::{MAX_BYTES, MAX_FILES, rule};
+use crate::config::{self, Config, LoadError};
+
+/// Where the policies of a models.yaml are: `policies/` beside it.
+#[must_use]
+pub fn directory(config_file: &Path) -> PathBuf {
+    config_file.with_file_name("policies")
+}
+
+/// Reads and checks every `*.cedar` of a directory, in the order of their names. A directory that is
+/// not there has none.
+///
+/// # Errors
+/// See [`LoadError`]; it names the file, and the place in it where there is one.
+pub fn load(directory: &Path, known: &Known) -> Result<(Policies, Vec<Warning>), LoadError> {
+    let mut files = Vec::new();
+    let mut left = MAX_BYTES;
+    for path in paths(directory)? {
+        let name = name_of(&path);
+        if !rule::is_name(&name) {
+            return Err(LoadError::Policies {
+                path,
+                problem: "rename it: letters, digits, . _ - alone, and at most 96 of them"
+                    .to_owned(),
+            });
+        }
+        let text = read_text(&path, left)?;
+        left -= text.len();
+        files.push(PolicyFile {
+            path: path.display().to_string(),
+            name,
+            text,
+        });
+    }
+    Ok(Policies::parse(&files, known)?)
+}
+
+/// What comes into force together: models.yaml, the prices beside it, and the policies beside it. Gives
+/// the warnings of all.
+///
+/// # Errors
+/// The first that is at fault; nothing of it comes into force then.
+pub fn load_all(config_file: &Path) -> Result<(Config, Policies, Vec<String>), LoadError> {
+    let (config, mut warnings) = config::load(config_file)?;
+    let (policies, remarks) = load(&directory(config_file), &Known::of(&config))?;
+    warnings.extend(remarks.iter().map(ToString::to_string));
+    Ok((config, policies, warnings))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// The files, sorted. Hidden ones are left out, as a shell's `*.cedar` leaves them out.
+fn paths(directory: &Path) -> Result<Vec<PathBuf>, LoadError> {
+    let failed = |source| LoadError::Read {
+        path: directory.to_owned(),
+        source,
+    };
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(failed)?.path();
+        let name = name_of(&path);
+        if !name.ends_with(".cedar") || name.starts_with('.') {
+            continue;
+        }
+        if paths.len() == MAX_FILES {
+            return Err(LoadError::Policies {
+                path: directory.to_owned(),
+                problem: format!("there are more than {MAX_FILES} files: join some"),
+            });
+        }
+        paths.push(path);
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn read_text(path: &Path, limit_bytes: usize) -> Result<String, LoadError> {
+    let failed = |source| LoadError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    // Asked before the open, which would wait for ever on a FIFO.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(LoadError::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    let mut bytes = Vec::new();
+    File::open(path)
+        .map_err(failed)?
+        .take(limit_bytes as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() > limit_bytes {
+        return Err(LoadError::Policies {
+            path: path.to_owned(),
+            problem: format!(
+                "with it the policies are larger than {MAX_BYTES} bytes in all: take some out"
+            ),
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| LoadError::NotUtf8 {
+        path: path.to_owned(),
+    })
+}

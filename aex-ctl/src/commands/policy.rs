@@ -1,0 +1,81 @@
+//! `aex policy check`. The reader of policies is `aex-admin`; this runs it, so that no kernel need.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use aex_admin_proto::places::Places;
+use aex_admin_proto::policies::PolicyCheck;
+use tokio::process::Command;
+
+use crate::args::PolicyCommand;
+use crate::fault::Fault;
+use crate::output::Out;
+use crate::render;
+use crate::supervisor::check;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(command: PolicyCommand, places: &Places, out: Out) -> Result<u8, Fault> {
+    match command {
+        PolicyCommand::Check { directory } => {
+            let checked = checked(places, directory.as_deref()).await?;
+            let Some(problem) = &checked.problem else {
+                out.answer(&checked, || render::policies(&checked))?;
+                return Ok(0);
+            };
+            if out.json {
+                out.document(&checked)?;
+            }
+            Err(Fault::Failed(problem.clone()))
+        }
+    }
+}
+
+async fn checked(places: &Places, directory: Option<&Path>) -> Result<PolicyCheck, Fault> {
+    if !places.config_file.exists() {
+        return Err(Fault::NotFound(format!(
+            "no configuration at {}: run `aex init` first",
+            places.config_file.display()
+        )));
+    }
+    let mut arguments: Vec<&OsStr> = vec!["--config".as_ref(), places.config_file.as_ref()];
+    if places.ledger.exists() {
+        arguments.extend([OsStr::new("--db"), places.ledger.as_ref()]);
+    }
+    let directory = directory.map(named).transpose()?;
+    if let Some(directory) = &directory {
+        arguments.extend([OsStr::new("--dir"), directory.as_ref()]);
+    }
+    let output = Command::new(check::beside("aex-admin")?)
+        .arg("policy-check")
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(LIMIT, output)
+        .await
+        .map_err(|_| Fault::failed("aex-admin policy-check did not end in time"))?
+        .map_err(|error| Fault::failed(format!("cannot run aex-admin policy-check: {error}")))?;
+    serde_json::from_slice(&output.stdout).map_err(|error| {
+        Fault::failed(format!(
+            "aex-admin policy-check answers in another form ({error}, {}): are `aex` and `aex-admin` \
+             of the same version?",
+            output.status
+        ))
+    })
+}
+
+/// A directory of the command line. aex-admin has the same working directory, but a name may look
+/// like an option.
+fn named(directory: &Path) -> Result<PathBuf, Fault> {
+    if !directory.is_dir() {
+        return Err(Fault::NotFound(format!(
+            "{} is not a directory: name one that has *.cedar files",
+            directory.display()
+        )));
+    }
+    std::path::absolute(directory).map_err(|error| Fault::file("find", directory, &error))
+}

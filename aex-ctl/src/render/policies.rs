@@ -1,0 +1,32 @@
+//! Policies that were checked.
+
+use aex_admin_proto::policies::PolicyCheck;
+
+use super::table::table;
+
+pub(crate) fn policies(checked: &PolicyCheck) -> String {
+    let mut text: String = checked
+        .warnings
+        .iter()
+        .map(|warning| format!("warning: {warning}\n"))
+        .collect();
+    if checked.policies.is_empty() {
+        text.push_str(&format!(
+            "{} has no policies: settings and limits alone decide.",
+            checked.directory.display()
+        ));
+        return text;
+    }
+    let rows: Vec<Vec<String>> = checked
+        .policies
+        .iter()
+        .map(|policy| vec![policy.name.clone(), policy.mode.clone()])
+        .collect();
+    text.push_str(&table(&["policy", "mode"], &rows));
+    text.push_str(&format!(
+        "{} is good: {} policies. `aex config reload` puts them in force.",
+        checked.directory.display(),
+        checked.policies.len()
+    ));
+    text
+}
