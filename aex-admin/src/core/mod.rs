@@ -3,6 +3,7 @@
 //! Absent on purpose: SQLite, sockets, files, clocks, randomness, tokio. Times and ids are passed in.
 
 pub mod bound;
+pub mod breaker;
 pub mod charge;
 pub mod hold;
 pub mod idempotency;
@@ -11,4 +12,5 @@ pub mod money;
 pub mod price;
 pub mod reservation;
 pub mod reserve;
+pub mod routing;
 pub mod window;

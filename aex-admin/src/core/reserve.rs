@@ -157,6 +157,7 @@ pub fn decide(
         counts_choices: model.counts_choices,
         on_disconnect: defaults.on_disconnect,
         idempotency: None,
+        attempt: None,
     })
 }
 

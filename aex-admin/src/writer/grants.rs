@@ -10,7 +10,8 @@ use aex_admin_proto::worker::{Grant, Route};
 use subtle::ConstantTimeEq;
 
 use super::memory::OpenHold;
-use crate::config::Config;
+use super::routes;
+use crate::config::{Config, Model};
 use crate::core::bound::Rendering;
 use crate::core::hold::Terms;
 use crate::core::reserve::{Caller, Defaults, ModelFacts};
@@ -46,15 +47,16 @@ fn effective(own: &Settings, config: &Config) -> Settings {
     }
 }
 
+/// `model` is one of the targets of the model that is `named`.
 pub(crate) fn model<'a>(
     config: &'a Config,
     operator_keys: &HashSet<String>,
-    name: &str,
+    named: &'a Model,
+    model: &'a Model,
 ) -> Option<ModelFacts<'a>> {
-    let model = config.models.get(name)?;
     let provider = config.providers.get(&model.provider)?;
     Some(ModelFacts {
-        name: &model.name,
+        name: &named.name,
         provider: &provider.name,
         upstream_model: &model.upstream_model,
         price: model.pricing.price(),
@@ -75,8 +77,8 @@ pub(crate) fn model<'a>(
         keys: provider.keys,
         loopback: provider.loopback,
         operator_key: operator_keys.contains(&provider.name),
-        max_requests_per_minute: model.limits.max_requests_per_minute,
-        max_tokens_per_minute: model.limits.max_tokens_per_minute,
+        max_requests_per_minute: named.limits.max_requests_per_minute,
+        max_tokens_per_minute: named.limits.max_tokens_per_minute,
     })
 }
 
@@ -157,6 +159,7 @@ pub(crate) fn grant(
         drain_timeout_ms: config.drain_timeout_ms,
         deadline_boot_ms: hold.course.deadline_boot_ms,
         max_response_bytes: MAX_RESPONSE_BYTES,
+        retry_until_boot_ms: routes::retry_until_boot_ms(config, hold),
     }
 }
 
@@ -166,7 +169,8 @@ fn output_cap_param<'a>(config: &'a Config, terms: &Terms) -> &'a str {
         Route::ChatCompletions => config
             .models
             .get(&terms.model)
-            .map_or("max_tokens", |model| model.output_cap_param.as_str()),
+            .and_then(|model| model.target(&terms.provider, &terms.upstream_model))
+            .map_or("max_tokens", |target| target.output_cap_param.as_str()),
         Route::Completions | Route::Embeddings => "max_tokens",
         Route::Responses => "max_output_tokens",
     }

@@ -4,9 +4,10 @@
 //! releases it ([`super::settles`]); nothing of it is in memory.
 
 use aex_admin_proto::Refusal;
-use aex_admin_proto::worker::{Idempotency, Replay};
+use aex_admin_proto::worker::{Idempotency, Replay, ReserveParams};
 
 use super::Writer;
+use super::routes::is_attempt_of;
 use crate::core::idempotency::{self, Found, Used};
 use crate::core::reserve::Now;
 use crate::ledger::{AgentRow, LedgerError};
@@ -28,6 +29,7 @@ impl Writer {
         &self,
         agent: &AgentRow,
         asked: &Idempotency,
+        params: &ReserveParams,
         now: Now,
     ) -> Result<Option<Before>, LedgerError> {
         let Some(row) = self.ledger.used_key(agent.id, &asked.key)? else {
@@ -39,6 +41,10 @@ impl Writer {
             running: self.shared.memory().open.contains_key(&row.hold),
             age_ms: now_boot_ms.saturating_sub(row.at_boot_ms),
         };
+        // Its own earlier attempt, which came to nothing: this one takes the key over.
+        if !used.running && asked.request == row.request && is_attempt_of(params, &row.hold) {
+            return Ok(None);
+        }
         Ok(match idempotency::judge(&asked.request, &used) {
             Found::Nothing => None,
             Found::Conflict(conflict) => {

@@ -18,6 +18,7 @@ mod operator;
 mod outside;
 mod requests;
 mod resolve;
+mod routes;
 mod settles;
 mod shared;
 mod staged;

@@ -16,6 +16,7 @@ use crate::core::live::Live;
 use crate::core::money::Balance;
 use crate::core::reservation::{Owner, Reservation};
 use crate::core::reserve::{self, Around, Asked, Now, Stop};
+use crate::core::routing::{self, Instead};
 use crate::ledger::{AgentRow, Event, LedgerError, NewHold};
 
 /// What a decision came to.
@@ -146,13 +147,13 @@ impl Writer {
     ) -> Result<Decided, LedgerError> {
         let found = self.staged.agent_of_token(&self.ledger, &params.token)?;
         let found = found.map(|(agent, token)| (agent.clone(), token));
-        let model = grants::model(&self.config, &self.operator_keys, &params.model);
+        let targets = self.targets(params, now);
         let caller = found
             .as_ref()
             .map(|(agent, token)| grants::caller(agent, *token, &self.config));
         if let (Some(asked), Some((agent, _))) = (&params.idempotency, &found)
             && reserve::authenticate(caller.as_ref(), now).is_ok()
-            && let Some(before) = self.asked_before(agent, asked, now)?
+            && let Some(before) = self.asked_before(agent, asked, params, now)?
         {
             return Ok(match before {
                 Before::Refuse(refusal) => Decided::Refuse(refusal),
@@ -175,45 +176,39 @@ impl Writer {
             contenders: (waiting as u64).saturating_add(peers).saturating_add(1),
             queue_ahead: newcomer && waiting > 0,
         };
-        let asked = Asked {
-            route: params.route,
-            model: &params.model,
-            facts: &params.facts,
-        };
-        let decided = reserve::decide(
-            asked,
-            caller.as_ref(),
-            model.as_ref(),
-            around,
-            grants::defaults(&self.config),
-            now,
-        );
-        let stop = match (decided, found) {
-            (Ok(terms), Some((agent, _))) => {
-                return Ok(Decided::Grant {
-                    agent: Box::new(agent),
-                    terms: Box::new(terms),
-                });
+        let decided = routing::first_granted(&targets, |model| {
+            let asked = Asked {
+                route: params.route,
+                model: &params.model,
+                facts: &routing::facts_for(&params.facts, model),
+            };
+            let (caller, defaults) = (caller.as_ref(), grants::defaults(&self.config));
+            let stop = match reserve::decide(asked, caller, model, around, defaults, now) {
+                Ok(terms) => return Ok(terms),
+                Err(stop) if params.facts.measured.is_some() => return Err(Instead::Stop(stop)),
+                Err(stop) => stop,
+            };
+            match reserve::counted_first(stop, asked, caller, model, around, defaults, now) {
+                Ok((tokenizer, refusal)) => Err(Instead::Measure { tokenizer, refusal }),
+                Err(stop) => Err(Instead::Stop(stop)),
             }
-            (Ok(_), None) => Stop::Refuse(Refusal::InvalidToken),
-            (Err(stop), _) => stop,
-        };
-        let counted_first = reserve::counted_first(
-            stop,
-            asked,
-            caller.as_ref(),
-            model.as_ref(),
-            around,
-            grants::defaults(&self.config),
-            now,
-        );
-        Ok(match counted_first {
-            Ok((tokenizer, refusal)) => Decided::Measure { tokenizer, refusal },
-            Err(Stop::Wait(refusal)) => match agent_id {
+        });
+        Ok(match (decided, found) {
+            (Ok(terms), Some((agent, _))) => Decided::Grant {
+                agent: Box::new(agent),
+                terms: Box::new(terms),
+            },
+            (Ok(_), None) => Decided::Refuse(Refusal::InvalidToken),
+            (Err(Instead::Measure { tokenizer, refusal }), _) => {
+                Decided::Measure { tokenizer, refusal }
+            }
+            (Err(Instead::Stop(Stop::Wait(refusal))), _) => match agent_id {
                 Some(agent) => Decided::Wait { agent, refusal },
                 None => Decided::Refuse(refusal),
             },
-            Err(Stop::Refuse(refusal) | Stop::TooLong(refusal)) => Decided::Refuse(refusal),
+            (Err(Instead::Stop(Stop::Refuse(refusal) | Stop::TooLong(refusal))), _) => {
+                Decided::Refuse(refusal)
+            }
         })
     }
 
@@ -275,7 +270,11 @@ impl Writer {
             .providers
             .get(&terms.provider)
             .map_or(0, |provider| provider.request_timeout_ms);
-        let course = Reservation::granted(session, now.boot_ms, grants::TICKET_MS, timeout_ms);
+        let mut course = Reservation::granted(session, now.boot_ms, grants::TICKET_MS, timeout_ms);
+        terms.attempt = self.attempt(agent.id, params)?;
+        if let Some(again) = &params.again {
+            course.deadline_boot_ms = course.deadline_boot_ms.min(again.until_boot_ms);
+        }
         terms.idempotency = params.idempotency.map(|asked| asked.key.mark());
         let mut row = NewHold {
             event: 0,
@@ -298,7 +297,14 @@ impl Writer {
         let remaining_micro = balance.free_micro().max(0);
         let grant = grants::grant(&self.config, &self.key, params.id, &hold, remaining_micro);
         hold.ticket = Some(grant.ticket.clone());
-        self.shared.memory().open_hold(params.id, hold);
+        let mut memory = self.shared.memory();
+        (memory.breakers).tried(
+            &hold.terms.provider,
+            &hold.terms.upstream_model,
+            now.boot_ms,
+        );
+        memory.open_hold(params.id, hold);
+        drop(memory);
         self.shared.count(|counters| counters.granted += 1);
         Ok(ReserveReply::Granted(Box::new(grant)))
     }

@@ -11,6 +11,7 @@ use super::memory::{BookedHold, Claim, OpenHold};
 use super::requests::of_one_operation;
 use super::shared::basis_name;
 use super::{Reply, Writer, grants};
+use crate::core::breaker::Outcome;
 use crate::core::charge::{self, Verdict};
 use crate::core::reservation::Reservation;
 use crate::ledger::{Event, LedgerError};
@@ -283,11 +284,12 @@ impl Writer {
         let held_pico = hold.terms.hold_pico;
         let event = hold.event;
         // A released attempt is forgotten; whatever costs something, or may have, is not.
+        let earlier = hold.terms.attempt.and_then(|attempt| attempt.key_of);
         let forgotten = (hold.terms.idempotency).filter(|_| entry.basis == Basis::Released);
         self.ledger.within(|ledger| {
             ledger.delete_hold(event)?;
             if let Some(key) = &forgotten {
-                ledger.forget_key(agent.id, key, event)?;
+                ledger.end_of_key(agent.id, key, event, earlier)?;
             }
             ledger.append(&Event {
                 at_ms: now.wall_ms,
@@ -304,6 +306,12 @@ impl Writer {
         let agent = agent.id;
         self.staged.set_balance(agent, balance)?;
         let severed = hold.course.severed;
+        let outcome = Outcome::of(seen, hold.course.receipt.as_ref());
+        let (provider, there) = (
+            hold.terms.provider.clone(),
+            hold.terms.upstream_model.clone(),
+        );
+        (memory.breakers).heard(&provider, &there, outcome, now.boot_ms);
         let ended = memory.close_hold(id, entry.tokens, entry.sent, now.boot_ms);
         if let (Some(ended), true) = (ended, entry.basis == Basis::Ceiling && seen.is_none()) {
             memory.expect_late(*id, ended, entry.cost_pico, now.boot_ms);

@@ -230,6 +230,7 @@ pub(crate) fn ask(agent: &Agent, id: u8, output_cap: Option<u64>) -> ReservePara
             ..Facts::default()
         },
         idempotency: None,
+        again: None,
     }
 }
 

@@ -203,6 +203,9 @@ mod tests {
                 context_window: None,
                 keys: KeyPolicy::Either,
                 loopback: false,
+                routing: None,
+                fallbacks: Vec::new(),
+                weight: None,
             }],
         });
         assert!(text.contains("refused until it is priced"));
