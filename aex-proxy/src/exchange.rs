@@ -399,6 +399,7 @@ impl Exchange {
             usage_chunks: self.tally.usage_chunks(),
             own_output_tokens: self.own_output_tokens(),
             outran: self.outran || self.tally.shown_tokens() > self.most_tokens,
+            retry_after_s: None,
         }
     }
 

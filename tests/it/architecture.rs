@@ -175,6 +175,7 @@ fn pure_code_names_nothing_impure() {
     for module in [
         "aex-admin/src/core",
         "aex-proxy/src/exchange",
+        "aex-proxy/src/fallback",
         "aex-proxy/src/usage",
         "aex-egress/src/attach",
         "aex-admin-proto/src/frame",

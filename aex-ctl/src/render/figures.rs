@@ -116,6 +116,13 @@ pub(crate) fn metrics(metrics: &Metrics) -> String {
             ),
         ),
     ]);
+    for breaker in &metrics.breakers {
+        let failing = format!(
+            "{} of {}: {} failures in a row, {}\n",
+            breaker.upstream_model, breaker.provider, breaker.failures, breaker.state
+        );
+        text.push_str(&failing);
+    }
     if !metrics.agents.is_empty() {
         text.push('\n');
         text.push_str(&agent::rows(&metrics.agents));
@@ -127,7 +134,12 @@ pub(crate) fn models(list: &ModelList) -> String {
     if list.models.is_empty() {
         return "No models: name some in models.yaml, then `aex config reload`.\n".into();
     }
-    let rows: Vec<Vec<String>> = list.models.iter().map(model_row).collect();
+    let rows: Vec<Vec<String>> = (list.models.iter())
+        .flat_map(|model| {
+            let further = model.fallbacks.iter().map(fallback_row);
+            std::iter::once(model_row(model)).chain(further)
+        })
+        .collect();
     format!(
         "{}\nPrices in USD per million tokens.\n",
         table(
@@ -146,14 +158,25 @@ pub(crate) fn models(list: &ModelList) -> String {
     )
 }
 
+/// A further target: the same model elsewhere.
+fn fallback_row(target: &ModelView) -> Vec<String> {
+    let mut row = model_row(target);
+    row[0] = "  or".into();
+    row
+}
+
 fn model_row(model: &ModelView) -> Vec<String> {
     let price = |pico: Option<u64>| pico.map_or_else(|| "-".into(), per_million);
     let source = match model.price_source.as_str() {
         "none" => "nowhere: refused until it is priced",
         other => other,
     };
+    let name = match model.routing.as_deref() {
+        None | Some("ordered") => model.name.clone(),
+        Some(routing) => format!("{} ({routing})", model.name),
+    };
     vec![
-        model.name.clone(),
+        name,
         model.provider.clone(),
         model.upstream_model.clone(),
         price(model.input_pico),
