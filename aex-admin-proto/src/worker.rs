@@ -106,7 +106,7 @@ pub struct ReserveParams {
     pub idempotency: Option<Idempotency>,
     /// The same request was tried elsewhere, and nothing of an answer has reached its client.
     #[serde(default, skip_serializing_if = "is_default")]
-    pub again: Option<Again>,
+    pub again: Option<Box<Again>>,
 }
 
 /// A further attempt of a request. Each one has an id, a hold and a ticket of its own.

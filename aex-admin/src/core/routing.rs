@@ -119,7 +119,8 @@ pub enum Instead {
 }
 
 /// Decides for one target after the other, until one is granted or its prompt is to be counted. Where all
-/// are refused, the first one's answer is told. Without any target it is decided without a model.
+/// are refused, the first one's answer is told, of those that this request may use at all; but where waiting
+/// can help one of them, it is waited. Without any target it is decided without a model.
 ///
 /// # Errors
 /// None is granted.
@@ -127,17 +128,31 @@ pub fn first_granted<'a>(
     targets: &[ModelFacts<'a>],
     mut decide: impl FnMut(Option<&ModelFacts<'a>>) -> Result<Terms, Instead>,
 ) -> Result<Terms, Instead> {
-    let mut first = None;
+    let (mut skipped, mut first, mut waits) = (None, None, None);
     for target in targets {
         match decide(Some(target)) {
+            Err(Instead::Stop(stop @ Stop::Wait(_))) => waits = waits.or(Some(stop)),
+            Err(Instead::Stop(stop)) if is_not_for(&stop) => skipped = skipped.or(Some(stop)),
             Err(Instead::Stop(stop)) => first = first.or(Some(stop)),
             granted_or_measured => return granted_or_measured,
         }
     }
-    match first {
+    match waits.or(first).or(skipped) {
         Some(stop) => Err(Instead::Stop(stop)),
         None => decide(None),
     }
+}
+
+/// The target itself is not for this request, whatever its size and whatever the money.
+fn is_not_for(stop: &Stop) -> bool {
+    matches!(
+        stop,
+        Stop::Refuse(
+            Refusal::ModelNotPriced { .. }
+                | Refusal::PassthroughNotEnabled
+                | Refusal::ProviderKeyRequired
+        )
+    )
 }
 
 /// What is known of a request, as far as it holds for this target: a count by another tokenizer bounds

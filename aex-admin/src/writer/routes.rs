@@ -5,6 +5,8 @@
 //! memory and the ledger that they need.
 
 use aex_admin_proto::HoldId;
+use aex_admin_proto::egress::KeyPolicy;
+use aex_admin_proto::ticket::KeyMode;
 use aex_admin_proto::worker::{Facts, MAX_ATTEMPTS, ReserveParams};
 
 use super::Writer;
@@ -33,10 +35,15 @@ impl Writer {
         let targets: Vec<(&Model, ModelFacts<'_>)> = (model.targets())
             .filter_map(|target| Some((target, facts(target)?)))
             .collect();
+        // A key of the agent's own is for one provider: no other is shown it.
+        let own_key_for = (params.facts.own_key).then(|| takes_own_keys(&self.config, model));
         let memory = self.shared.memory();
         let candidates: Vec<Candidate> = (targets.iter())
             .map(|(target, facts)| Candidate {
-                tried: was_tried(params, target),
+                tried: was_tried(params, target)
+                    || own_key_for
+                        .flatten()
+                        .is_some_and(|whose| whose != target.provider),
                 weight: target.weight,
                 ceiling_pico: if model.routing == Routing::Cheapest {
                     ceiling_pico(params, facts, self.config.default_output_tokens)
@@ -82,6 +89,18 @@ impl Writer {
     }
 }
 
+/// The provider that an agent's own key is for: that of the first target that takes one.
+fn takes_own_keys<'a>(config: &Config, model: &'a Model) -> Option<&'a str> {
+    let takes = |target: &&Model| {
+        let provider = config.providers.get(&target.provider);
+        provider.is_some_and(|provider| provider.keys != KeyPolicy::Operator)
+    };
+    model
+        .targets()
+        .find(takes)
+        .map(|target| target.provider.as_str())
+}
+
 /// An earlier attempt of the same request.
 pub(super) fn is_attempt_of(params: &ReserveParams, hold: &HoldId) -> bool {
     (params.again.iter())
@@ -125,7 +144,9 @@ pub(super) fn retry_until_boot_ms(config: &Config, hold: &OpenHold) -> u64 {
     let Some(model) = config.models.get(&terms.model) else {
         return 0;
     };
-    let targets = model.targets().count() as u64;
+    let own_key = terms.key == KeyMode::Own;
+    let may_follow = |target: &&Model| !own_key || target.provider == terms.provider;
+    let targets = model.targets().filter(may_follow).count() as u64;
     if terms.attempt_number() >= targets {
         return 0;
     }

@@ -108,10 +108,10 @@ impl Course {
             }
         };
         (job.id, job.params.id) = (id, id);
-        job.params.again = Some(Again {
+        job.params.again = Some(Box::new(Again {
             tried: self.tried.clone(),
             until_boot_ms,
-        });
+        }));
         match reserve(&ways.admin, job, client).await {
             Ok(grant) => {
                 tracing::info!(

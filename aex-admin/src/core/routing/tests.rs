@@ -137,17 +137,11 @@ proptest! {
     }
 }
 
-#[test]
-fn a_count_by_another_tokenizer_is_none() {
-    let counted = Facts {
-        measured: Some(Measured { text: 1, tools: 1 }),
-        measured_by: Some("o200k_base".into()),
-        ..Facts::default()
-    };
-    let target = |tokenizer| ModelFacts {
+fn target<'a>(upstream_model: &'a str, tokenizer: Option<&'a str>) -> ModelFacts<'a> {
+    ModelFacts {
         name: "m",
         provider: "p",
-        upstream_model: "u",
+        upstream_model,
         price: None,
         price_source: "none",
         max_output_tokens: None,
@@ -164,23 +158,56 @@ fn a_count_by_another_tokenizer_is_none() {
         operator_key: true,
         max_requests_per_minute: None,
         max_tokens_per_minute: None,
+    }
+}
+
+#[test]
+fn a_count_by_another_tokenizer_is_none() {
+    let counted = Facts {
+        measured: Some(Measured { text: 1, tools: 1 }),
+        measured_by: Some("o200k_base".into()),
+        ..Facts::default()
     };
     for (tokenizer, holds) in [
         (Some("o200k_base"), true),
         (Some("cl100k_base"), false),
         (None, false),
     ] {
-        let facts = facts_for(&counted, Some(&target(tokenizer)));
+        let facts = facts_for(&counted, Some(&target("u", tokenizer)));
         assert_eq!(facts.measured.is_some(), holds, "{tokenizer:?}");
     }
 }
 
+/// Targets `0`, `1`, … come to `stops`; what is told is the one at `told`.
+#[track_caller]
+fn check_told(stops: &[Stop], told: usize) {
+    let names: Vec<String> = (0..stops.len()).map(|index| index.to_string()).collect();
+    let targets: Vec<_> = names.iter().map(|name| target(name, None)).collect();
+    let answer = first_granted(&targets, |target| {
+        let index: usize = target.map_or(0, |target| target.upstream_model.parse().unwrap_or(0));
+        Err(Instead::Stop(stops[index].clone()))
+    });
+    match answer {
+        Err(Instead::Stop(stop)) => assert_eq!(stop, stops[told]),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
-fn the_first_refusal_is_told_when_none_is_granted() {
-    let none = |_: Option<&ModelFacts<'_>>| Err(Instead::Stop(Stop::Refuse(Refusal::AgentPaused)));
-    let told = first_granted(&[], none);
-    assert!(matches!(
-        told,
+fn what_is_told_when_none_is_granted() {
+    let no_key = Stop::Refuse(Refusal::ProviderKeyRequired);
+    let unpriced = Stop::Refuse(Refusal::ModelNotPriced { model: "m".into() });
+    let full = Stop::Refuse(Refusal::ConcurrencyLimit { limit: 1 });
+    let poor = Stop::TooLong(Refusal::AgentPaused);
+    let held = Stop::Wait(Refusal::Cancelled);
+    check_told(&[full.clone(), poor.clone()], 0);
+    check_told(&[no_key.clone(), full.clone(), poor.clone()], 1);
+    check_told(&[no_key.clone(), unpriced.clone()], 0);
+    check_told(&[unpriced, full, held.clone(), no_key], 2);
+    check_told(&[poor, held], 1);
+    let none = |model: Option<&ModelFacts<'_>>| {
+        assert!(model.is_none());
         Err(Instead::Stop(Stop::Refuse(Refusal::AgentPaused)))
-    ));
+    };
+    assert!(first_granted(&[], none).is_err());
 }
