@@ -284,6 +284,10 @@ pub struct Grant {
     /// asked for, until then (boot clock). Zero: it is the last.
     #[serde(default, skip_serializing_if = "is_default")]
     pub retry_until_boot_ms: u64,
+    /// With another target to come, the answer's head is waited for no longer than this. Zero: until the
+    /// deadline.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub first_byte_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -293,7 +293,8 @@ impl Reader {
         client: &mut Client,
     ) -> Option<(response::Parts, Upstream)> {
         let sending = egress.send(request);
-        tokio::pin!(sending);
+        let patience = sleep(Duration::from_millis(self.grant.first_byte_ms));
+        tokio::pin!(sending, patience);
         loop {
             tokio::select! {
                 biased;
@@ -309,12 +310,23 @@ impl Reader {
                     }
                 },
                 () = client.left() => self.lose(client),
+                () = &mut patience, if self.may_lose_patience(client) => {
+                    self.exchange.ended(Ending::GivenUp(Failure::Timeout));
+                    return None;
+                }
                 () = &mut self.limit => {
                     self.out_of_time();
                     return None;
                 }
             }
         }
+    }
+
+    /// Somebody waits, and another target may be faster.
+    fn may_lose_patience(&self, client: &Client) -> bool {
+        self.grant.first_byte_ms != 0
+            && self.again.is_some()
+            && matches!(client, Client::Waiting(_))
     }
 
     /// The client left. The provider is still read for a while, for the usage.

@@ -86,5 +86,6 @@ fn grant(route: Route) -> Grant {
         deadline_boot_ms: 0,
         max_response_bytes: 1 << 30,
         retry_until_boot_ms: 0,
+        first_byte_ms: 0,
     }
 }

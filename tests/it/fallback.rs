@@ -198,6 +198,28 @@ fn a_first_target_that_is_dead_costs_nothing() {
 }
 
 #[test]
+fn a_slow_first_target_is_left_when_its_first_byte_is_late() {
+    let two = Two::rich();
+    let (a, b) = (two.a.addr.to_string(), two.b.addr.to_string());
+    let text = yaml(&a, &b, "ordered", ", first_byte_timeout: 200ms")
+        .replace("request_timeout: 1s", "first_byte_timeout: 200ms");
+    two.kernel.write_config(&text);
+    two.kernel.aex_json(&["config", "reload"]);
+    two.a.behave(hangs());
+    for stream in [false, true] {
+        assert_served_by(&two.ask(stream), "b", B, stream);
+    }
+    // The last target has the time that its provider has.
+    two.b.behave(Behaviour {
+        delay_ms: 600,
+        ..Behaviour::default()
+    });
+    assert_served_by(&two.ask(false), "b", B, false);
+    two.assert_paid("late");
+    assert!(two.spent() > bill_pico(&two.b.bill()));
+}
+
+#[test]
 fn after_the_first_byte_there_is_no_second_target() {
     let two = Two::rich();
     two.a.behave(cut());

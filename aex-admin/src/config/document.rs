@@ -30,6 +30,7 @@ pub(super) struct RawProvider {
     pub(super) ca_file: Option<Scalar>,
     pub(super) connect_timeout: Option<Scalar>,
     pub(super) request_timeout: Option<Scalar>,
+    pub(super) first_byte_timeout: Option<Scalar>,
     pub(super) extra_params: Option<Vec<Scalar>>,
     pub(super) stream_usage: Option<bool>,
     pub(super) counts_choices: Option<bool>,

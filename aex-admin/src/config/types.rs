@@ -41,6 +41,9 @@ pub struct Provider {
     pub ca_file: Option<String>,
     pub connect_timeout_ms: u64,
     pub request_timeout_ms: u64,
+    /// How long an answer's head is waited for where another target can be tried instead. Absent: as long
+    /// as the request may take.
+    pub first_byte_timeout_ms: Option<u64>,
     /// Parameters let through beyond the known ones.
     pub extra_params: Vec<String>,
     pub facts: ProviderFacts,

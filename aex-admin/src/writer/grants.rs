@@ -131,10 +131,9 @@ pub(crate) fn grant(
     remaining_micro: i64,
 ) -> Grant {
     let terms = &hold.terms;
-    let facts = config
-        .providers
-        .get(&terms.provider)
-        .map(|provider| &provider.facts);
+    let provider = config.providers.get(&terms.provider);
+    let facts = provider.map(|provider| &provider.facts);
+    let retry_until_boot_ms = routes::retry_until_boot_ms(config, hold);
     let knows_store = facts.is_some_and(|facts| facts.knows_store);
     Grant {
         ticket: ticket(config, key, id, hold),
@@ -159,7 +158,11 @@ pub(crate) fn grant(
         drain_timeout_ms: config.drain_timeout_ms,
         deadline_boot_ms: hold.course.deadline_boot_ms,
         max_response_bytes: MAX_RESPONSE_BYTES,
-        retry_until_boot_ms: routes::retry_until_boot_ms(config, hold),
+        retry_until_boot_ms,
+        first_byte_ms: provider
+            .filter(|_| retry_until_boot_ms != 0)
+            .and_then(|provider| provider.first_byte_timeout_ms)
+            .unwrap_or(0),
     }
 }
 

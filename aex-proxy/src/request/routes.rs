@@ -38,6 +38,7 @@ fn grant(route: Route) -> Grant {
         deadline_boot_ms: 0,
         max_response_bytes: 0,
         retry_until_boot_ms: 0,
+        first_byte_ms: 0,
     }
 }
 

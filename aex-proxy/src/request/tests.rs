@@ -46,6 +46,7 @@ fn grant() -> Grant {
         deadline_boot_ms: 0,
         max_response_bytes: 0,
         retry_until_boot_ms: 0,
+        first_byte_ms: 0,
     }
 }
 

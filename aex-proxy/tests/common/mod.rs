@@ -215,5 +215,6 @@ pub fn grant() -> Grant {
         deadline_boot_ms: aex_admin_proto::clock::boot_ms() + 60_000,
         max_response_bytes: 1_000_000,
         retry_until_boot_ms: 0,
+        first_byte_ms: 0,
     }
 }

@@ -523,6 +523,7 @@ impl Model {
             deadline_boot_ms: hold.deadline_boot_ms,
             max_response_bytes,
             retry_until_boot_ms: 0,
+            first_byte_ms: 0,
         }
     }
 
