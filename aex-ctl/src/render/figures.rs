@@ -211,25 +211,44 @@ mod tests {
 
     use super::*;
 
+    fn model(provider: &str) -> ModelView {
+        ModelView {
+            name: "m".into(),
+            provider: provider.into(),
+            upstream_model: "u".into(),
+            price_source: "none".into(),
+            input_pico: None,
+            cached_input_pico: None,
+            output_pico: None,
+            max_output_tokens: Some(7),
+            context_window: None,
+            keys: KeyPolicy::Either,
+            loopback: false,
+            routing: None,
+            fallbacks: Vec::new(),
+            weight: None,
+        }
+    }
+
+    #[test]
+    fn each_target_of_a_model_has_a_line() {
+        let two = ModelView {
+            routing: Some("cheapest".into()),
+            fallbacks: vec![model("second")],
+            ..model("first")
+        };
+        let text = models(&ModelList { models: vec![two] });
+        let line = |provider: &str| text.lines().find(|line| line.contains(provider));
+        let first = line("first").unwrap_or_default();
+        assert!(first.starts_with("m (cheapest) "), "{text}");
+        let second = line("second").unwrap_or_default();
+        assert!(second.starts_with("  or "), "{text}");
+    }
+
     #[test]
     fn an_unpriced_model_says_that_it_is_refused() {
         let text = models(&ModelList {
-            models: vec![ModelView {
-                name: "m".into(),
-                provider: "p".into(),
-                upstream_model: "u".into(),
-                price_source: "none".into(),
-                input_pico: None,
-                cached_input_pico: None,
-                output_pico: None,
-                max_output_tokens: Some(7),
-                context_window: None,
-                keys: KeyPolicy::Either,
-                loopback: false,
-                routing: None,
-                fallbacks: Vec::new(),
-                weight: None,
-            }],
+            models: vec![model("p")],
         });
         assert!(text.contains("refused until it is priced"));
         assert!(models(&ModelList::default()).contains("models.yaml"));
