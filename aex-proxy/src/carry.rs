@@ -147,6 +147,7 @@ async fn attempt(
     let key = job.spool_key.clone();
     let left_out = places(&job.request.left_out);
     let room = job.room.take();
+    let patience = Box::pin(sleep(Duration::from_millis(grant.first_byte_ms)));
     let limit = until(grant.deadline_boot_ms.saturating_add(DEADLINE_GRACE_MS));
     let mut reader = Reader {
         admin: admin.clone(),
@@ -157,6 +158,8 @@ async fn attempt(
         held,
         exchange,
         retry_after_s: None,
+        unsent_head: None,
+        patience,
         left_out,
         keeping: key.map(|key| Keeping::new(ways.spool.clone(), id, key)),
         room,
@@ -233,6 +236,10 @@ struct Reader {
     earlier_micro: i64,
     /// See [`Observed::retry_after_s`].
     retry_after_s: Option<u32>,
+    /// Of a stream of which nothing else has come, while another target may be asked in this one's place.
+    unsent_head: Option<response::Parts>,
+    /// How long the first byte is waited for, where another target may be faster.
+    patience: Pin<Box<Sleep>>,
     /// Held until the request has been taken over.
     room: Option<Taken>,
     answers: Room,
@@ -257,6 +264,7 @@ enum Came {
     /// No frame is there now.
     NothingYet,
     ClientLeft,
+    OutOfPatience,
     OutOfTime,
 }
 
@@ -293,8 +301,7 @@ impl Reader {
         client: &mut Client,
     ) -> Option<(response::Parts, Upstream)> {
         let sending = egress.send(request);
-        let patience = sleep(Duration::from_millis(self.grant.first_byte_ms));
-        tokio::pin!(sending, patience);
+        tokio::pin!(sending);
         loop {
             tokio::select! {
                 biased;
@@ -310,7 +317,7 @@ impl Reader {
                     }
                 },
                 () = client.left() => self.lose(client),
-                () = &mut patience, if self.may_lose_patience(client) => {
+                () = self.patience.as_mut(), if self.may_lose_patience(client) => {
                     self.exchange.ended(Ending::GivenUp(Failure::Timeout));
                     return None;
                 }
@@ -320,6 +327,11 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// As [`Self::may_lose_patience`], of a stream whose head has come.
+    fn is_impatient(&self, client: &Client) -> bool {
+        self.unsent_head.is_some() && self.may_lose_patience(client)
     }
 
     /// Somebody waits, and another target may be faster.
@@ -362,22 +374,26 @@ impl Reader {
         if seen.status == 429 {
             self.retry_after_s = headers::retry_after_s(&head.headers);
         }
-        if !fallback::may_go_elsewhere(Some(seen.status), seen.failure) {
+        let way = self.exchange.head(seen);
+        if way == Way::Collect && !fallback::may_go_elsewhere(Some(seen.status), seen.failure) {
             self.again = None;
         }
         if self.again.is_none() {
             self.room = None;
         }
-        match self.exchange.head(seen) {
+        match way {
             Way::Collect => {
                 let mut client = client;
                 self.read_body(body, &mut client).await;
                 self.settle_and_answer(Some(head), client).await
             }
+            Way::Relay if self.again.is_some() => {
+                self.unsent_head = Some(head);
+                self.relay(body, client).await
+            }
             Way::Relay => {
                 let client = self.begin_stream(head, client);
-                self.relay(body, client).await;
-                None
+                self.relay(body, client).await
             }
         }
     }
@@ -440,6 +456,10 @@ impl Reader {
                     self.lose(client);
                     continue;
                 }
+                Came::OutOfPatience => {
+                    self.exchange.ended(Ending::GivenUp(Failure::Timeout));
+                    return;
+                }
                 Came::OutOfTime => return self.out_of_time(),
             }
             if !self.send(unsent.take(), client).await {
@@ -501,6 +521,7 @@ impl Reader {
             frame = body.frame() => Came::Frame(frame),
             () = std::future::ready(()), if unsent => Came::NothingYet,
             () = client.left() => Came::ClientLeft,
+            () = self.patience.as_mut(), if self.is_impatient(client) => Came::OutOfPatience,
             () = &mut self.limit => Came::OutOfTime,
         }
     }
@@ -508,6 +529,10 @@ impl Reader {
     /// Passes bytes on to a client that reads a stream. Waits while it is slow, so that the provider
     /// waits too. Whether reading goes on.
     async fn send(&mut self, bytes: Bytes, client: &mut Client) -> bool {
+        if let Some(head) = self.unsent_head.take() {
+            (self.again, self.room) = (None, None);
+            *client = self.begin_stream(head, std::mem::replace(client, Client::Gone));
+        }
         if let Some(keeping) = &mut self.keeping {
             keeping.push(&bytes);
         }
@@ -542,8 +567,12 @@ impl Reader {
         self.admin.settle(Arc::clone(&self.held), observed).await
     }
 
-    async fn relay(&mut self, body: Upstream, mut client: Client) {
+    async fn relay(&mut self, body: Upstream, mut client: Client) -> Option<Box<Failed>> {
         self.read_body(body, &mut client).await;
+        if let Some(head) = self.unsent_head.take() {
+            // Its client has seen nothing yet: it gets a plain answer, this one's error or another target's.
+            return self.settle_and_answer(Some(head), client).await;
+        }
         let reply = self.settle().await;
         let severed = reply.is_some_and(|reply| reply.severed);
         if let (Client::Streaming(chunks), Some(fault)) =
@@ -552,6 +581,7 @@ impl Reader {
             // A client that left meanwhile does not read it; one that does not read holds nothing up.
             let _ = timeout(LAST_EVENT_LIMIT, chunks.send(fault.row().event())).await;
         }
+        None
     }
 
     /// Settles, and answers a client that waits for the whole answer; gives the request back when another
@@ -570,9 +600,7 @@ impl Reader {
             return None;
         };
         let severed = settled.as_ref().is_some_and(|reply| reply.severed);
-        let observed = self.exchange.observed();
-        let again = (self.again.take())
-            .filter(|_| !severed && fallback::may_go_elsewhere(observed.status, observed.failure));
+        let again = (self.again.take()).filter(|_| !severed && self.may_go_elsewhere());
         let cost_micro = settled.as_ref().map(|reply| reply.cost_micro);
         let response = match (self.exchange.verdict(severed), head) {
             (Verdict::Provider(body), Some(head)) => self.provider_answer(head, body, settled),
@@ -601,6 +629,12 @@ impl Reader {
         // A client that left meanwhile wants nothing any more.
         let _ = answer.send(response);
         None
+    }
+
+    fn may_go_elsewhere(&self) -> bool {
+        let observed = self.exchange.observed();
+        self.exchange.broke_before_its_first_byte()
+            || fallback::may_go_elsewhere(observed.status, observed.failure)
     }
 
     /// The provider's answer, with what AEX adds to it.

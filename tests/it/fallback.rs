@@ -220,6 +220,44 @@ fn a_slow_first_target_is_left_when_its_first_byte_is_late() {
 }
 
 #[test]
+fn a_stream_that_is_only_a_head_is_no_answer_yet() {
+    let two = Two::rich();
+    let (a, b) = (two.a.addr.to_string(), two.b.addr.to_string());
+    let text =
+        yaml(&a, &b, "ordered", "").replace("request_timeout: 1s", "first_byte_timeout: 300ms");
+    two.kernel.write_config(&text);
+    two.kernel.aex_json(&["config", "reload"]);
+    for hang in [false, true] {
+        two.a.behave(Behaviour {
+            mute: true,
+            hang,
+            ..Behaviour::default()
+        });
+        assert_served_by(&two.ask(true), "b", B, true);
+        two.assert_paid("mute");
+    }
+    assert_eq!((two.a.bill().requests, two.b.bill().requests), (2, 2));
+    // Where the next one cannot answer either, there is one error, and it is no stream.
+    two.b.behave(status(503));
+    assert_eq!(two.ask(true).status, 503);
+    two.b.behave(Behaviour {
+        mute: true,
+        ..Behaviour::default()
+    });
+    let streamed = two.ask(true);
+    assert_eq!(
+        streamed.status, 200,
+        "the last one's head is passed on as it comes"
+    );
+    assert!(
+        streamed.text().contains("upstream_error"),
+        "{}",
+        streamed.text()
+    );
+    two.assert_paid("mute twice");
+}
+
+#[test]
 fn after_the_first_byte_there_is_no_second_target() {
     let two = Two::rich();
     two.a.behave(cut());

@@ -46,10 +46,18 @@ impl Outcome {
     pub fn of(seen: Option<&Observed>, receipt: Option<&Ending>) -> Self {
         if let Some(seen) = seen {
             let retry_after_ms = seen.retry_after_s.map(|seconds| u64::from(seconds) * 1000);
-            return Self::from(seen.status, seen.failure, retry_after_ms);
+            // Nobody knows who broke off an answer that had begun.
+            let begun = seen.status.is_some_and(|status| status < 300);
+            return match (begun && !seen.complete, seen.failure) {
+                (true, Some(Failure::Timeout)) => Self::Failed,
+                (true, _) => Self::Nothing,
+                (false, failure) => Self::from(seen.status, failure, retry_after_ms),
+            };
         }
         match receipt {
-            Some(Ending::Ended(exchange)) => Self::from(exchange.status, exchange.failure, None),
+            Some(Ending::Ended(exchange)) if exchange.complete || exchange.status.is_none() => {
+                Self::from(exchange.status, exchange.failure, None)
+            }
             _ => Self::Nothing,
         }
     }

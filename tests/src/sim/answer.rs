@@ -116,13 +116,14 @@ async fn respond(
         running.bill_output(exchange.plan.completion());
     }
     pause(behaviour.delay_ms).await;
-    if behaviour.hang {
+    let mute = behaviour.mute && script.is_some();
+    if behaviour.hang && !mute {
         std::future::pending::<()>().await;
     }
+    if script.is_some() && (behaviour.drop || mute) {
+        running.bill_output(exchange.plan.completion());
+    }
     if behaviour.drop {
-        if script.is_some() {
-            running.bill_output(exchange.plan.completion());
-        }
         return Err(RequestCut);
     }
     if let Some(script) = script {

@@ -102,6 +102,7 @@ fn what_an_ended_attempt_says_of_its_target() {
         let seen = Observed {
             status,
             failure,
+            complete: status.is_some(),
             ..Observed::default()
         };
         Outcome::of(Some(&seen), None)
@@ -130,6 +131,16 @@ fn what_an_ended_attempt_says_of_its_target() {
     ] {
         assert_eq!(seen(None, Some(failure)), expected, "{failure:?}");
     }
+    let broken_off = Observed {
+        status: Some(200),
+        ..Observed::default()
+    };
+    assert_eq!(Outcome::of(Some(&broken_off), None), Outcome::Nothing);
+    let stalled = Observed {
+        failure: Some(Failure::Timeout),
+        ..broken_off
+    };
+    assert_eq!(Outcome::of(Some(&stalled), None), FAILED);
     assert_eq!(Outcome::of(None, None), Outcome::Nothing);
     assert_eq!(Outcome::of(None, Some(&Ending::Voided)), Outcome::Nothing);
     let busy_for = Observed {
