@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 
 use aex_admin_proto::egress::{Ending, Failure};
+use aex_admin_proto::ticket::KeyMode;
 use aex_admin_proto::worker::Observed;
 
 /// So many failures in a row open it.
@@ -59,6 +60,15 @@ impl Outcome {
                 Self::from(exchange.status, exchange.failure, None)
             }
             _ => Self::Nothing,
+        }
+    }
+
+    /// What it says of the target for everybody: a limit of an agent's own account is its own.
+    #[must_use]
+    pub fn under(self, key: KeyMode) -> Self {
+        match (self, key) {
+            (Self::Busy { .. }, KeyMode::Own) => Self::Nothing,
+            (outcome, _) => outcome,
         }
     }
 

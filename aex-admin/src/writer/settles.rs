@@ -306,13 +306,11 @@ impl Writer {
         let agent = agent.id;
         self.staged.set_balance(agent, balance)?;
         let severed = hold.course.severed;
-        let outcome = Outcome::of(seen, hold.course.receipt.as_ref());
-        let (provider, there) = (
-            hold.terms.provider.clone(),
-            hold.terms.upstream_model.clone(),
-        );
-        (memory.breakers).heard(&provider, &there, outcome, now.boot_ms);
+        let outcome = Outcome::of(seen, hold.course.receipt.as_ref()).under(hold.terms.key);
         let ended = memory.close_hold(id, entry.tokens, entry.sent, now.boot_ms);
+        if let Some(OpenHold { terms, .. }) = &ended {
+            (memory.breakers).heard(&terms.provider, &terms.upstream_model, outcome, now.boot_ms);
+        }
         if let (Some(ended), true) = (ended, entry.basis == Basis::Ceiling && seen.is_none()) {
             memory.expect_late(*id, ended, entry.cost_pico, now.boot_ms);
         }

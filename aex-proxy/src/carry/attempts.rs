@@ -108,6 +108,8 @@ impl Course {
             }
         };
         (job.id, job.params.id) = (id, id);
+        // Another target may count by another tokenizer, and says so when it matters.
+        (job.params.facts.measured, job.params.facts.measured_by) = (None, None);
         job.params.again = Some(Box::new(Again {
             tried: self.tried.clone(),
             until_boot_ms,

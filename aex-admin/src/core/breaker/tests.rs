@@ -149,6 +149,9 @@ fn what_an_ended_attempt_says_of_its_target() {
         ..Observed::default()
     };
     assert_eq!(Outcome::of(Some(&busy_for), None), busy(9));
+    assert_eq!(busy(9).under(KeyMode::Operator), busy(9));
+    assert_eq!(busy(9).under(KeyMode::Own), Outcome::Nothing);
+    assert_eq!(FAILED.under(KeyMode::Own), FAILED);
 }
 
 #[test]
