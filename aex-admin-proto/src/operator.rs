@@ -439,6 +439,23 @@ pub struct Metrics {
     pub spent_micro: i64,
     pub held_micro: i64,
     pub agents: Vec<AgentView>,
+    /// Targets that failed of late, and have not answered since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breakers: Vec<BreakerView>,
+}
+
+/// A circuit breaker of one target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerView {
+    pub provider: String,
+    pub upstream_model: String,
+    /// `closed`: it is used; `open`: others are used before it; `half_open`: one request tries it.
+    pub state: String,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Until it is tried again, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opens_in_ms: Option<u64>,
 }
 
 /// Requests that a policy matched, by its mode, and how many of them only because it could not be
@@ -660,6 +677,15 @@ pub struct ModelView {
     /// Its provider is on this machine, and needs no key.
     #[serde(default)]
     pub loopback: bool,
+    /// `ordered`, `weighted` or `cheapest`, where it has several targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<String>,
+    /// Its further targets; what stands above is of the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<ModelView>,
+    /// Where its routing is weighted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -96,6 +96,9 @@ impl Route {
     }
 }
 
+/// Most attempts of one request, each at another target of its model.
+pub const MAX_ATTEMPTS: usize = 8;
+
 /// Tokenizers with which a worker can count: [`ReserveReply::Measure`] names one of them.
 pub const TOKENIZERS: [&str; 2] = ["o200k_base", "cl100k_base"];
 
@@ -110,6 +113,28 @@ pub struct ReserveParams {
     /// The client named its request by an `Idempotency-Key`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub idempotency: Option<Idempotency>,
+    /// The same request was tried elsewhere, and nothing of an answer has reached its client.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub again: Option<Box<Again>>,
+}
+
+/// A further attempt of a request. Each one has an id, a hold and a ticket of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Again {
+    /// The attempts before, the first one first; fewer than [`MAX_ATTEMPTS`].
+    pub tried: Vec<Tried>,
+    /// When the request must end, whoever serves it: [`Grant::retry_until_boot_ms`] of its first attempt.
+    pub until_boot_ms: u64,
+}
+
+/// An attempt that came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tried {
+    pub id: HoldId,
+    pub provider: String,
+    pub upstream_model: String,
 }
 
 /// One provider call and one charge per agent and `key`, for 24 hours.
@@ -150,6 +175,9 @@ pub struct Facts {
     /// The same text counted with the model's tokenizer, where [`ReserveReply::Measure`] asked for it.
     #[serde(skip_serializing_if = "is_default")]
     pub measured: Option<Measured>,
+    /// With which of [`TOKENIZERS`] it was counted: a bound for models with that one alone.
+    #[serde(skip_serializing_if = "is_default")]
+    pub measured_by: Option<String>,
     /// Choices asked for: `n`, or `best_of` where that is more; at least 1.
     #[serde(skip_serializing_if = "is_default")]
     pub choices: u64,
@@ -266,6 +294,14 @@ pub struct Grant {
     /// Boot clock. The egress cuts the exchange here.
     pub deadline_boot_ms: u64,
     pub max_response_bytes: u64,
+    /// The model has targets that were not tried: should this one fail before it answers, the next may be
+    /// asked for, until then (boot clock). Zero: it is the last.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retry_until_boot_ms: u64,
+    /// With another target to come, the answer's head is waited for no longer than this. Zero: until the
+    /// deadline.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub first_byte_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,6 +345,9 @@ pub struct Observed {
     /// The answer showed more output than the hold pays for; a stream was ended for that.
     #[serde(skip_serializing_if = "is_default")]
     pub outran: bool,
+    /// How long the provider asked to be left alone, in seconds, where its answer was a 429.
+    #[serde(skip_serializing_if = "is_default")]
+    pub retry_after_s: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -292,6 +292,7 @@ fn terms(usage: &Usage) -> Result<Terms, FillError> {
         charged: Charged::default(),
         warned: Vec::new(),
         shadowed: Vec::new(),
+        attempt: None,
     })
 }
 

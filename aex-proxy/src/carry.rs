@@ -1,16 +1,18 @@
 //! Carries one request from its reserve to its settle, in a task of its own that outlives the client.
 //!
 //! The steps: reserve, dispatch, read, settle, answer. What each step means is decided by the pure
-//! [`Exchange`]; here are only the waits.
+//! [`Exchange`]; here are only the waits. An attempt that came to nothing before its client saw a byte may
+//! be followed by one at another target of the model: [`attempts`].
 
 mod asking;
+mod attempts;
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aex_admin_proto::egress::{FAILURE_HEADER, Failure, TICKET_HEADER};
-use aex_admin_proto::worker::{Grant, ReserveParams, SettleReply};
+use aex_admin_proto::worker::{Grant, Observed, ReserveParams, SettleReply};
 use aex_admin_proto::{HoldId, clock};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
@@ -26,12 +28,15 @@ use crate::answer::{self, Fault};
 use crate::body::Outgoing;
 use crate::egress::{Egress, SendError, Upstream};
 use crate::exchange::{self, Asked, Collected, Ending, Exchange, Head, Step, Verdict, Way};
+use crate::fallback;
 use crate::headers;
+use crate::ids::Ids;
 use crate::keeping::{self, Keeping};
 use crate::request::ApiRequest;
 use crate::room::{Room, SMALL_BYTES, Taken};
 use crate::spool::{Spool, SpoolKey};
 use asking::{NoGrant, reserve};
+use attempts::{Attempted, Course, Failed, Kept, Next};
 
 /// Largest plain answer whose length its head did not tell.
 const MAX_UNTOLD_BYTES: u64 = 64 * 1024 * 1024;
@@ -63,6 +68,10 @@ pub struct Job {
 pub struct Ways {
     pub admin: Admin,
     pub egress: Egress,
+    /// For the ids of further attempts.
+    pub ids: Arc<Ids>,
+    /// For bodies that are kept for them.
+    pub bodies: Room,
     pub answers: Room,
     pub spool: Spool,
 }
@@ -71,22 +80,46 @@ type Answer = oneshot::Sender<Response<Outgoing>>;
 
 /// Carries `job` to its end. The answer goes to `client`; when that is dropped, the client has left.
 pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
-    let Ways {
-        admin,
-        egress,
-        answers,
-        spool,
-    } = ways;
-    let id = job.id;
-    let room = job.room.take();
-    let grant = match reserve(&admin, &mut job, &mut client).await {
+    let mut course = Course::default();
+    let mut grant = match reserve(&ways.admin, &mut job, &mut client).await {
         Ok(grant) => grant,
-        Err(NoGrant::Row(row)) => return drop(client.send(row.response(Some(id)))),
-        Err(NoGrant::Before(before)) => {
-            let response = keeping::replay(&spool, job.spool_key.as_ref(), before).await;
-            return drop(client.send(response));
-        }
+        Err(why) => return drop(client.send(not_granted(&ways, &job, why).await)),
     };
+    while let Some(failed) = attempt(&ways, &course, job, grant, client).await {
+        (job, client) = (failed.job, failed.client);
+        match course
+            .next(&ways, &mut job, &mut client, failed.tried)
+            .await
+        {
+            Next::Granted(next) => grant = next,
+            Next::Last => return drop(client.send(failed.told)),
+            Next::Before(before) => {
+                let why = NoGrant::Before(before);
+                return drop(client.send(not_granted(&ways, &job, why).await));
+            }
+        }
+    }
+}
+
+async fn not_granted(ways: &Ways, job: &Job, why: NoGrant) -> Response<Outgoing> {
+    match why {
+        NoGrant::Row(row) => row.response(Some(job.id)),
+        NoGrant::Before(before) => {
+            keeping::replay(&ways.spool, job.spool_key.as_ref(), before).await
+        }
+    }
+}
+
+/// Carries a request that was granted to its settle and its answer. Gives it back when it came to nothing
+/// and another target may be asked: then the client waits still.
+async fn attempt(
+    ways: &Ways,
+    course: &Course,
+    mut job: Box<Job>,
+    grant: Box<Grant>,
+    client: Answer,
+) -> Option<Box<Failed>> {
+    let (id, admin) = (job.id, &ways.admin);
     let held = Arc::new(admin.hold(id, &grant));
     let asked = Asked {
         route: job.request.route,
@@ -98,7 +131,8 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
     };
     let exchange = Exchange::new(asked, &grant);
     if client.is_closed() {
-        return never_sent(&admin, held, exchange).await;
+        never_sent(admin, held, exchange).await;
+        return None;
     }
     let request = match dispatch(&job, &grant) {
         Ok(request) => request,
@@ -106,27 +140,34 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
             tracing::error!(%id, %error, "request cannot be written for the egress");
             let fault = Fault::Kernel("the request cannot be dispatched".into());
             drop(client.send(fault.row().response(Some(id))));
-            return never_sent(&admin, held, exchange).await;
+            never_sent(admin, held, exchange).await;
+            return None;
         }
     };
-    let keeping = (job.spool_key.take()).map(|key| Keeping::new(spool, id, key));
+    let key = job.spool_key.clone();
     let left_out = places(&job.request.left_out);
-    drop(job);
+    let room = job.room.take();
+    let patience = Box::pin(sleep(Duration::from_millis(grant.first_byte_ms)));
     let limit = until(grant.deadline_boot_ms.saturating_add(DEADLINE_GRACE_MS));
     let mut reader = Reader {
-        admin,
+        admin: admin.clone(),
         id,
+        again: Kept::of(job, &grant, &ways.bodies),
+        earlier_micro: course.cost_micro,
         grant,
         held,
         exchange,
+        retry_after_s: None,
+        unsent_head: None,
+        patience,
         left_out,
-        keeping,
+        keeping: key.map(|key| Keeping::new(ways.spool.clone(), id, key)),
         room,
-        answers,
+        answers: ways.answers.clone(),
         answer_room: None,
         limit: Box::pin(limit),
     };
-    reader.run(&egress, request, client).await;
+    reader.run(&ways.egress, request, client).await
 }
 
 /// Settles a hold under which nothing was sent.
@@ -189,6 +230,16 @@ struct Reader {
     left_out: Option<HeaderValue>,
     /// The answer on its way into the spool.
     keeping: Option<Keeping>,
+    /// The request itself, while another target may be asked in this one's place.
+    again: Option<Kept>,
+    /// What earlier attempts cost.
+    earlier_micro: i64,
+    /// See [`Observed::retry_after_s`].
+    retry_after_s: Option<u32>,
+    /// Of a stream of which nothing else has come, while another target may be asked in this one's place.
+    unsent_head: Option<response::Parts>,
+    /// How long the first byte is waited for, where another target may be faster.
+    patience: Pin<Box<Sleep>>,
     /// Held until the request has been taken over.
     room: Option<Taken>,
     answers: Room,
@@ -208,11 +259,12 @@ enum Client {
 }
 
 /// What comes next while a body is read.
-enum Next {
+enum Came {
     Frame(Option<Result<Frame<Bytes>, hyper::Error>>),
     /// No frame is there now.
     NothingYet,
     ClientLeft,
+    OutOfPatience,
     OutOfTime,
 }
 
@@ -228,11 +280,14 @@ impl Client {
 }
 
 impl Reader {
-    async fn run(&mut self, egress: &Egress, request: Request<Full<Bytes>>, client: Answer) {
+    async fn run(
+        &mut self,
+        egress: &Egress,
+        request: Request<Full<Bytes>>,
+        client: Answer,
+    ) -> Option<Box<Failed>> {
         let mut client = Client::Waiting(client);
-        let answered = self.await_head(egress, request, &mut client).await;
-        self.room = None;
-        match answered {
+        match self.await_head(egress, request, &mut client).await {
             Some((head, body)) => self.read(head, body, client).await,
             None => self.settle_and_answer(None, client).await,
         }
@@ -256,16 +311,34 @@ impl Reader {
                         tracing::warn!(id = %self.id, %error, "no answer from the egress");
                         let (failure, fault) = no_answer(&error);
                         self.exchange.failed(failure, fault);
+                        // No other target would do better.
+                        self.again = None;
                         return None;
                     }
                 },
                 () = client.left() => self.lose(client),
+                () = self.patience.as_mut(), if self.may_lose_patience(client) => {
+                    self.exchange.ended(Ending::GivenUp(Failure::Timeout));
+                    return None;
+                }
                 () = &mut self.limit => {
                     self.out_of_time();
                     return None;
                 }
             }
         }
+    }
+
+    /// As [`Self::may_lose_patience`], of a stream whose head has come.
+    fn is_impatient(&self, client: &Client) -> bool {
+        self.unsent_head.is_some() && self.may_lose_patience(client)
+    }
+
+    /// Somebody waits, and another target may be faster.
+    fn may_lose_patience(&self, client: &Client) -> bool {
+        self.grant.first_byte_ms != 0
+            && self.again.is_some()
+            && matches!(client, Client::Waiting(_))
     }
 
     /// The client left. The provider is still read for a while, for the usage.
@@ -291,16 +364,36 @@ impl Reader {
         self.exchange.ended(Ending::GivenUp(failure));
     }
 
-    async fn read(&mut self, head: response::Parts, body: Upstream, client: Client) {
-        match self.exchange.head(seen(&head)) {
+    async fn read(
+        &mut self,
+        head: response::Parts,
+        body: Upstream,
+        client: Client,
+    ) -> Option<Box<Failed>> {
+        let seen = seen(&head);
+        if seen.status == 429 {
+            self.retry_after_s = headers::retry_after_s(&head.headers);
+        }
+        let way = self.exchange.head(seen);
+        if way == Way::Collect && !fallback::may_go_elsewhere(Some(seen.status), seen.failure) {
+            self.again = None;
+        }
+        if self.again.is_none() {
+            self.room = None;
+        }
+        match way {
             Way::Collect => {
                 let mut client = client;
                 self.read_body(body, &mut client).await;
-                self.settle_and_answer(Some(head), client).await;
+                self.settle_and_answer(Some(head), client).await
+            }
+            Way::Relay if self.again.is_some() => {
+                self.unsent_head = Some(head);
+                self.relay(body, client).await
             }
             Way::Relay => {
                 let client = self.begin_stream(head, client);
-                self.relay(body, client).await;
+                self.relay(body, client).await
             }
         }
     }
@@ -308,7 +401,7 @@ impl Reader {
     /// Answers with the provider's head; the chunks follow.
     fn begin_stream(&mut self, mut head: response::Parts, client: Client) -> Client {
         if let Some(keeping) = &mut self.keeping {
-            keeping.head(&head);
+            keeping.head(&head, &self.grant);
         }
         let Client::Waiting(answer) = client else {
             return client;
@@ -327,15 +420,15 @@ impl Reader {
         let mut unsent = Collected::default();
         let ending = loop {
             match self.next(&mut body, client, !unsent.is_empty()).await {
-                Next::Frame(None) => {
+                Came::Frame(None) => {
                     body.give_back();
                     break Ending::Whole;
                 }
-                Next::Frame(Some(Err(error))) => {
+                Came::Frame(Some(Err(error))) => {
                     tracing::debug!(id = %self.id, %error, "answer cut");
                     break self.why_cut();
                 }
-                Next::Frame(Some(Ok(frame))) => {
+                Came::Frame(Some(Ok(frame))) => {
                     let Ok(chunk) = frame.into_data() else {
                         continue;
                     };
@@ -357,13 +450,17 @@ impl Reader {
                         continue;
                     }
                 }
-                Next::NothingYet => {}
+                Came::NothingYet => {}
                 // Nothing is unsent in these two: it was sent before anything was waited for.
-                Next::ClientLeft => {
+                Came::ClientLeft => {
                     self.lose(client);
                     continue;
                 }
-                Next::OutOfTime => return self.out_of_time(),
+                Came::OutOfPatience => {
+                    self.exchange.ended(Ending::GivenUp(Failure::Timeout));
+                    return;
+                }
+                Came::OutOfTime => return self.out_of_time(),
             }
             if !self.send(unsent.take(), client).await {
                 return;
@@ -418,19 +515,24 @@ impl Reader {
     }
 
     /// What happens next. With bytes unsent nothing is waited for.
-    async fn next(&mut self, body: &mut Upstream, client: &mut Client, unsent: bool) -> Next {
+    async fn next(&mut self, body: &mut Upstream, client: &mut Client, unsent: bool) -> Came {
         tokio::select! {
             biased;
-            frame = body.frame() => Next::Frame(frame),
-            () = std::future::ready(()), if unsent => Next::NothingYet,
-            () = client.left() => Next::ClientLeft,
-            () = &mut self.limit => Next::OutOfTime,
+            frame = body.frame() => Came::Frame(frame),
+            () = std::future::ready(()), if unsent => Came::NothingYet,
+            () = client.left() => Came::ClientLeft,
+            () = self.patience.as_mut(), if self.is_impatient(client) => Came::OutOfPatience,
+            () = &mut self.limit => Came::OutOfTime,
         }
     }
 
     /// Passes bytes on to a client that reads a stream. Waits while it is slow, so that the provider
     /// waits too. Whether reading goes on.
     async fn send(&mut self, bytes: Bytes, client: &mut Client) -> bool {
+        if let Some(head) = self.unsent_head.take() {
+            (self.again, self.room) = (None, None);
+            *client = self.begin_stream(head, std::mem::replace(client, Client::Gone));
+        }
         if let Some(keeping) = &mut self.keeping {
             keeping.push(&bytes);
         }
@@ -458,12 +560,19 @@ impl Reader {
         {
             keeping.keep().await;
         }
-        let observed = self.exchange.observed();
+        let observed = Observed {
+            retry_after_s: self.retry_after_s,
+            ..self.exchange.observed()
+        };
         self.admin.settle(Arc::clone(&self.held), observed).await
     }
 
-    async fn relay(&mut self, body: Upstream, mut client: Client) {
+    async fn relay(&mut self, body: Upstream, mut client: Client) -> Option<Box<Failed>> {
         self.read_body(body, &mut client).await;
+        if let Some(head) = self.unsent_head.take() {
+            // Its client has seen nothing yet: it gets a plain answer, this one's error or another target's.
+            return self.settle_and_answer(Some(head), client).await;
+        }
         let reply = self.settle().await;
         let severed = reply.is_some_and(|reply| reply.severed);
         if let (Client::Streaming(chunks), Some(fault)) =
@@ -472,18 +581,27 @@ impl Reader {
             // A client that left meanwhile does not read it; one that does not read holds nothing up.
             let _ = timeout(LAST_EVENT_LIMIT, chunks.send(fault.row().event())).await;
         }
+        None
     }
 
-    async fn settle_and_answer(&mut self, head: Option<response::Parts>, client: Client) {
+    /// Settles, and answers a client that waits for the whole answer; gives the request back when another
+    /// target may be asked instead.
+    async fn settle_and_answer(
+        &mut self,
+        head: Option<response::Parts>,
+        client: Client,
+    ) -> Option<Box<Failed>> {
         if let (Some(keeping), Some(head)) = (&mut self.keeping, &head) {
-            keeping.head(head);
+            keeping.head(head, &self.grant);
             keeping.push(self.exchange.collected());
         }
         let settled = self.settle().await;
         let Client::Waiting(answer) = client else {
-            return;
+            return None;
         };
         let severed = settled.as_ref().is_some_and(|reply| reply.severed);
+        let again = (self.again.take()).filter(|_| !severed && self.may_go_elsewhere());
+        let cost_micro = settled.as_ref().map(|reply| reply.cost_micro);
         let response = match (self.exchange.verdict(severed), head) {
             (Verdict::Provider(body), Some(head)) => self.provider_answer(head, body, settled),
             (Verdict::Provider(_), None) => {
@@ -492,8 +610,31 @@ impl Reader {
             }
             (Verdict::Fault(fault), _) => fault.row().response(Some(self.id)),
         };
+        // An attempt that is not settled holds its money still: there is no next one beside it.
+        if let (Some(kept), Some(cost_micro)) = (again, cost_micro) {
+            return Some(Box::new(Failed {
+                job: kept.give_back(self.room.take()),
+                client: answer,
+                told: response,
+                tried: Attempted {
+                    id: self.id,
+                    cost_micro,
+                    retry_until_boot_ms: self.grant.retry_until_boot_ms,
+                    provider: std::mem::take(&mut self.grant.provider),
+                    upstream_model: std::mem::take(&mut self.grant.upstream_model),
+                },
+                _room: self.answer_room.take(),
+            }));
+        }
         // A client that left meanwhile wants nothing any more.
         let _ = answer.send(response);
+        None
+    }
+
+    fn may_go_elsewhere(&self) -> bool {
+        let observed = self.exchange.observed();
+        self.exchange.broke_before_its_first_byte()
+            || fallback::may_go_elsewhere(observed.status, observed.failure)
     }
 
     /// The provider's answer, with what AEX adds to it.
@@ -511,11 +652,17 @@ impl Reader {
         headers::keep_for_agent(&mut head.headers);
         if let Some(reply) = settled {
             self.add_headers(&mut head.headers, reply.remaining_micro);
+            let cost_micro = reply.cost_micro.saturating_add(self.earlier_micro);
             head.headers
-                .insert(headers::COST, HeaderValue::from(reply.cost_micro));
+                .insert(headers::COST, HeaderValue::from(cost_micro));
         } else {
             head.headers
                 .insert(headers::REQUEST_ID, answer::id_value(self.id));
+            headers::tell_server(
+                &mut head.headers,
+                &self.grant.provider,
+                &self.grant.upstream_model,
+            );
         }
         response_of(head, Outgoing::full(detailed.unwrap_or(body)))
     }
@@ -528,6 +675,7 @@ impl Reader {
         if let Some(warnings) = warnings(&self.grant.warnings) {
             head.insert(headers::WARNING, warnings);
         }
+        headers::tell_server(head, &self.grant.provider, &self.grant.upstream_model);
         if self.grant.cap_is_ours {
             head.insert(headers::OUTPUT_CAP, self.grant.output_cap.into());
         }

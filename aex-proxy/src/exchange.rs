@@ -213,6 +213,12 @@ impl Exchange {
         self.complete && self.broken.is_none() && self.succeeded()
     }
 
+    /// It failed and nothing of the answer's body has come.
+    #[must_use]
+    pub fn broke_before_its_first_byte(&self) -> bool {
+        self.received_bytes == 0 && !self.complete && self.broken.is_some()
+    }
+
     /// Lets no more than this come in all, if it was more.
     pub fn limit_bytes(&mut self, bytes: u64) {
         self.max_response_bytes = self.max_response_bytes.min(bytes);
@@ -399,6 +405,7 @@ impl Exchange {
             usage_chunks: self.tally.usage_chunks(),
             own_output_tokens: self.own_output_tokens(),
             outran: self.outran || self.tally.shown_tokens() > self.most_tokens,
+            retry_after_s: None,
         }
     }
 

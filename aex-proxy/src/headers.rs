@@ -6,8 +6,8 @@
 use aex_admin_proto::TokenDigest;
 use http::header::{
     ALT_SVC, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT,
-    HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
+    HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RETRY_AFTER,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use secrecy::SecretString;
 
@@ -32,6 +32,9 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// What of the request was not forwarded, by its place.
 pub const LEFT_OUT: HeaderName = HeaderName::from_static("x-aex-left-out");
+/// Who served the answer: the provider, and its own name for the model.
+pub const SERVED_BY: HeaderName = HeaderName::from_static("x-aex-provider");
+pub const SERVED_MODEL: HeaderName = HeaderName::from_static("x-aex-model");
 pub const OUTPUT_CAP: HeaderName = HeaderName::from_static("x-aex-output-cap");
 
 /// Never from a provider to an agent: hop-by-hop, cookies, what names the operator's account, and what
@@ -71,6 +74,22 @@ pub fn keep_for_agent(headers: &mut HeaderMap) {
     for name in unwanted {
         headers.remove(name);
     }
+}
+
+/// Says who served an answer.
+pub fn tell_server(headers: &mut HeaderMap, provider: &str, upstream_model: &str) {
+    for (name, text) in [(SERVED_BY, provider), (SERVED_MODEL, upstream_model)] {
+        // A name that no header can carry is left out.
+        if let Ok(value) = HeaderValue::from_str(text) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// How long a provider asks to be left alone, in seconds. A date is not read.
+#[must_use]
+pub fn retry_after_s(headers: &HeaderMap) -> Option<u32> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// Whose request it is: the digest of the one bearer token. The token itself is not kept.

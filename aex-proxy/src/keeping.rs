@@ -1,6 +1,6 @@
 //! Keeps the answer of one request with an `Idempotency-Key`, and gives it again.
 
-use aex_admin_proto::worker::Replay;
+use aex_admin_proto::worker::{Grant, Replay};
 use aex_admin_proto::{HoldId, IdempotencyConflict, Refusal};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Response, response};
@@ -31,9 +31,10 @@ impl Keeping {
     }
 
     /// The head of the answer, as the provider gave it.
-    pub fn head(&mut self, head: &response::Parts) {
+    pub fn head(&mut self, head: &response::Parts, grant: &Grant) {
         let mut for_agent = head.headers.clone();
         headers::keep_for_agent(&mut for_agent);
+        headers::tell_server(&mut for_agent, &grant.provider, &grant.upstream_model);
         self.answer = Some(self.spool.gather(head.status, for_agent));
     }
 

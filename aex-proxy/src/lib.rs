@@ -16,6 +16,7 @@ pub mod body;
 pub mod carry;
 pub mod egress;
 pub mod exchange;
+pub mod fallback;
 pub mod headers;
 pub mod idempotency;
 pub mod ids;

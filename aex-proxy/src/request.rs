@@ -309,6 +309,7 @@ impl Reader {
             facts: Facts {
                 body_bytes: body_bytes as u64,
                 measured: walk.measured(),
+                measured_by: None,
                 ascii_bytes: walk.ascii_bytes,
                 other_bytes: walk.other_bytes,
                 messages: walk.messages,

@@ -30,14 +30,27 @@ impl Room {
     /// Waits for room for `bytes`, first come, first served; the caller bounds the time. What is larger
     /// than all the room takes all of it.
     pub async fn take(&self, bytes: u64) -> Taken {
-        let kib = u32::try_from(bytes.div_ceil(1024))
-            .unwrap_or(ROOM_KIB)
-            .min(ROOM_KIB);
+        let kib = kib(bytes);
         // It fails only for a closed semaphore, and this one is never closed.
         Taken {
             _permit: Arc::clone(&self.0).acquire_many_owned(kib).await.ok(),
         }
     }
+
+    /// Room for `bytes`, if it is there now. What holds room already must not wait for more.
+    #[must_use]
+    pub fn try_take(&self, bytes: u64) -> Option<Taken> {
+        let permit = Arc::clone(&self.0).try_acquire_many_owned(kib(bytes));
+        permit.ok().map(|permit| Taken {
+            _permit: Some(permit),
+        })
+    }
+}
+
+fn kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024))
+        .unwrap_or(ROOM_KIB)
+        .min(ROOM_KIB)
 }
 
 #[cfg(test)]
@@ -60,7 +73,9 @@ mod tests {
         let all = at_once(&room, u64::MAX);
         assert!(all.is_some());
         assert!(at_once(&room, 1).is_none());
+        assert!(room.try_take(1).is_none());
         drop(all);
+        assert!(room.try_take(1).is_some());
         assert!(at_once(&room, 1).is_some());
     }
 }

@@ -4,6 +4,7 @@
 mod looks;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aex_admin_proto::worker::{ModelsReply, ReserveParams, Route as Api};
@@ -43,7 +44,7 @@ const ROOM_LIMIT: Duration = Duration::from_secs(10);
 pub struct Shared {
     pub admin: Admin,
     pub egress: Egress,
-    ids: Ids,
+    ids: Arc<Ids>,
     /// For the bodies of requests.
     room: Room,
     /// For plain answers, which are kept until they are settled.
@@ -64,7 +65,7 @@ impl Shared {
         Self {
             admin,
             egress,
-            ids: Ids::default(),
+            ids: Arc::default(),
             room: Room::default(),
             answers: Room::default(),
             spool,
@@ -141,6 +142,8 @@ async fn carried(
             let ways = carry::Ways {
                 admin: shared.admin.clone(),
                 egress: shared.egress.clone(),
+                ids: Arc::clone(&shared.ids),
+                bodies: shared.room.clone(),
                 answers: shared.answers.clone(),
                 spool: shared.spool.clone(),
             };
@@ -199,6 +202,7 @@ async fn read_job(
             model: std::mem::take(&mut request.model),
             facts,
             idempotency: (idempotency.as_ref()).map(|key| key.claim(api, &body)),
+            again: None,
         },
         request,
         body,

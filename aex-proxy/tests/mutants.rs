@@ -86,5 +86,7 @@ fn grant(route: Route) -> Grant {
         drain_timeout_ms: 0,
         deadline_boot_ms: 0,
         max_response_bytes: 1 << 30,
+        retry_until_boot_ms: 0,
+        first_byte_ms: 0,
     }
 }

@@ -180,6 +180,7 @@ fn pure_code_names_nothing_impure() {
         "aex-admin/src/policy/slice",
         "aex-admin/src/policy/time",
         "aex-proxy/src/exchange",
+        "aex-proxy/src/fallback",
         "aex-proxy/src/usage",
         "aex-egress/src/attach",
         "aex-admin-proto/src/frame",

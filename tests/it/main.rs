@@ -14,6 +14,7 @@ mod cli;
 mod common;
 mod crash;
 mod disk;
+mod fallback;
 mod greed;
 mod hidden;
 mod http_surface;

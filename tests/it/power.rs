@@ -102,6 +102,7 @@ async fn request(client: &Client, token: TokenDigest, number: u64) {
         model: DEAR_MODEL.into(),
         facts,
         idempotency: None,
+        again: None,
     };
     let reply: ReserveReply = client.call(RESERVE, &params, CALL_LIMIT).await.unwrap();
     let ReserveReply::Granted(grant) = reply else {

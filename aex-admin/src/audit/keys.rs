@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use serde::Deserialize;
 
 use super::{Found, finding};
+use crate::core::hold::Attempt;
 use crate::core::idempotency::KEY_MS;
 use crate::ledger::idempotency::{KeyOf, keys};
 use crate::ledger::{Event, LedgerError};
@@ -24,8 +25,10 @@ pub(super) struct Keys {
     rows: HashMap<i64, KeyOf>,
     /// Holds that rows name, and that their events know.
     named: HashMap<HoldId, i64>,
-    /// The last hold of an agent and key that was not released.
+    /// The last hold of an agent and key that was not released, and when it was opened.
     last: HashMap<(String, KeyMark), (HoldId, i64)>,
+    /// Holds of further attempts, and the first attempt's: they are one request.
+    first_of: HashMap<HoldId, HoldId>,
     /// The same by hold.
     of_hold: HashMap<HoldId, (String, KeyMark)>,
     let_go_at: usize,
@@ -34,6 +37,7 @@ pub(super) struct Keys {
 #[derive(Deserialize)]
 struct Opened {
     idempotency: Option<KeyMark>,
+    attempt: Option<Attempt>,
 }
 
 impl Keys {
@@ -43,6 +47,7 @@ impl Keys {
             rows: rows.collect(),
             named: HashMap::new(),
             last: HashMap::new(),
+            first_of: HashMap::new(),
             of_hold: HashMap::new(),
             let_go_at: LET_GO,
         })
@@ -54,7 +59,11 @@ impl Keys {
         match event.action {
             "hold.open" if event.detail.contains(NAMED) => {
                 let opened: Opened = serde_json::from_str(event.detail).ok()?;
-                self.opened(id, agent, hold, opened.idempotency?, event.at_ms)
+                let mark = opened.idempotency?;
+                if let Some(attempt) = opened.attempt {
+                    self.first_of.insert(hold, attempt.first);
+                }
+                self.opened(id, agent, hold, mark, event.at_ms)
             }
             "hold.release" => self.released(id, agent, &hold),
             _ => None,
@@ -81,7 +90,10 @@ impl Keys {
         self.of_hold.insert(hold, key);
         let (first, first_ms) = before?;
         self.of_hold.remove(&first);
-        (at_ms.saturating_sub(first_ms) < KEY_MS).then(|| {
+        let begun_by = |hold: HoldId| self.first_of.get(&hold).copied().unwrap_or(hold);
+        let one_request = begun_by(first) == begun_by(hold);
+        self.first_of.remove(&first);
+        (!one_request && at_ms.saturating_sub(first_ms) < KEY_MS).then(|| {
             let message = format!(
                 "it has the Idempotency-Key {mark} of hold {first}, which is not a day older and was \
                  not released"
@@ -91,6 +103,7 @@ impl Keys {
     }
 
     fn released(&mut self, id: i64, agent: &str, hold: &HoldId) -> Option<Found> {
+        self.first_of.remove(hold);
         if let Some(key) = self.of_hold.remove(hold) {
             self.last.remove(&key);
         }
@@ -108,11 +121,12 @@ impl Keys {
         if self.last.len() < self.let_go_at {
             return;
         }
-        let of_hold = &mut self.of_hold;
+        let (of_hold, first_of) = (&mut self.of_hold, &mut self.first_of);
         self.last.retain(|_, (hold, at_ms)| {
             let young = now_ms.saturating_sub(*at_ms) < KEY_MS;
             if !young {
                 of_hold.remove(hold);
+                first_of.remove(hold);
             }
             young
         });

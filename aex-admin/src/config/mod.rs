@@ -18,6 +18,7 @@ mod models;
 mod overlay;
 mod price;
 mod providers;
+mod targets;
 mod types;
 mod values;
 mod yaml;

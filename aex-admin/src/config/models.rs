@@ -13,7 +13,8 @@ use super::price::PriceField;
 use super::providers::Known;
 use super::types::{Model, ModelLimits, PriceSource, Pricing};
 use super::yaml::Scalar;
-use super::{Catalogue, ConfigError, values};
+use super::{Catalogue, ConfigError, targets, values};
+use crate::core::routing::Routing;
 
 const MAX_MODELS: usize = 10_000;
 
@@ -41,9 +42,16 @@ pub(super) fn read(
         }
         let empty = RawModel::default();
         let raw = raw.as_ref().unwrap_or(&empty);
-        let known = find_provider(name, raw, providers)?;
-        let model = read_one(name, raw, catalogue, known)?;
-        warn(&model, known, warnings);
+        let model = match &raw.targets {
+            Some(written) => targets::read(name, raw, written, catalogue, providers)?,
+            None => {
+                targets::none_said(raw)?;
+                read_one(name, raw, catalogue, providers)?
+            }
+        };
+        for target in model.targets() {
+            warn(target, providers, warnings);
+        }
         models.insert(name.value.clone(), model);
     }
     if models.is_empty() {
@@ -57,10 +65,6 @@ fn find_provider<'a, 'b>(
     raw: &RawModel,
     providers: &'b BTreeMap<String, Known<'a>>,
 ) -> Result<&'b Known<'a>, ConfigError> {
-    if let Some(targets) = &raw.targets {
-        let message = "targets: not supported yet; use provider";
-        return Err(fault(targets.referenced, message));
-    }
     let Some(provider) = &raw.provider else {
         let message = format!("model {}: provider is missing", name.value);
         return Err(fault(name.referenced, message));
@@ -80,12 +84,13 @@ fn find_provider<'a, 'b>(
     })
 }
 
-fn read_one(
+pub(super) fn read_one(
     name: &Scalar,
     raw: &RawModel,
     catalogue: &Catalogue,
-    known: &Known<'_>,
+    providers: &BTreeMap<String, Known<'_>>,
 ) -> Result<Model, ConfigError> {
+    let known = find_provider(name, raw, providers)?;
     if let Some(written) = &raw.upstream_model {
         values::model_name(&written.value)
             .map_err(|why| fault(written.referenced, format!("upstream_model: {why}")))?;
@@ -122,6 +127,9 @@ fn read_one(
         output_cap_param: entry
             .and_then(|entry| entry.output_cap_param)
             .unwrap_or(known.provider.facts.output_cap_param),
+        weight: 1,
+        routing: Routing::Ordered,
+        fallbacks: Vec::new(),
     })
 }
 
@@ -223,7 +231,7 @@ fn read_tokenizer(raw: &RawModel) -> Result<Option<String>, ConfigError> {
     Ok(Some(written.value.clone()))
 }
 
-fn read_limits(raw: Option<&RawModelLimits>) -> Result<ModelLimits, ConfigError> {
+pub(super) fn read_limits(raw: Option<&RawModelLimits>) -> Result<ModelLimits, ConfigError> {
     let Some(raw) = raw else {
         return Ok(ModelLimits::default());
     };
@@ -233,15 +241,16 @@ fn read_limits(raw: Option<&RawModelLimits>) -> Result<ModelLimits, ConfigError>
     })
 }
 
-fn warn(model: &Model, known: &Known<'_>, warnings: &mut Vec<String>) {
+fn warn(model: &Model, providers: &BTreeMap<String, Known<'_>>, warnings: &mut Vec<String>) {
     let (name, provider) = (&model.name, &model.provider);
+    let loopback = (providers.get(provider)).is_some_and(|known| known.provider.loopback);
     match model.pricing {
         Pricing::Unpriced => warnings.push(format!(
             "model {name}: no price is known for {} of {provider}, so its requests are refused; add \
              price: {{ input_per_mtok: …, output_per_mtok: … }} or price: free",
             model.upstream_model
         )),
-        Pricing::Free if !known.provider.loopback => warnings.push(format!(
+        Pricing::Free if !loopback => warnings.push(format!(
             "model {name}: is free, though {provider} is not on this machine: its requests count \
              against no budget"
         )),

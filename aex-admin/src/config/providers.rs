@@ -85,6 +85,11 @@ fn read_one<'a>(
             .unwrap_or(5_000),
         request_timeout_ms: duration("request_timeout", &raw.request_timeout, &request_ms)?
             .unwrap_or(600_000),
+        first_byte_timeout_ms: duration(
+            "first_byte_timeout",
+            &raw.first_byte_timeout,
+            &request_ms,
+        )?,
         extra_params: read_extra_params(raw)?,
         facts,
     };

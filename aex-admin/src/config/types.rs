@@ -6,6 +6,7 @@ use aex_admin_proto::egress::{KeyPolicy, ProviderConfig};
 use aex_admin_proto::worker::OnDisconnect;
 
 use crate::core::price::Price;
+use crate::core::routing::Routing;
 pub use crate::core::scope::DefaultLimits;
 
 /// models.yaml, checked, with every default filled in.
@@ -43,6 +44,9 @@ pub struct Provider {
     pub ca_file: Option<String>,
     pub connect_timeout_ms: u64,
     pub request_timeout_ms: u64,
+    /// How long an answer's head is waited for where another target can be tried instead. Absent: as long
+    /// as the request may take.
+    pub first_byte_timeout_ms: Option<u64>,
     /// Parameters let through beyond the known ones.
     pub extra_params: Vec<String>,
     pub facts: ProviderFacts,
@@ -140,6 +144,11 @@ pub struct Model {
     pub tool_factor: u64,
     pub limits: ModelLimits,
     pub output_cap_param: OutputCapParam,
+    /// How often it is chosen before others, where its model's routing is weighted.
+    pub weight: u64,
+    pub routing: Routing,
+    /// Further targets: the same model elsewhere, under its own terms. They have none themselves.
+    pub fallbacks: Vec<Model>,
 }
 
 impl Model {
@@ -148,6 +157,18 @@ impl Model {
     pub const TEMPLATE_TOKENS: u64 = 48;
     pub const MESSAGE_TOKENS: u64 = 8;
     pub const TOOL_FACTOR: u64 = 4;
+
+    /// Every way to serve it, in the order in which they are written; the first is itself.
+    pub fn targets(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.fallbacks)
+    }
+
+    /// The one of its targets that is this.
+    #[must_use]
+    pub fn target(&self, provider: &str, upstream_model: &str) -> Option<&Self> {
+        self.targets()
+            .find(|target| target.provider == provider && target.upstream_model == upstream_model)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! A hold: money set aside for one request, with the terms under which it will be charged.
 
-use aex_admin_proto::KeyMark;
 use aex_admin_proto::ticket::KeyMode;
 use aex_admin_proto::worker::{OnDisconnect, Route};
+use aex_admin_proto::{HoldId, KeyMark};
 use serde::{Deserialize, Serialize};
 
 use super::price::Price;
@@ -71,9 +71,31 @@ pub struct Terms {
     /// Limits that are only tried, and that this one passed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shadowed: Vec<String>,
+    /// It was tried elsewhere before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<Attempt>,
+}
+
+/// A hold of a request that another target was asked for first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Which one of the request it is: 2 or more.
+    pub number: u64,
+    /// The hold of the first one.
+    pub first: HoldId,
+    /// The `hold.open` event of the attempt that its `Idempotency-Key` stood for until now, and stands for
+    /// again when this one is released: that one was charged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_of: Option<i64>,
 }
 
 impl Terms {
+    /// Which attempt of its request it is, from 1.
+    #[must_use]
+    pub fn attempt_number(&self) -> u64 {
+        self.attempt.map_or(1, |attempt| attempt.number)
+    }
+
     /// Most output tokens in all.
     #[must_use]
     pub fn output_tokens(&self) -> u64 {

@@ -4,6 +4,7 @@
 
 pub mod book;
 pub mod bound;
+pub mod breaker;
 pub mod charge;
 pub mod hold;
 pub mod idempotency;
@@ -13,5 +14,6 @@ pub mod period;
 pub mod price;
 pub mod reservation;
 pub mod reserve;
+pub mod routing;
 pub mod scope;
 pub mod window;

@@ -53,15 +53,18 @@ impl Caller {
     #[must_use]
     pub fn windows(
         &self,
-        model: Option<&ModelFacts<'_>>,
+        targets: &[ModelFacts<'_>],
         name: &str,
         defaults: &Defaults,
     ) -> Vec<LiveKey> {
         let scopes = self.path.iter().map(|scope| LiveKey::Scope(scope.id));
         let mut keys: Vec<LiveKey> = scopes.collect();
         keys.push(LiveKey::Model(name.to_owned()));
-        let Some(model) = model else { return keys };
-        for scope in &self.path {
+        for (scope, model) in self
+            .path
+            .iter()
+            .flat_map(|scope| targets.iter().map(move |model| (scope, model)))
+        {
             let bounds = scope.bounds(&defaults.limits, model.name, model.provider);
             let parts = bounds.filter(|bound| *bound.subject != Subject::All);
             keys.extend(parts.map(|bound| LiveKey::Part(scope.id, bound.subject.clone())));
@@ -316,6 +319,7 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
         charged,
         warned: told.warned,
         shadowed: told.shadowed,
+        attempt: None,
     })
 }
 

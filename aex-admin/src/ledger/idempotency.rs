@@ -17,6 +17,8 @@ pub struct KeyRow {
     pub request: RequestDigest,
     /// The hold under which its request was carried out, or is.
     pub hold: HoldId,
+    /// That one's `hold.open` event.
+    pub event: i64,
     /// Boot clock; negative for one of an earlier boot.
     pub at_boot_ms: i64,
 }
@@ -34,7 +36,16 @@ fn read(row: &Row<'_>) -> Result<KeyRow> {
         request: request.into(),
         hold: hold.parse().map_err(|_| bad())?,
         at_boot_ms: row.get(2)?,
+        event: row.get(3)?,
     })
+}
+
+/// The first and the last key of a mark.
+fn marked(mark: &KeyMark) -> ([u8; 32], [u8; 32]) {
+    let (mut first, mut last) = ([0; 32], [0xff; 32]);
+    first[..8].copy_from_slice(mark.as_bytes());
+    last[..8].copy_from_slice(mark.as_bytes());
+    (first, last)
 }
 
 fn stored(boot_ms: u64) -> i64 {
@@ -48,7 +59,7 @@ impl Ledger {
     /// SQLite's own, or a value that cannot be.
     pub fn used_key(&self, agent: i64, key: &KeyDigest) -> Result<Option<KeyRow>> {
         let mut statement = self.conn.prepare_cached(
-            "SELECT i.request, e.hold, i.at_boot_ms FROM idempotency i \
+            "SELECT i.request, e.hold, i.at_boot_ms, i.event FROM idempotency i \
              LEFT JOIN events e ON e.id = i.event WHERE i.agent_id = ?1 AND i.key = ?2",
         )?;
         let mut rows = statement.query((agent, key.as_bytes()))?;
@@ -78,14 +89,37 @@ impl Ledger {
         Ok(())
     }
 
+    /// The hold that a key stood for was released: it stands for an `earlier` attempt of the same request
+    /// again, which was charged, or for nothing.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn end_of_key(
+        &self,
+        agent: i64,
+        mark: &KeyMark,
+        event: i64,
+        earlier: Option<i64>,
+    ) -> Result<()> {
+        let Some(earlier) = earlier else {
+            return self.forget_key(agent, mark, event);
+        };
+        let (first, last) = marked(mark);
+        self.conn
+            .prepare_cached(
+                "UPDATE idempotency SET event = ?5 \
+                 WHERE agent_id = ?1 AND key BETWEEN ?2 AND ?3 AND event = ?4",
+            )?
+            .execute((agent, first, last, event, earlier))?;
+        Ok(())
+    }
+
     /// Forgets the key, known by its mark, of a hold that was released.
     ///
     /// # Errors
     /// SQLite's own.
     pub fn forget_key(&self, agent: i64, mark: &KeyMark, event: i64) -> Result<()> {
-        let (mut first, mut last) = ([0; 32], [0xff; 32]);
-        first[..8].copy_from_slice(mark.as_bytes());
-        last[..8].copy_from_slice(mark.as_bytes());
+        let (first, last) = marked(mark);
         self.conn
             .prepare_cached(
                 "DELETE FROM idempotency WHERE agent_id = ?1 AND key BETWEEN ?2 AND ?3 AND event = ?4",

@@ -319,6 +319,7 @@ async fn metrics(kernel: &Kernel) -> Result<Metrics, RpcError> {
             .map(|agent| agent.reserved_micro)
             .fold(0, i64::saturating_add),
         agents,
+        breakers: views::breakers(&kernel.shared, clock::boot_ms()),
     })
 }
 

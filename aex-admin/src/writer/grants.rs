@@ -11,7 +11,8 @@ use jiff::tz::TimeZone;
 use subtle::ConstantTimeEq;
 
 use super::memory::OpenHold;
-use crate::config::Config;
+use super::routes;
+use crate::config::{Config, Model};
 use crate::core::bound::Rendering;
 use crate::core::hold::Terms;
 use crate::core::period;
@@ -34,15 +35,16 @@ pub(crate) fn caller(path: Vec<Arc<Scope>>, token: TokenRow) -> Caller {
     }
 }
 
+/// `model` is one of the targets of the model that is `named`.
 pub(crate) fn model<'a>(
     config: &'a Config,
     operator_keys: &HashSet<String>,
-    name: &str,
+    named: &'a Model,
+    model: &'a Model,
 ) -> Option<ModelFacts<'a>> {
-    let model = config.models.get(name)?;
     let provider = config.providers.get(&model.provider)?;
     Some(ModelFacts {
-        name: &model.name,
+        name: &named.name,
         provider: &provider.name,
         upstream_model: &model.upstream_model,
         price: model.pricing.price(),
@@ -63,8 +65,8 @@ pub(crate) fn model<'a>(
         keys: provider.keys,
         loopback: provider.loopback,
         operator_key: operator_keys.contains(&provider.name),
-        max_requests_per_minute: model.limits.max_requests_per_minute,
-        max_tokens_per_minute: model.limits.max_tokens_per_minute,
+        max_requests_per_minute: named.limits.max_requests_per_minute,
+        max_tokens_per_minute: named.limits.max_tokens_per_minute,
     })
 }
 
@@ -119,10 +121,9 @@ pub(crate) fn grant(
     remaining_micro: Option<i64>,
 ) -> Grant {
     let terms = &hold.terms;
-    let facts = config
-        .providers
-        .get(&terms.provider)
-        .map(|provider| &provider.facts);
+    let provider = config.providers.get(&terms.provider);
+    let facts = provider.map(|provider| &provider.facts);
+    let retry_until_boot_ms = routes::retry_until_boot_ms(config, hold);
     let knows_store = facts.is_some_and(|facts| facts.knows_store);
     Grant {
         ticket: ticket(config, key, id, hold),
@@ -148,6 +149,11 @@ pub(crate) fn grant(
         drain_timeout_ms: config.drain_timeout_ms,
         deadline_boot_ms: hold.course.deadline_boot_ms,
         max_response_bytes: MAX_RESPONSE_BYTES,
+        retry_until_boot_ms,
+        first_byte_ms: provider
+            .filter(|_| retry_until_boot_ms != 0)
+            .and_then(|provider| provider.first_byte_timeout_ms)
+            .unwrap_or(0),
     }
 }
 
@@ -157,7 +163,8 @@ fn output_cap_param<'a>(config: &'a Config, terms: &Terms) -> &'a str {
         Route::ChatCompletions => config
             .models
             .get(&terms.model)
-            .map_or("max_tokens", |model| model.output_cap_param.as_str()),
+            .and_then(|model| model.target(&terms.provider, &terms.upstream_model))
+            .map_or("max_tokens", |target| target.output_cap_param.as_str()),
         Route::Completions | Route::Embeddings => "max_tokens",
         Route::Responses => "max_output_tokens",
     }

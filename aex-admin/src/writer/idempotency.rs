@@ -4,10 +4,11 @@
 //! releases it ([`super::settles`]); nothing of it is in memory.
 
 use aex_admin_proto::Refusal;
-use aex_admin_proto::worker::{Idempotency, Replay};
+use aex_admin_proto::worker::{Idempotency, Replay, ReserveParams};
 
 use super::Writer;
 use super::requests::remaining_micro;
+use super::routes::is_attempt_of;
 use crate::core::idempotency::{self, Found, Used};
 use crate::core::reserve::{Caller, Now};
 use crate::ledger::LedgerError;
@@ -30,6 +31,7 @@ impl Writer {
         agent: i64,
         caller: &Caller,
         asked: &Idempotency,
+        params: &ReserveParams,
         now: Now,
     ) -> Result<Option<Before>, LedgerError> {
         let Some(row) = self.ledger.used_key(agent, &asked.key)? else {
@@ -41,6 +43,10 @@ impl Writer {
             running: self.shared.memory().open.contains_key(&row.hold),
             age_ms: now_boot_ms.saturating_sub(row.at_boot_ms),
         };
+        // Its own earlier attempt, which came to nothing: this one takes the key over.
+        if !used.running && asked.request == row.request && is_attempt_of(params, &row.hold) {
+            return Ok(None);
+        }
         Ok(match idempotency::judge(&asked.request, &used) {
             Found::Nothing => None,
             Found::Conflict(conflict) => {

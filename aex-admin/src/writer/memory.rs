@@ -12,6 +12,7 @@ use aex_admin_proto::worker::{Observed, SettleReply};
 use super::Reply;
 use crate::audit::CORRECTION;
 use crate::core::book::{Book, Used};
+use crate::core::breaker::Breakers;
 use crate::core::hold::Terms;
 use crate::core::reservation::{Owner, Reservation};
 use crate::core::reserve::Now;
@@ -31,6 +32,8 @@ pub(crate) struct Memory {
     pub booked: HashMap<HoldId, BookedHold>,
     /// Ended at their ceiling without their worker's figure, which may still come.
     pub late: HashMap<HoldId, LateHold>,
+    /// Not of the ledger: they are as they were after a rebuild, and closed after a start.
+    pub breakers: Breakers,
     recent: HashMap<HoldId, (u64, SettleReply)>,
     recent_order: VecDeque<HoldId>,
 }

@@ -20,6 +20,7 @@ mod policies;
 mod questions;
 mod requests;
 mod resolve;
+mod routes;
 mod runs;
 mod scopes;
 mod settings;

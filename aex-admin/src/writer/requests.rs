@@ -17,6 +17,7 @@ use crate::core::hold::Terms;
 use crate::core::money::Balance;
 use crate::core::reservation::{Owner, Reservation};
 use crate::core::reserve::{self, Around, Asked, Caller, Now, Question, Stop};
+use crate::core::routing::{self, Instead};
 use crate::core::scope::Scope;
 use crate::ledger::{Event, LedgerError, NewHold, TokenRow};
 
@@ -178,61 +179,71 @@ impl Writer {
         let agent = token.map_or(0, |token| token.agent);
         if let (Some(asked), Some(caller)) = (&params.idempotency, &caller)
             && reserve::authenticate(Some(caller), now).is_ok()
-            && let Some(before) = self.asked_before(agent, caller, asked, now)?
+            && let Some(before) = self.asked_before(agent, caller, asked, params, now)?
         {
             return Ok(match before {
                 Before::Refuse(refusal) => Decided::Refuse(refusal),
                 Before::Replay(replay) => Decided::Replay(replay),
             });
         }
-        let model = grants::model(&self.config, &self.operator_keys, &params.model);
+        let targets = self.targets(params, now);
         let defaults = grants::defaults(&self.config);
         let mut memory = self.shared.memory();
         if let Some(caller) = &caller {
-            let windows = caller.windows(model.as_ref(), &params.model, &defaults);
+            let windows = caller.windows(&targets, &params.model, &defaults);
             memory.book.expire(&windows, now.boot_ms);
         }
         let waiting = |scope| self.waiting.of(scope) as u64;
-        let question = Question {
-            asked: Asked {
-                route: params.route,
-                model: &params.model,
-                facts: &params.facts,
-            },
-            caller: caller.as_ref(),
-            model: model.as_ref(),
-            around: Around {
-                book: &memory.book,
-                peers,
-                waiting: &waiting,
-                queue,
-            },
-            defaults: &defaults,
-            now,
+        let around = Around {
+            book: &memory.book,
+            peers,
+            waiting: &waiting,
+            queue,
         };
-        let stop = match reserve::decide(question) {
-            Ok(mut terms) => {
-                drop(memory);
-                if let Some(caller) = &caller
-                    && let Err(refusal) = self.judge(caller, params, &mut terms, now)
-                {
-                    return Ok(Decided::Refuse(refusal));
-                }
-                return Ok(Decided::Grant {
-                    path: caller.map(|caller| caller.path).unwrap_or_default(),
-                    terms: Box::new(terms),
-                });
+        let decided = routing::first_granted(&targets, |model| {
+            let question = Question {
+                asked: Asked {
+                    route: params.route,
+                    model: &params.model,
+                    facts: &routing::facts_for(&params.facts, model),
+                },
+                caller: caller.as_ref(),
+                model,
+                around,
+                defaults: &defaults,
+                now,
+            };
+            let stop = match reserve::decide(question) {
+                Ok(mut terms) => match &caller {
+                    Some(caller) => match self.judge(caller, params, &mut terms, now) {
+                        Ok(()) => return Ok(terms),
+                        Err(refusal) => return Err(Instead::Stop(Stop::Refuse(refusal))),
+                    },
+                    None => return Ok(terms),
+                },
+                Err(stop) if params.facts.measured.is_some() => return Err(Instead::Stop(stop)),
+                Err(stop) => stop,
+            };
+            match reserve::counted_first(stop, question) {
+                Ok((tokenizer, refusal)) => Err(Instead::Measure { tokenizer, refusal }),
+                Err(stop) => Err(Instead::Stop(stop)),
             }
-            Err(stop) => stop,
-        };
-        Ok(match reserve::counted_first(stop, question) {
-            Ok((tokenizer, refusal)) => Decided::Measure { tokenizer, refusal },
-            Err(Stop::Wait(refusal, scope)) => Decided::Wait {
+        });
+        drop(memory);
+        Ok(match decided {
+            Ok(terms) => Decided::Grant {
+                path: caller.map(|caller| caller.path).unwrap_or_default(),
+                terms: Box::new(terms),
+            },
+            Err(Instead::Measure { tokenizer, refusal }) => Decided::Measure { tokenizer, refusal },
+            Err(Instead::Stop(Stop::Wait(refusal, scope))) => Decided::Wait {
                 agent,
                 scope,
                 refusal,
             },
-            Err(Stop::Refuse(refusal) | Stop::TooLong(refusal)) => Decided::Refuse(refusal),
+            Err(Instead::Stop(Stop::Refuse(refusal) | Stop::TooLong(refusal))) => {
+                Decided::Refuse(refusal)
+            }
         })
     }
 
@@ -305,7 +316,11 @@ impl Writer {
             .providers
             .get(&terms.provider)
             .map_or(0, |provider| provider.request_timeout_ms);
-        let course = Reservation::granted(session, now.boot_ms, grants::TICKET_MS, timeout_ms);
+        let mut course = Reservation::granted(session, now.boot_ms, grants::TICKET_MS, timeout_ms);
+        terms.attempt = self.attempt(agent, params)?;
+        if let Some(again) = &params.again {
+            course.deadline_boot_ms = course.deadline_boot_ms.min(again.until_boot_ms);
+        }
         terms.idempotency = params.idempotency.map(|asked| asked.key.mark());
         let mut row = NewHold {
             event: 0,
@@ -333,7 +348,14 @@ impl Writer {
         };
         let grant = grants::grant(&self.config, &self.key, params.id, &hold, remaining);
         hold.ticket = Some(grant.ticket.clone());
-        self.shared.memory().open_hold(params.id, hold);
+        let mut memory = self.shared.memory();
+        (memory.breakers).tried(
+            &hold.terms.provider,
+            &hold.terms.upstream_model,
+            now.boot_ms,
+        );
+        memory.open_hold(params.id, hold);
+        drop(memory);
         self.shared.count(|counters| counters.granted += 1);
         Ok(ReserveReply::Granted(Box::new(grant)))
     }

@@ -13,6 +13,7 @@ use super::shared::basis_name;
 use super::staged::Commit;
 use super::{Reply, Writer, grants};
 use crate::core::book::Used;
+use crate::core::breaker::Outcome;
 use crate::core::charge::{self, Verdict};
 use crate::core::reservation::Reservation;
 use crate::core::scope::Charged;
@@ -299,11 +300,12 @@ impl Writer {
         let event = hold.event;
         let agent = hold.agent;
         // A released attempt is forgotten; whatever costs something, or may have, is not.
+        let earlier = hold.terms.attempt.and_then(|attempt| attempt.key_of);
         let forgotten = (hold.terms.idempotency).filter(|_| entry.basis == Basis::Released);
         self.ledger.within(|ledger| {
             ledger.delete_hold(event)?;
             if let Some(key) = &forgotten {
-                ledger.forget_key(agent, key, event)?;
+                ledger.end_of_key(agent, key, event, earlier)?;
             }
             ledger.append(&Event {
                 at_ms: now.wall_ms,
@@ -323,7 +325,11 @@ impl Writer {
             tokens: entry.tokens,
             sent: entry.sent,
         };
+        let outcome = Outcome::of(seen, hold.course.receipt.as_ref()).under(hold.terms.key);
         let ended = memory.close_hold(id, &used, now.boot_ms);
+        if let Some(OpenHold { terms, .. }) = &ended {
+            (memory.breakers).heard(&terms.provider, &terms.upstream_model, outcome, now.boot_ms);
+        }
         if let (Some(ended), true) = (ended, entry.basis == Basis::Ceiling && seen.is_none()) {
             memory.expect_late(*id, ended, entry.cost_pico, now.boot_ms);
         }

@@ -97,6 +97,7 @@ impl Random {
             charged: Charged::default(),
             warned: Vec::new(),
             shadowed: Vec::new(),
+            attempt: None,
         }
     }
 

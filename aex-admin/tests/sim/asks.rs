@@ -12,6 +12,10 @@ use serde_json::Value;
 pub(crate) type Tag = usize;
 
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most of them are the largest, and all live briefly"
+)]
 pub(crate) enum Ask {
     Reserve { params: ReserveParams, session: u64 },
     Settle(SettleParams),

@@ -205,6 +205,7 @@ impl World {
                 ..Facts::default()
             },
             idempotency: None,
+            again: None,
         };
         let path = self.naive.path(own);
         let broken = self.naive.broken(&path, &asked);

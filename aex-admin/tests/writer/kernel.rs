@@ -24,8 +24,14 @@ use serde_json::Value;
 /// Input 10 micro-dollars a thousand tokens, output 100: pico 10,000 and 100,000 a token.
 pub(crate) const CONFIG: &str = "
 providers:
-  p: { base_url: 'http://127.0.0.1:1/v1' }
+  p: { base_url: 'http://127.0.0.1:1/v1', request_timeout: 20s }
+  q: { base_url: 'https://far.example/v1', keys: operator, request_timeout: 60s }
 models:
+  two:
+    targets:
+      - { provider: p, model: there, hidden_output: false, price: { input_per_mtok: 0.01, output_per_mtok: 0.1 } }
+      - { provider: q, hidden_output: false, tokenizer: o200k_base, price: { input_per_mtok: 0.01, output_per_mtok: 0.1 } }
+      - { provider: p, hidden_output: false, price: { input_per_mtok: 0.01, output_per_mtok: 0.1 } }
   m: { provider: p, hidden_output: false, price: { input_per_mtok: 0.01, output_per_mtok: 0.1 } }
 hold_wait: 300ms
 lock_wait: 200ms
@@ -231,6 +237,7 @@ pub(crate) fn ask(agent: &Agent, id: u8, output_cap: Option<u64>) -> ReservePara
             ..Facts::default()
         },
         idempotency: None,
+        again: None,
     }
 }
 

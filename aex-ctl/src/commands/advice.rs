@@ -79,6 +79,7 @@ impl Missing<'_> {
             .list
             .models
             .iter()
+            .flat_map(|model| std::iter::once(model).chain(&model.fallbacks))
             .map(|model| (model.provider.as_str(), model))
             .collect();
         providers

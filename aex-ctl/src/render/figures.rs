@@ -139,6 +139,13 @@ pub(crate) fn metrics(metrics: &Metrics) -> String {
             ),
         ),
     ]);
+    for breaker in &metrics.breakers {
+        let failing = format!(
+            "{} of {}: {} failures in a row, {}\n",
+            breaker.upstream_model, breaker.provider, breaker.failures, breaker.state
+        );
+        text.push_str(&failing);
+    }
     if !metrics.agents.is_empty() {
         text.push('\n');
         text.push_str(&agent::rows(&metrics.agents));
@@ -150,7 +157,12 @@ pub(crate) fn models(list: &ModelList) -> String {
     if list.models.is_empty() {
         return "No models: name some in models.yaml, then `aex config reload`.\n".into();
     }
-    let rows: Vec<Vec<String>> = list.models.iter().map(model_row).collect();
+    let rows: Vec<Vec<String>> = (list.models.iter())
+        .flat_map(|model| {
+            let further = model.fallbacks.iter().map(fallback_row);
+            std::iter::once(model_row(model)).chain(further)
+        })
+        .collect();
     format!(
         "{}\nPrices in USD per million tokens.\n",
         table(
@@ -169,14 +181,25 @@ pub(crate) fn models(list: &ModelList) -> String {
     )
 }
 
+/// A further target: the same model elsewhere.
+fn fallback_row(target: &ModelView) -> Vec<String> {
+    let mut row = model_row(target);
+    row[0] = "  or".into();
+    row
+}
+
 fn model_row(model: &ModelView) -> Vec<String> {
     let price = |pico: Option<u64>| pico.map_or_else(|| "-".into(), per_million);
     let source = match model.price_source.as_str() {
         "none" => "nowhere: refused until it is priced",
         other => other,
     };
+    let name = match model.routing.as_deref() {
+        None | Some("ordered") => model.name.clone(),
+        Some(routing) => format!("{} ({routing})", model.name),
+    };
     vec![
-        model.name.clone(),
+        name,
         model.provider.clone(),
         model.upstream_model.clone(),
         price(model.input_pico),
@@ -211,22 +234,44 @@ mod tests {
 
     use super::*;
 
+    fn model(provider: &str) -> ModelView {
+        ModelView {
+            name: "m".into(),
+            provider: provider.into(),
+            upstream_model: "u".into(),
+            price_source: "none".into(),
+            input_pico: None,
+            cached_input_pico: None,
+            output_pico: None,
+            max_output_tokens: Some(7),
+            context_window: None,
+            keys: KeyPolicy::Either,
+            loopback: false,
+            routing: None,
+            fallbacks: Vec::new(),
+            weight: None,
+        }
+    }
+
+    #[test]
+    fn each_target_of_a_model_has_a_line() {
+        let two = ModelView {
+            routing: Some("cheapest".into()),
+            fallbacks: vec![model("second")],
+            ..model("first")
+        };
+        let text = models(&ModelList { models: vec![two] });
+        let line = |provider: &str| text.lines().find(|line| line.contains(provider));
+        let first = line("first").unwrap_or_default();
+        assert!(first.starts_with("m (cheapest) "), "{text}");
+        let second = line("second").unwrap_or_default();
+        assert!(second.starts_with("  or "), "{text}");
+    }
+
     #[test]
     fn an_unpriced_model_says_that_it_is_refused() {
         let text = models(&ModelList {
-            models: vec![ModelView {
-                name: "m".into(),
-                provider: "p".into(),
-                upstream_model: "u".into(),
-                price_source: "none".into(),
-                input_pico: None,
-                cached_input_pico: None,
-                output_pico: None,
-                max_output_tokens: Some(7),
-                context_window: None,
-                keys: KeyPolicy::Either,
-                loopback: false,
-            }],
+            models: vec![model("p")],
         });
         assert!(text.contains("refused until it is priced"));
         assert!(models(&ModelList::default()).contains("models.yaml"));

@@ -26,6 +26,7 @@ pub(super) async fn reserve(
         reply = match measure::count(&job.params, job.body.clone(), &tokenizer).await {
             Ok(measured) => {
                 job.params.facts.measured = Some(measured);
+                job.params.facts.measured_by = Some(tokenizer);
                 ask(admin, &job.params, client).await
             }
             Err(NotCounted::Unknown) => Ok(ReserveReply::Refused(refusal)),

@@ -30,6 +30,8 @@ fn grant() -> Grant {
         drain_timeout_ms: 30_000,
         deadline_boot_ms: 0,
         max_response_bytes: 10_000,
+        retry_until_boot_ms: 0,
+        first_byte_ms: 0,
     }
 }
 

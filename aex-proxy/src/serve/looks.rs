@@ -97,6 +97,7 @@ async fn quoted(
         model: std::mem::take(&mut read.model),
         facts,
         idempotency: None,
+        again: None,
     };
     let kernel = |error: crate::admin::Unavailable| Fault::Kernel(error.to_string());
     let mut reply = shared.admin.quote(&params).await.map_err(kernel)?;

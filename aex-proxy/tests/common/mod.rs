@@ -215,5 +215,7 @@ pub fn grant() -> Grant {
         drain_timeout_ms: 10_000,
         deadline_boot_ms: aex_admin_proto::clock::boot_ms() + 60_000,
         max_response_bytes: 1_000_000,
+        retry_until_boot_ms: 0,
+        first_byte_ms: 0,
     }
 }

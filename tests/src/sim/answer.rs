@@ -26,9 +26,9 @@ const MAX_BODY_BYTES: usize = 128 * 1024 * 1024;
 /// Answered by `GET /v1/models`.
 const MODELS: [&str; 3] = ["gpt-oss-20b", "sim-large", "sim-free"];
 
-/// The request was cut while it came in: nobody is left to answer.
+/// The request was cut while it came in, so nobody is left to answer; or it is dropped on purpose.
 #[derive(Debug, thiserror::Error)]
-#[error("the request did not come to its end")]
+#[error("the request has no answer")]
 pub(super) struct RequestCut;
 
 pub(super) async fn answer(
@@ -44,7 +44,7 @@ pub(super) async fn answer(
     let path = parts.uri.path();
     let path = path.strip_prefix("/v1").unwrap_or(path);
     if let (&Method::POST, Some(route)) = (&parts.method, Route::of(path)) {
-        return Ok(billed(&memory, route, number, parts, body).await);
+        return billed(&memory, route, number, parts, body).await;
     }
     Ok(match path {
         "/models" if parts.method == Method::GET => models(),
@@ -64,7 +64,7 @@ async fn billed(
     number: u64,
     parts: Parts,
     body: Bytes,
-) -> Response<SimBody> {
+) -> Result<Response<SimBody>, RequestCut> {
     let authorization = parts.headers.get("authorization").cloned();
     let path = parts.uri.path();
     let (running, behaviour) = memory.receive(path, parts.headers, &body, clock::wall_ms());
@@ -74,7 +74,7 @@ async fn billed(
             running.end(Ended::Refused);
             scripted_error(&behaviour, status, authorization.as_ref())
         }
-        None => respond(running, &behaviour, route, &body, number).await,
+        None => respond(running, &behaviour, route, &body, number).await?,
     };
     for (name, value) in &behaviour.headers {
         if let (Ok(name), Ok(value)) = (
@@ -84,7 +84,7 @@ async fn billed(
             response.headers_mut().insert(name, value);
         }
     }
-    response
+    Ok(response)
 }
 
 async fn respond(
@@ -93,7 +93,7 @@ async fn respond(
     route: Route,
     body: &[u8],
     number: u64,
-) -> Response<SimBody> {
+) -> Result<Response<SimBody>, RequestCut> {
     let taken = if behaviour.greedy {
         route
             .take_knobs(body)
@@ -103,11 +103,11 @@ async fn respond(
     };
     let (knobs, body) = match taken {
         Ok(taken) => taken,
-        Err(refusal) => return refused(&running, &refusal),
+        Err(refusal) => return Ok(refused(&running, &refusal)),
     };
     let exchange = match route.read(&body, behaviour, &knobs, number) {
         Ok(exchange) => exchange,
-        Err(refusal) => return refused(&running, &refusal),
+        Err(refusal) => return Ok(refused(&running, &refusal)),
     };
     running.bill_prompt(&exchange.asked.model, &exchange.plan);
     let script = route.script_if_streamed(&exchange);
@@ -116,11 +116,22 @@ async fn respond(
         running.bill_output(exchange.plan.completion());
     }
     pause(behaviour.delay_ms).await;
-    if behaviour.hang {
+    let mute = behaviour.mute && script.is_some();
+    if behaviour.hang && !mute {
         std::future::pending::<()>().await;
     }
+    if script.is_some() && (behaviour.drop || mute) {
+        running.bill_output(exchange.plan.completion());
+    }
+    if behaviour.drop {
+        return Err(RequestCut);
+    }
     if let Some(script) = script {
-        return event_stream(Stream::new(script, running, Arc::clone(behaviour)));
+        return Ok(event_stream(Stream::new(
+            script,
+            running,
+            Arc::clone(behaviour),
+        )));
     }
     let bytes = route.plain(&exchange);
     if behaviour.cut_after_chunks.is_some() {
@@ -131,10 +142,10 @@ async fn respond(
         response
             .headers_mut()
             .insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-        return response;
+        return Ok(response);
     }
     running.end(Ended::Complete);
-    json_bytes(SimBody::whole(bytes))
+    Ok(json_bytes(SimBody::whole(bytes)))
 }
 
 fn refused(running: &Running, refusal: &Refusal) -> Response<SimBody> {

@@ -29,6 +29,10 @@ pub struct Behaviour {
     pub chunk_delay_ms: u64,
     /// Take the request, bill it, never answer.
     pub hang: bool,
+    /// Take the request, bill it and its whole answer, drop the connection before any of it is sent.
+    pub drop: bool,
+    /// Send the head of a stream, bill all of it, and then nothing more; with `hang` never an end either.
+    pub mute: bool,
     /// Drop the connection after this many content chunks; a plain answer is dropped half-way.
     pub cut_after_chunks: Option<u64>,
 

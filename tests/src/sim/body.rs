@@ -90,6 +90,13 @@ impl Stream {
             let delay = Duration::from_millis(self.behaviour.chunk_delay_ms);
             return self.pause_for(delay, cx);
         }
+        if self.behaviour.mute && self.behaviour.hang {
+            return Poll::Pending;
+        }
+        if self.behaviour.mute {
+            self.cutting = true;
+            return self.pause_for(FLUSH, cx);
+        }
         self.started = true;
         let Some(event) = self.script.next() else {
             self.running.end(Ended::Complete);

@@ -276,12 +276,6 @@ fn names() {
         "2:18",
         "this file has: none",
     );
-    let targets = "models:\n  m:\n    targets: [{ provider: far, model: m }]\n";
-    check(
-        &with_provider(targets),
-        "6:14",
-        "targets: not supported yet; use provider",
-    );
     let upstream = "models:\n  m: { provider: far, upstream_model: 'a b' }\n";
     check(
         &with_provider(upstream),

@@ -7,10 +7,10 @@ use super::*;
 /// Nine levels of nine aliases each, where any value is taken: 9^10 scalars if it were unfolded.
 #[test]
 fn an_alias_bomb_is_cut_short() {
-    let mut text = "models:\n  m0: { targets: &a0 [x, x, x, x, x, x, x, x, x] }\n".to_owned();
+    let mut text = "models:\n  m0: { price: &a0 [x, x, x, x, x, x, x, x, x] }\n".to_owned();
     for level in 1..10 {
         let before = vec![format!("*a{}", level - 1); 9].join(", ");
-        text += &format!("  m{level}: {{ targets: &a{level} [{before}] }}\n");
+        text += &format!("  m{level}: {{ price: &a{level} [{before}] }}\n");
     }
     let error = bad(&text);
     assert!(

@@ -5,6 +5,7 @@ mod good_files;
 mod hostile;
 mod overlay;
 mod prices;
+mod targets;
 
 use super::*;
 

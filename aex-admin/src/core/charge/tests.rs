@@ -35,6 +35,7 @@ fn terms() -> Terms {
         charged: Charged::default(),
         warned: Vec::new(),
         shadowed: Vec::new(),
+        attempt: None,
     }
 }
 

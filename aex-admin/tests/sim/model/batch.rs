@@ -523,6 +523,8 @@ impl Model {
             drain_timeout_ms: 30_000,
             deadline_boot_ms: hold.deadline_boot_ms,
             max_response_bytes,
+            retry_until_boot_ms: 0,
+            first_byte_ms: 0,
         }
     }
 

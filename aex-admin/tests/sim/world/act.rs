@@ -78,6 +78,7 @@ impl World {
             model: choose_model(agent, &mut rng).to_owned(),
             facts: facts(&mut rng),
             idempotency: key(&mut rng),
+            again: None,
         };
         self.requests.push(Request {
             id: params.id,

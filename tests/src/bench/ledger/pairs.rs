@@ -264,6 +264,7 @@ impl Loop {
             model: MODEL.to_owned(),
             facts: facts(),
             idempotency: None,
+            again: None,
         };
         let reply = self
             .worker
