@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::capabilities::Capabilities;
 use crate::egress::KeyPolicy;
 
 /// Methods, with their parameters and answers.
@@ -101,6 +102,8 @@ pub struct Settings {
     pub allowed_tools: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision: Option<bool>,
+    #[serde(skip_serializing_if = "Capabilities::is_default")]
+    pub capabilities: Capabilities,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

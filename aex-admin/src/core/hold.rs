@@ -2,6 +2,7 @@
 
 use aex_admin_proto::KeyMark;
 use aex_admin_proto::ticket::KeyMode;
+use aex_admin_proto::tools::ToolRules;
 use aex_admin_proto::worker::{OnDisconnect, Route};
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,9 @@ pub struct Terms {
     /// Of the `Idempotency-Key` under which it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<KeyMark>,
+    /// Under which its answer is read, by each scope that has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<ToolRules>,
 }
 
 impl Terms {

@@ -3,6 +3,7 @@
 //! Absent on purpose: SQLite, sockets, files, clocks, randomness, tokio. Times and ids are passed in.
 
 pub mod bound;
+pub mod capabilities;
 pub mod charge;
 pub mod hold;
 pub mod idempotency;

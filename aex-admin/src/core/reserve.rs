@@ -11,14 +11,16 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::egress::KeyPolicy;
 use aex_admin_proto::operator::{AgentState, Passthrough, Settings};
 use aex_admin_proto::ticket::KeyMode;
+use aex_admin_proto::tools::ToolRules;
 use aex_admin_proto::worker::{Facts, Measured, OnDisconnect, Route};
 
 use super::bound::Rendering;
+use super::capabilities;
 use super::hold::Terms;
 use super::live::Live;
 use super::money::{Balance, ceil_micro, floor_micro};
 use super::price::Price;
-use params::{check_capabilities, check_params};
+use params::check_params;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -122,7 +124,13 @@ pub fn decide(
     let caller = authenticate(caller, now)?;
     let facts = asked.facts;
     let (model, price) = choose_model(asked.model, caller, model)?;
-    check_capabilities(facts, &caller.settings)?;
+    capabilities::check(&caller.settings, asked.route, model.provider, facts)?;
+    let tools: Vec<ToolRules> = ToolRules::of(&caller.settings).into_iter().collect();
+    let left = capabilities::without_stripped(&tools, facts);
+    let asked = Asked {
+        facts: &left,
+        ..asked
+    };
     let key = choose_key(facts, caller, model)?;
     check_params(asked, model, &price)?;
     let input_tokens = bound_input(asked, caller, model)?;
@@ -157,6 +165,7 @@ pub fn decide(
         counts_choices: model.counts_choices,
         on_disconnect: defaults.on_disconnect,
         idempotency: None,
+        tools,
     })
 }
 
@@ -226,10 +235,7 @@ pub fn authenticate(caller: Option<&Caller>, now: Now) -> Result<&Caller, Refusa
 /// Whether the agent's whitelist, if it has one, names the model.
 #[must_use]
 pub fn may_use(settings: &Settings, model: &str) -> bool {
-    settings
-        .allowed_models
-        .as_ref()
-        .is_none_or(|allowed| allowed.iter().any(|name| name == model))
+    settings.has_model(model)
 }
 
 fn choose_model<'a>(

@@ -1,6 +1,7 @@
 //! Rows of agents and their tokens.
 
 use aex_admin_proto::TokenDigest;
+use aex_admin_proto::capabilities::Capabilities;
 use aex_admin_proto::operator::{AgentState, Passthrough, Settings};
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
@@ -44,8 +45,8 @@ pub struct NewAgent<'a> {
 const COLUMNS: &str = "a.id, a.name, a.created_at_ms, a.budget_micro, a.spent_micro, \
     a.carry_pico, a.held_pico, a.state, a.rpm, a.allowed_models, a.passthrough, \
     a.max_tokens_per_minute, a.max_input_tokens, a.max_output_tokens, a.max_concurrency, \
-    a.streaming, a.tools, a.allowed_tools, a.vision";
-const COLUMN_COUNT: usize = 19;
+    a.streaming, a.tools, a.allowed_tools, a.vision, a.capabilities";
+const COLUMN_COUNT: usize = 20;
 
 pub(super) fn select(tail: &str) -> String {
     format!("SELECT {COLUMNS} FROM agents a {tail}")
@@ -66,6 +67,11 @@ pub(super) fn read(row: &Row<'_>) -> Result<AgentRow> {
             .as_str_or_null()
             .map_err(|_| bad("allowed_*"))?;
         Ok(text.map(split_names))
+    };
+    let capabilities = match row.get_ref(19)?.as_str_or_null() {
+        Ok(None) => Capabilities::default(),
+        Ok(Some(text)) => serde_json::from_str(text).map_err(|_| bad("capabilities"))?,
+        Err(_) => return Err(bad("capabilities")),
     };
     let state = match row.get_ref(7)?.as_str().map_err(|_| bad("state"))? {
         "active" => AgentState::Active,
@@ -106,6 +112,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<AgentRow> {
                 tools: row.get(16)?,
                 allowed_tools: names(17)?,
                 vision: row.get(18)?,
+                capabilities,
             },
         },
         name,
@@ -142,6 +149,13 @@ fn state_text(state: AgentState) -> &'static str {
 
 fn as_json(grant: &Recorded) -> Result<String> {
     serde_json::to_string(grant).map_err(|error| LedgerError::Value(error.to_string()))
+}
+
+fn capabilities_json(capabilities: &Capabilities) -> Result<Option<String>> {
+    let json = |error: serde_json::Error| LedgerError::Value(error.to_string());
+    (!capabilities.is_default())
+        .then(|| serde_json::to_string(capabilities).map_err(json))
+        .transpose()
 }
 
 /// Limits are stored as SQLite integers; none that a person sets comes near their end.
@@ -236,7 +250,7 @@ impl Ledger {
                 "UPDATE agents SET state = ?2, budget_micro = ?3, rpm = ?4, allowed_models = ?5, \
                  passthrough = ?6, max_tokens_per_minute = ?7, max_input_tokens = ?8, \
                  max_output_tokens = ?9, max_concurrency = ?10, streaming = ?11, tools = ?12, \
-                 allowed_tools = ?13, vision = ?14, recorded = ?15 WHERE id = ?1",
+                 allowed_tools = ?13, vision = ?14, recorded = ?15, capabilities = ?16 WHERE id = ?1",
             )?
             .execute((
                 agent,
@@ -254,6 +268,7 @@ impl Ledger {
                 join_names(settings.allowed_tools.as_ref()),
                 settings.vision,
                 as_json(grant)?,
+                capabilities_json(&settings.capabilities)?,
             ))?;
         Ok(())
     }

@@ -5,10 +5,15 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{LedgerError, Result};
 
 /// `PRAGMA user_version` of the newest schema that this program knows.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// Each brings the schema from the version before it to its own. What was released is never edited.
-const MIGRATIONS: [(i64, &str); 3] = [(1, VERSION_1), (2, VERSION_2), (3, VERSION_3)];
+const MIGRATIONS: [(i64, &str); 4] = [
+    (1, VERSION_1),
+    (2, VERSION_2),
+    (3, VERSION_3),
+    (4, VERSION_4),
+];
 
 /// `holds` are the open ones: small rows under the id of their `hold.open` event, which has the rest,
 /// so that a batch touches few pages. The `agents.allowed_*` columns are comma-separated names, empty for none; NULL is no limit.
@@ -108,6 +113,11 @@ CREATE TABLE idempotency (
   PRIMARY KEY (agent_id, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_by_age ON idempotency (at_boot_ms);
+";
+
+/// Further capabilities, as JSON; NULL is none.
+const VERSION_4: &str = "
+ALTER TABLE agents ADD COLUMN capabilities TEXT;
 ";
 
 pub(super) fn check_version(conn: &Connection) -> Result<i64> {

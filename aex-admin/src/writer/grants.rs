@@ -157,6 +157,7 @@ pub(crate) fn grant(
         drain_timeout_ms: config.drain_timeout_ms,
         deadline_boot_ms: hold.course.deadline_boot_ms,
         max_response_bytes: MAX_RESPONSE_BYTES,
+        tools: terms.tools.clone(),
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answers::Answers;
+use super::patterns::{check_patterns, check_together};
 use super::requests::of_one_operation;
 use super::{Reply, Writer};
 use crate::core::money::MAX_BUDGET_MICRO;
@@ -100,6 +101,7 @@ impl Writer {
         check_budget(params.budget_micro)?;
         check_rpm(params.rpm)?;
         check_settings(&params.settings)?;
+        check_patterns(&params.settings, &self.config)?;
         if self.ledger.agent_by_name(&params.name)?.is_some() {
             let text = format!(
                 "the name {} is taken (also by a deleted agent, whose history stays); choose another",
@@ -187,10 +189,12 @@ impl Writer {
         grant.rpm = params.rpm.unwrap_or(grant.rpm);
         check_rpm(grant.rpm)?;
         check_settings(&params.settings)?;
+        check_patterns(&params.settings, &self.config)?;
         merge(&mut grant.settings, &params.settings);
         for name in &params.clear {
             clear(&mut grant.settings, name)?;
         }
+        check_together(&grant.settings)?;
         self.change(&agent, &grant, "agent.set", now)
     }
 
@@ -426,6 +430,11 @@ fn check_settings(settings: &Settings) -> Result<(), Trouble> {
     for (what, names) in [
         ("allowed_models", &settings.allowed_models),
         ("allowed_tools", &settings.allowed_tools),
+        (
+            "allowed_providers",
+            &settings.capabilities.allowed_providers,
+        ),
+        ("denied_tools", &settings.capabilities.denied_tools),
     ] {
         let Some(names) = names else { continue };
         let fits = |name: &String| {
@@ -460,6 +469,7 @@ fn merge(into: &mut Settings, from: &Settings) {
     take(&mut into.tools, &from.tools);
     take(&mut into.allowed_tools, &from.allowed_tools);
     take(&mut into.vision, &from.vision);
+    into.capabilities.merge(&from.capabilities);
 }
 
 fn clear(settings: &mut Settings, name: &str) -> Result<(), Trouble> {
@@ -474,6 +484,7 @@ fn clear(settings: &mut Settings, name: &str) -> Result<(), Trouble> {
         "tools" => settings.tools = None,
         "allowed_tools" => settings.allowed_tools = None,
         "vision" => settings.vision = None,
+        other if settings.capabilities.clear(other) => {}
         _ => return Err(invalid(format!("there is no setting {name}"))),
     }
     Ok(())

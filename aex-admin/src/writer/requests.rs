@@ -343,6 +343,7 @@ impl Writer {
             .models
             .values()
             .filter(|model| reserve::may_use(&caller.settings, &model.name))
+            .filter(|model| caller.settings.has_provider(&model.provider))
             .map(|model| ModelEntry {
                 id: model.name.clone(),
                 owned_by: model.provider.clone(),

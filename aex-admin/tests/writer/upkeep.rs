@@ -558,6 +558,7 @@ fn an_old_schema_is_moved_forward_and_a_newer_one_refused() {
     // As the first version left it: no column, no key in the chain, nothing signed.
     conn.execute_batch(
         "PRAGMA foreign_keys = 0; ALTER TABLE holds DROP COLUMN opened_boot_ms; \
+         ALTER TABLE agents DROP COLUMN capabilities; \
          DROP TABLE idempotency; \
          DELETE FROM meta WHERE key IN ('public_key', 'head_seal'); PRAGMA user_version = 1;",
     )
@@ -565,15 +566,15 @@ fn an_old_schema_is_moved_forward_and_a_newer_one_refused() {
     drop(conn);
     std::fs::remove_file(seal::key_path(&ledger)).unwrap();
     let mut kernel = Kernel::start(home.path());
-    assert_eq!(kernel.sql::<i64>("PRAGMA user_version"), 3);
+    assert_eq!(kernel.sql::<i64>("PRAGMA user_version"), 4);
     assert_eq!(kernel.sql::<i64>("SELECT opened_boot_ms FROM holds"), 0);
     kernel.audit();
     kernel.stop();
     let conn = rusqlite::Connection::open(&ledger).unwrap();
-    conn.execute_batch("PRAGMA user_version = 4").unwrap();
+    conn.execute_batch("PRAGMA user_version = 5").unwrap();
     let newer = Ledger::open(&ledger);
     assert!(matches!(
         newer,
-        Err(LedgerError::Newer { found: 4, known: 3 })
+        Err(LedgerError::Newer { found: 5, known: 4 })
     ));
 }

@@ -31,6 +31,7 @@ fn terms() -> Terms {
         counts_choices: false,
         on_disconnect: OnDisconnect::Drain,
         idempotency: None,
+        tools: Vec::new(),
     }
 }
 
