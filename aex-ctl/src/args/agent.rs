@@ -3,6 +3,7 @@
 use aex_admin_proto::operator::{CreateParams, Passthrough, RotateParams, SetParams, Settings};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::capabilities::{CapabilityArgs, either, is_set};
 use super::values::{self, Names};
 
 #[derive(Debug, Subcommand)]
@@ -146,7 +147,7 @@ impl SetArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "What the agent may do")]
 struct OptionArgs {
-    /// Only these models
+    /// Only these models; * is any run of characters
     #[arg(long, value_name = "A,B", value_parser = values::names)]
     allowed_models: Option<Names>,
     /// May bring its own provider key, else the operator's is used
@@ -182,7 +183,7 @@ struct OptionArgs {
     /// May not use tools
     #[arg(long, conflicts_with = "allowed_tools")]
     no_tools: bool,
-    /// Only these tools
+    /// Only these tools; * is any run of characters
     #[arg(long, value_name = "A,B", value_parser = values::names)]
     allowed_tools: Option<Names>,
     /// May send images
@@ -191,6 +192,8 @@ struct OptionArgs {
     /// May not send images
     #[arg(long)]
     no_vision: bool,
+    #[command(flatten)]
+    capabilities: CapabilityArgs,
 }
 
 impl OptionArgs {
@@ -215,12 +218,9 @@ impl OptionArgs {
             tools: either(self.tools, self.no_tools),
             allowed_tools: self.allowed_tools.map(|names| names.0),
             vision: either(self.vision, self.no_vision),
+            capabilities: self.capabilities.capabilities(),
         }
     }
-}
-
-fn either(yes: bool, no: bool) -> Option<bool> {
-    (yes || no).then_some(yes)
 }
 
 fn rpm() -> impl clap::builder::TypedValueParser<Value = u64> {
@@ -245,6 +245,17 @@ enum Setting {
     Tools,
     AllowedTools,
     Vision,
+    AllowedProviders,
+    AllowedRoutes,
+    Audio,
+    Files,
+    StructuredOutput,
+    HostedTools,
+    DeniedTools,
+    ParallelToolCalls,
+    MaxChoices,
+    Temperature,
+    OnForbiddenTool,
 }
 
 impl Setting {
@@ -261,6 +272,17 @@ impl Setting {
             Self::Tools => "tools",
             Self::AllowedTools => "allowed_tools",
             Self::Vision => "vision",
+            Self::AllowedProviders => "allowed_providers",
+            Self::AllowedRoutes => "allowed_routes",
+            Self::Audio => "audio",
+            Self::Files => "files",
+            Self::StructuredOutput => "structured_output",
+            Self::HostedTools => "hosted_tools",
+            Self::DeniedTools => "denied_tools",
+            Self::ParallelToolCalls => "parallel_tool_calls",
+            Self::MaxChoices => "max_choices",
+            Self::Temperature => "temperature",
+            Self::OnForbiddenTool => "on_forbidden_tool",
         }
     }
 
@@ -276,6 +298,7 @@ impl Setting {
             Self::Tools => settings.tools.is_some(),
             Self::AllowedTools => settings.allowed_tools.is_some(),
             Self::Vision => settings.vision.is_some(),
+            _ => is_set(&settings.capabilities, self.wire_name()),
         }
     }
 }

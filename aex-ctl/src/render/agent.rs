@@ -4,6 +4,7 @@ use aex_admin_proto::operator::{
     AgentList, AgentState, AgentView, Passthrough, Settings, TokenList, TokenReply,
 };
 
+use super::capabilities::capabilities;
 use super::table::{facts, table};
 use super::{money, time};
 
@@ -141,6 +142,7 @@ fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
+    .chain(capabilities(&settings.capabilities))
     .collect()
 }
 
