@@ -278,6 +278,7 @@ fn terms(usage: &Usage) -> Result<Terms, FillError> {
         counts_choices: false,
         on_disconnect: OnDisconnect::Drain,
         idempotency: None,
+        tools: Vec::new(),
     })
 }
 

@@ -96,7 +96,8 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
         hides_choices: job.request.hides_choices,
         own_key: job.own_key.is_some(),
     };
-    let exchange = Exchange::new(asked, &grant);
+    let offered = job.request.govern(&grant.tools);
+    let exchange = Exchange::new(asked, &grant).under(offered);
     if client.is_closed() {
         return never_sent(&admin, held, exchange).await;
     }
@@ -110,7 +111,7 @@ pub async fn carry(ways: Ways, mut job: Box<Job>, mut client: Answer) {
         }
     };
     let keeping = (job.spool_key.take()).map(|key| Keeping::new(spool, id, key));
-    let left_out = places(&job.request.left_out);
+    let left_out = job.request.left_out_places();
     drop(job);
     let limit = until(grant.deadline_boot_ms.saturating_add(DEADLINE_GRACE_MS));
     let mut reader = Reader {
@@ -185,8 +186,8 @@ struct Reader {
     grant: Box<Grant>,
     held: Arc<Held>,
     exchange: Exchange,
-    /// What of the request was not forwarded, for the client to know.
-    left_out: Option<HeaderValue>,
+    /// What of the request was not forwarded, by place, for the client to know.
+    left_out: Vec<String>,
     /// The answer on its way into the spool.
     keeping: Option<Keeping>,
     /// Held until the request has been taken over.
@@ -526,17 +527,17 @@ impl Reader {
         if self.grant.cap_is_ours {
             head.insert(headers::OUTPUT_CAP, self.grant.output_cap.into());
         }
-        if let Some(left_out) = &self.left_out {
-            head.insert(headers::LEFT_OUT, left_out.clone());
+        if let Some(left_out) = places(&self.left_out, self.exchange.left_out()) {
+            head.insert(headers::LEFT_OUT, left_out);
         }
     }
 }
 
-/// Places of the input, as in an error's `param`.
-fn places(left_out: &[usize]) -> Option<HeaderValue> {
-    let places: Vec<String> = left_out.iter().map(|at| format!("input[{at}]")).collect();
-    (!places.is_empty())
-        .then(|| HeaderValue::try_from(places.join(",")).ok())
+/// Places of request and answer, as in an error's `param`.
+fn places(request: &[String], answer: &[String]) -> Option<HeaderValue> {
+    let all: Vec<&str> = request.iter().chain(answer).map(String::as_str).collect();
+    (!all.is_empty())
+        .then(|| HeaderValue::try_from(all.join(",")).ok())
         .flatten()
 }
 

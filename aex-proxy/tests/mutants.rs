@@ -85,5 +85,6 @@ fn grant(route: Route) -> Grant {
         drain_timeout_ms: 0,
         deadline_boot_ms: 0,
         max_response_bytes: 1 << 30,
+        tools: Vec::new(),
     }
 }

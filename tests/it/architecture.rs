@@ -176,6 +176,7 @@ fn pure_code_names_nothing_impure() {
         "aex-admin/src/core",
         "aex-proxy/src/exchange",
         "aex-proxy/src/usage",
+        "aex-proxy/src/tools",
         "aex-egress/src/attach",
         "aex-admin-proto/src/frame",
     ] {

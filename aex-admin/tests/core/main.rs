@@ -89,6 +89,7 @@ impl Random {
             counts_choices: true,
             on_disconnect: OnDisconnect::Drain,
             idempotency: None,
+            tools: Vec::new(),
         }
     }
 

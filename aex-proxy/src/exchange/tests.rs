@@ -29,6 +29,7 @@ fn grant() -> Grant {
         drain_timeout_ms: 30_000,
         deadline_boot_ms: 0,
         max_response_bytes: 10_000,
+        tools: Vec::new(),
     }
 }
 
@@ -241,6 +242,7 @@ fn aborting(stream: bool) -> Exchange {
     let terms = Grant {
         on_disconnect: OnDisconnect::Abort,
         max_response_bytes: 1 << 20,
+        tools: Vec::new(),
         ..grant()
     };
     let asked = asks(stream, stream, false);
@@ -290,6 +292,7 @@ fn granted_eight(echoed_tokens: u64) -> Exchange {
     let terms = Grant {
         output_tokens: 8,
         max_response_bytes: 1 << 20,
+        tools: Vec::new(),
         ..grant()
     };
     let asked = Asked {
@@ -350,6 +353,7 @@ fn a_plain_answer_that_shows_more_than_was_granted_says_so() {
         let terms = Grant {
             output_tokens: 8,
             max_response_bytes: 1 << 20,
+            tools: Vec::new(),
             ..grant()
         };
         let mut exchange = Exchange::new(asks(false, false, false), &terms);

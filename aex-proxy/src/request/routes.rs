@@ -37,6 +37,7 @@ fn grant(route: Route) -> Grant {
         drain_timeout_ms: 0,
         deadline_boot_ms: 0,
         max_response_bytes: 0,
+        tools: Vec::new(),
     }
 }
 

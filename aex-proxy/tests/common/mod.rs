@@ -214,5 +214,6 @@ pub fn grant() -> Grant {
         drain_timeout_ms: 10_000,
         deadline_boot_ms: aex_admin_proto::clock::boot_ms() + 60_000,
         max_response_bytes: 1_000_000,
+        tools: Vec::new(),
     }
 }
