@@ -31,4 +31,5 @@ mod routes;
 mod scenarios;
 mod secrets;
 mod storage;
+mod tools;
 mod windows;

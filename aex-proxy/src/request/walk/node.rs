@@ -130,8 +130,8 @@ impl Node<'_> {
             (Place::Tool, "function" | "custom") => Place::Function,
             (Place::Tool | Place::Function | Place::ToolChoice, "name") => Place::ToolName,
             (Place::ToolChoice, "type") => Place::ChoiceType,
-            // Which of an MCP server's tools is chosen, stands under its name.
-            (Place::ToolChoice, "server_label") => Place::Schema,
+            // These name no tool: which one of a server it is, stands under its name.
+            (Place::ToolChoice, "server_label" | "parameters" | "description") => Place::Schema,
             (Place::ToolChoice, _) => Place::ToolChoice,
             (Place::Uncounted, _) => Place::Uncounted,
             _ => Place::Schema,
