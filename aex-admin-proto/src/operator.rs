@@ -103,7 +103,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision: Option<bool>,
     #[serde(skip_serializing_if = "Capabilities::is_default")]
-    pub capabilities: Capabilities,
+    pub capabilities: Box<Capabilities>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -88,12 +88,6 @@ impl ToolRules {
             || self.allowed.as_ref().is_some_and(outside);
         forbidden.then(|| tool_text(name))
     }
-
-    /// Whether a name is looked at by any rule: parameters that may hide tools then count as tools.
-    #[must_use]
-    pub fn names_tools(&self) -> bool {
-        self.none || self.no_hosted || self.allowed.is_some() || !self.denied.is_empty()
-    }
 }
 
 /// A denied hosted tool is denied in each version: `web_search` is `web_search_preview` too.
@@ -171,6 +165,12 @@ pub fn may_set_form(param: &str) -> bool {
     ]
     .iter()
     .any(|part| plain.contains(part))
+}
+
+/// Whether a parameter that AEX does not know may be one that it does, in another spelling.
+#[must_use]
+pub fn may_be(param: &str, known: &str) -> bool {
+    plain_letters(param).contains(known)
 }
 
 fn plain_letters(param: &str) -> String {

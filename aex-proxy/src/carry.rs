@@ -369,6 +369,10 @@ impl Reader {
             if !self.send(unsent.take(), client).await {
                 return;
             }
+            if self.exchange.is_over_for_the_client() {
+                // It was told why; the provider is read on for the usage alone.
+                *client = Client::Gone;
+            }
         };
         if let Some(last) = self.exchange.ended(ending) {
             unsent.push(last);

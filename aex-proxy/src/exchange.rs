@@ -300,7 +300,7 @@ impl Exchange {
         if self.outran {
             return Step::Read;
         }
-        let muted = self.is_muted();
+        let muted = self.is_over_for_the_client();
         if !self.tally.finished() && self.tally.shown_tokens() > self.most_tokens {
             self.outran = true;
             let fault = Fault::Upstream(
@@ -370,7 +370,7 @@ impl Exchange {
             // Half an event would run into the error that follows.
             return None;
         }
-        if self.outran || self.is_muted() {
+        if self.outran || self.is_over_for_the_client() {
             return None;
         }
         let kept_back = hidden && self.asked.hide_usage;
@@ -442,7 +442,7 @@ impl Exchange {
     /// settle's answer.
     #[must_use]
     pub fn stream_fault(&self, severed: bool) -> Option<Fault> {
-        if self.is_muted() {
+        if self.is_over_for_the_client() {
             // It was told already.
             return None;
         }

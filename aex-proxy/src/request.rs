@@ -316,6 +316,10 @@ impl Reader {
         for kind in &walk.stored_items {
             note(&mut costly, &format!("input[].type {kind}"))?;
         }
+        if walk.hides_tools {
+            let prompt = params::prompt_name(self.route);
+            walk.chosen.push(format!("{prompt}[].tools"));
+        }
         let choices = self.choices.unwrap_or(1);
         let echoed_tokens = if self.echo {
             (walk.ascii_bytes + walk.other_bytes + walk.token_ids).saturating_mul(choices)

@@ -12,6 +12,7 @@ mod responses;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use aex_admin_proto::tools::{hosted_text, tool_text};
@@ -108,6 +109,20 @@ impl Offered {
             Ok(())
         }
     }
+}
+
+/// A key as those read it that do not mind the case: with it two letters beyond ASCII.
+pub(crate) fn folded(key: &str) -> Cow<'_, str> {
+    let plain = |b: u8| b.is_ascii() && !b.is_ascii_uppercase();
+    if key.bytes().all(plain) {
+        return Cow::Borrowed(key);
+    }
+    let fold = |letter: char| match letter {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        other => other.to_ascii_lowercase(),
+    };
+    Cow::Owned(key.chars().map(fold).collect())
 }
 
 /// What a second call of a message would need.

@@ -9,7 +9,7 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::capabilities::{OnForbiddenTool, route_name, temperature_range};
 use aex_admin_proto::operator::Settings;
 use aex_admin_proto::tools::{
-    HOSTED_TOOL, TOOL_PARAMS, Tool, ToolRules, may_offer_tools, may_set_form, tool_text,
+    HOSTED_TOOL, TOOL_PARAMS, Tool, ToolRules, may_be, may_offer_tools, may_set_form, tool_text,
 };
 use aex_admin_proto::worker::{Facts, Route};
 
@@ -40,7 +40,8 @@ pub fn check(
     if !settings.has_provider(provider) {
         return Err(denied(format!("provider {provider}")));
     }
-    if facts.stream && settings.streaming == Some(false) {
+    let streams = facts.stream || may_set(facts, "stream");
+    if streams && settings.streaming == Some(false) {
         return Err(denied("streaming"));
     }
     check_tools(settings, facts)?;
@@ -52,6 +53,15 @@ pub fn check(
         return Err(denied(format!("choices above {most}")));
     }
     check_temperature(settings, facts)
+}
+
+/// Whether a parameter that AEX does not know may set one that it does, in another spelling: some
+/// servers do not mind the case.
+fn may_set(facts: &Facts, known: &str) -> bool {
+    facts
+        .unknown_params
+        .iter()
+        .any(|param| may_be(param, known))
 }
 
 /// Hosted tools that a request offers, whatever the parameter.
@@ -86,7 +96,7 @@ fn check_tools(settings: &Settings, facts: &Facts) -> Result<(), Refusal> {
         .unknown_params
         .iter()
         .find(|name| may_offer_tools(name));
-    if let Some(param) = hidden.filter(|_| rules.names_tools()) {
+    if let Some(param) = hidden {
         return Err(denied(tool_text(param)));
     }
     if rules.one_call && facts.parallel_tool_calls == Some(true) {
@@ -144,7 +154,13 @@ fn check_form(settings: &Settings, facts: &Facts) -> Result<(), Refusal> {
 /// None is the provider's default, which is always allowed.
 fn check_temperature(settings: &Settings, facts: &Facts) -> Result<(), Refusal> {
     let capabilities = &settings.capabilities;
-    let (Some(asked), Some(range)) = (facts.temperature, temperature_range(capabilities)) else {
+    let Some(range) = temperature_range(capabilities) else {
+        return Ok(());
+    };
+    if may_set(facts, "temp") {
+        return Err(denied(format!("temperature outside {range}")));
+    }
+    let Some(asked) = facts.temperature else {
         return Ok(());
     };
     let bound = |bound: Option<u64>| bound.and_then(|bound| i64::try_from(bound).ok());

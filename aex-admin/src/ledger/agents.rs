@@ -112,7 +112,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<AgentRow> {
                 tools: row.get(16)?,
                 allowed_tools: names(17)?,
                 vision: row.get(18)?,
-                capabilities,
+                capabilities: Box::new(capabilities),
             },
         },
         name,

@@ -12,6 +12,7 @@ use serde_json::Value;
 pub(crate) type Tag = usize;
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a simulation makes few of them")]
 pub(crate) enum Ask {
     Reserve { params: ReserveParams, session: u64 },
     Settle(SettleParams),

@@ -12,7 +12,7 @@ pub(crate) enum AgentCommand {
     #[command(
         after_help = "Example:\n  aex agent create my-agent 5.00 30 --allowed-models gpt-oss-20b --ttl 24h"
     )]
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// All agents
     #[command(after_help = "Example:\n  aex agent list --json")]
     List,
@@ -23,7 +23,7 @@ pub(crate) enum AgentCommand {
     #[command(
         after_help = "Example:\n  aex agent set my-agent --add 2.50 --rpm 60 --clear allowed-models"
     )]
-    Set(SetArgs),
+    Set(Box<SetArgs>),
     /// A new token; the old ones end now, or after --grace
     #[command(after_help = "Example:\n  aex agent rotate-token my-agent --grace 10m")]
     RotateToken(RotateArgs),
@@ -218,7 +218,7 @@ impl OptionArgs {
             tools: either(self.tools, self.no_tools),
             allowed_tools: self.allowed_tools.map(|names| names.0),
             vision: either(self.vision, self.no_vision),
-            capabilities: self.capabilities.capabilities(),
+            capabilities: Box::new(self.capabilities.capabilities()),
         }
     }
 }

@@ -179,7 +179,7 @@ fn options_become_settings() {
     let set = set("--temperature 0.25..1.5 --allowed-routes embeddings --no-files --clear audio");
     let set = set.unwrap();
     assert_eq!(
-        set.settings.capabilities,
+        *set.settings.capabilities,
         Capabilities {
             allowed_routes: Some(vec![Route::Embeddings]),
             files: Some(false),

@@ -50,7 +50,9 @@ impl Governed {
 }
 
 impl Exchange {
-    pub(super) fn is_muted(&self) -> bool {
+    /// The client has its last event, whatever the provider still sends.
+    #[must_use]
+    pub fn is_over_for_the_client(&self) -> bool {
         self.governed
             .as_ref()
             .is_some_and(|governed| governed.muted)

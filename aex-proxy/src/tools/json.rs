@@ -10,7 +10,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::Stop;
+use super::{Stop, folded};
 
 /// An object's members.
 #[derive(Debug, Default)]
@@ -103,20 +103,6 @@ pub(super) fn joined(elements: &[impl AsRef<str>]) -> String {
 
 fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
-}
-
-/// A key as clients that do not mind the case read it: with it two letters beyond ASCII.
-fn folded(key: &str) -> Cow<'_, str> {
-    let plain = |b: u8| b.is_ascii() && !b.is_ascii_uppercase();
-    if key.bytes().all(plain) {
-        return Cow::Borrowed(key);
-    }
-    let fold = |letter: char| match letter {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        other => other.to_ascii_lowercase(),
-    };
-    Cow::Owned(key.chars().map(fold).collect())
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {

@@ -660,9 +660,11 @@ fn random_stream(calls: &[RandomCall]) -> String {
     out + DONE
 }
 
-/// What a client makes of a stream: per choice its calls by index, its text, its reason.
-fn client(text: &str) -> [(Vec<(String, String)>, String, String); 2] {
-    let mut seen: [(Vec<(String, String)>, String, String); 2] = Default::default();
+/// What a client makes of one choice: its calls by index, its text, its reason.
+type Seen = (Vec<(String, String)>, String, String);
+
+fn client(text: &str) -> [Seen; 2] {
+    let mut seen: [Seen; 2] = Default::default();
     for value in values(text) {
         for choice in value["choices"].as_array().into_iter().flatten() {
             let place = usize::try_from(choice["index"].as_u64().unwrap()).unwrap();
@@ -677,7 +679,7 @@ fn client(text: &str) -> [(Vec<(String, String)>, String, String); 2] {
                 let index = usize::try_from(call["index"].as_u64().unwrap()).unwrap();
                 assert!(index <= calls.len(), "an index is left out: {value}");
                 if index == calls.len() {
-                    calls.push(Default::default());
+                    calls.push((String::new(), String::new()));
                 }
                 calls[index].0 += call["function"]["name"].as_str().unwrap();
                 calls[index].1 += call["function"]["arguments"].as_str().unwrap();

@@ -11,7 +11,7 @@ fn names(list: &[&str]) -> Option<Vec<String>> {
 
 fn capable(capabilities: Capabilities) -> Settings {
     Settings {
-        capabilities,
+        capabilities: Box::new(capabilities),
         ..Settings::default()
     }
 }
@@ -242,6 +242,8 @@ fn a_temperature_is_compared_exactly() {
         assert_eq!(told(least, most), "temperature outside 0.2..1.5");
     }
     assert_eq!(asked(&settings, &Facts::default()), "ok");
+    let other = params(&["Temperature"], &[]);
+    assert_eq!(asked(&settings, &other), "temperature outside 0.2..1.5");
 }
 
 #[test]

@@ -292,3 +292,34 @@ fn form_and_parallel_calls_and_temperature_are_read() {
             .is_some()
     );
 }
+
+#[test]
+fn keys_in_another_case_hide_no_tool() {
+    for tool in [
+        json!({"type": "function", "function": {"name": "good"}, "Function": {"name": "evil"}}),
+        json!({"type": "function", "function": {"name": "good", "Name": "evil"}}),
+        json!({"type": "function", "function": {"name": "good"}, "NAME": "evil"}),
+    ] {
+        let more = json!({"tools": [tool]});
+        let names = facts(Route::ChatCompletions, &more).tools;
+        assert!(names.contains(&"evil".to_owned()), "{more}");
+        let (left, ..) = governed(Route::ChatCompletions, &more, &[only("good")]);
+        assert_eq!(left, json!({}));
+    }
+    for (route, more) in [
+        (
+            Route::ChatCompletions,
+            json!({"messages": [{"role": "system", "content": "", "tools": [function("evil")]}]}),
+        ),
+        (
+            Route::Responses,
+            json!({"input": [{"type": "additional_tools", "Tools": [function("evil")]}]}),
+        ),
+    ] {
+        let chosen = facts(route, &more).chosen_tools;
+        assert!(
+            chosen.len() == 1 && chosen[0].ends_with("[].tools"),
+            "{chosen:?}"
+        );
+    }
+}

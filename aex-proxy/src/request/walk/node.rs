@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::tools::folded;
+
 use super::super::place::Place;
 use super::super::strict::{Key, Keys, duplicate, shortened};
 use super::{IMAGE_KEYS, Medium, REASONING_ID, Walk};
@@ -81,6 +83,24 @@ impl Node<'_> {
 
     /// The place of the value under `key`, here.
     fn member(&mut self, key: &str) -> Place {
+        // A tool's name is one in whichever case its key is: some servers do not mind it.
+        let of_tools = matches!(
+            self.place,
+            Place::Tool | Place::Function | Place::ToolChoice | Place::Message | Place::Item
+        );
+        let folded = if of_tools { folded(key) } else { key.into() };
+        match (self.place, &*folded) {
+            // Some take tools from there too; no rule of tools has seen them.
+            (Place::Message | Place::Item, "tools" | "functions") => {
+                self.walk.hides_tools = true;
+                Place::Text
+            }
+            (Place::Message | Place::Item, _) => self.member_of(key),
+            (_, key) => self.member_of(key),
+        }
+    }
+
+    fn member_of(&mut self, key: &str) -> Place {
         match (self.place, key) {
             (Place::Message, "content") => Place::Content,
             (Place::Item, "content" | "output") => Place::Content,
