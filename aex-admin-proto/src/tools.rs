@@ -136,18 +136,9 @@ pub fn hosted_text(kind: &str) -> String {
 #[must_use]
 pub fn may_offer_tools(param: &str) -> bool {
     let plain = plain_letters(param);
-    [
-        "tool",
-        "function",
-        "plugin",
-        "mcp",
-        "template",
-        "search",
-        "agent",
-        "connector",
-    ]
-    .iter()
-    .any(|part| plain.contains(part))
+    ["tool", "function", "plugin", "mcp", "search", "connector"]
+        .iter()
+        .any(|part| plain.contains(part))
 }
 
 /// Whether a parameter that AEX does not know may prescribe the form of the answer.

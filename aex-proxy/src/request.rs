@@ -40,6 +40,8 @@ const MAX_CHOICES: u64 = 128;
 /// Bounds of the two lists of names that go to `aex-admin`.
 const MAX_NAMED_PARAMS: usize = 32;
 const MAX_PARAM_BYTES: usize = 64;
+/// How tools are told to `aex-admin` that no rule of tools can judge: none of that name is offered.
+const HIDDEN_TOOLS: &str = "tools (inside another field)";
 /// A plain parameter up to this long is not counted as prompt text.
 const SHORT_PARAM_BYTES: usize = 24;
 
@@ -317,8 +319,7 @@ impl Reader {
             note(&mut costly, &format!("input[].type {kind}"))?;
         }
         if walk.hides_tools {
-            let prompt = params::prompt_name(self.route);
-            walk.chosen.push(format!("{prompt}[].tools"));
+            walk.chosen.push(HIDDEN_TOOLS.to_owned());
         }
         let choices = self.choices.unwrap_or(1);
         let echoed_tokens = if self.echo {

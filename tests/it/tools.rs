@@ -448,7 +448,7 @@ fn each_way_to_offer_a_tool_in_a_request_is_seen() {
             "a template's own tools",
             CHAT,
             json!({"chat_template_kwargs": {"tools": []}}),
-            "tool chat_template_kwargs",
+            "tool tools (inside another field)",
         ),
         case(
             "a choice of one that is not offered",

@@ -157,7 +157,7 @@ fn check_temperature(settings: &Settings, facts: &Facts) -> Result<(), Refusal> 
     let Some(range) = temperature_range(capabilities) else {
         return Ok(());
     };
-    if may_set(facts, "temp") {
+    if may_set(facts, "temperature") || may_set(facts, "dynatemp") {
         return Err(denied(format!("temperature outside {range}")));
     }
     let Some(asked) = facts.temperature else {

@@ -64,7 +64,7 @@ pub(super) struct Walk {
     pub(super) offers: Vec<Offer>,
     /// What a choice of tools names.
     pub(super) chosen: Vec<String>,
-    /// Tools stand in a message or an item.
+    /// Tools stand in a message, an item, or an unknown parameter.
     pub(super) hides_tools: bool,
     /// The list of tools that is being walked, and the place of its element.
     list: Option<List>,

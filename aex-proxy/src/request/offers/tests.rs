@@ -315,11 +315,12 @@ fn keys_in_another_case_hide_no_tool() {
             Route::Responses,
             json!({"input": [{"type": "additional_tools", "Tools": [function("evil")]}]}),
         ),
+        (
+            Route::ChatCompletions,
+            json!({"chat_template_kwargs": {"x": {"tools": [function("evil")]}}}),
+        ),
     ] {
         let chosen = facts(route, &more).chosen_tools;
-        assert!(
-            chosen.len() == 1 && chosen[0].ends_with("[].tools"),
-            "{chosen:?}"
-        );
+        assert_eq!(chosen, ["tools (inside another field)"]);
     }
 }

@@ -86,16 +86,21 @@ impl Node<'_> {
         // A tool's name is one in whichever case its key is: some servers do not mind it.
         let of_tools = matches!(
             self.place,
-            Place::Tool | Place::Function | Place::ToolChoice | Place::Message | Place::Item
+            Place::Tool
+                | Place::Function
+                | Place::ToolChoice
+                | Place::Message
+                | Place::Item
+                | Place::Text
         );
         let folded = if of_tools { folded(key) } else { key.into() };
         match (self.place, &*folded) {
             // Some take tools from there too; no rule of tools has seen them.
-            (Place::Message | Place::Item, "tools" | "functions") => {
+            (Place::Message | Place::Item | Place::Text, "tools" | "functions") => {
                 self.walk.hides_tools = true;
                 Place::Text
             }
-            (Place::Message | Place::Item, _) => self.member_of(key),
+            (Place::Message | Place::Item | Place::Text, _) => self.member_of(key),
             (_, key) => self.member_of(key),
         }
     }

@@ -135,7 +135,11 @@ impl Stream {
                     calls.push(self.fragment(index, Slot::Alone, &said)?);
                 }
             }
-            if choice.get("finish_reason").is_some() {
+            // Some say an empty reason until there is one.
+            if choice
+                .get("finish_reason")
+                .is_some_and(|raw| raw != r#""""#)
+            {
                 ends = true;
                 self.decide_open(Some(index));
             }
