@@ -104,3 +104,6 @@ impl Exchange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -242,7 +242,6 @@ fn aborting(stream: bool) -> Exchange {
     let terms = Grant {
         on_disconnect: OnDisconnect::Abort,
         max_response_bytes: 1 << 20,
-        tools: Vec::new(),
         ..grant()
     };
     let asked = asks(stream, stream, false);
@@ -292,7 +291,6 @@ fn granted_eight(echoed_tokens: u64) -> Exchange {
     let terms = Grant {
         output_tokens: 8,
         max_response_bytes: 1 << 20,
-        tools: Vec::new(),
         ..grant()
     };
     let asked = Asked {
@@ -353,7 +351,6 @@ fn a_plain_answer_that_shows_more_than_was_granted_says_so() {
         let terms = Grant {
             output_tokens: 8,
             max_response_bytes: 1 << 20,
-            tools: Vec::new(),
             ..grant()
         };
         let mut exchange = Exchange::new(asks(false, false, false), &terms);
