@@ -1,13 +1,16 @@
 //! What the four AEX programs say to each other, and nothing else.
 //!
 //! Owns: the JSON-RPC 2.0 envelope ([`rpc`]), its size-capped framing ([`frame`]), the methods and
-//! their parameters ([`worker`], [`egress`], [`operator`]), refusals as data ([`refusal`]), tickets
-//! ([`ticket`]), scopes and their limits ([`scope`], [`limit`]), the async client ([`client`]), the Unix sockets that carry it
+//! their parameters ([`worker`], [`egress`], [`operator`]), what a scope may ask for
+//! ([`capabilities`], [`tools`], [`pattern`]: asked on both sides, so said once), scopes and their limits
+//! ([`scope`], [`limit`]), refusals as data ([`refusal`]), the form of tokens ([`token`]), tickets
+//! ([`ticket`]), the async client ([`client`]), the Unix sockets that carry it
 //! all ([`quiet`]), where files lie ([`places`]), and the one reader of
 //! the clock ([`clock`]).
 //!
 //! Absent on purpose: any decision. No policy, price or ledger rule is made here.
 
+pub mod capabilities;
 pub mod checkpoints;
 pub mod client;
 pub mod clock;
@@ -16,6 +19,7 @@ pub mod frame;
 pub mod id;
 pub mod limit;
 pub mod operator;
+pub mod pattern;
 pub mod places;
 pub mod policies;
 pub mod prices;
@@ -25,6 +29,7 @@ pub mod rpc;
 pub mod scope;
 pub mod ticket;
 pub mod token;
+pub mod tools;
 pub mod worker;
 
 pub use id::{HoldId, KeyDigest, KeyMark, RequestDigest, TokenDigest};

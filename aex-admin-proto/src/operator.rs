@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::capabilities::Capabilities;
 use crate::egress::KeyPolicy;
 use crate::limit::{Limit, LimitKey};
 use crate::scope::{ScopeId, ScopeKind};
@@ -140,6 +141,8 @@ pub struct Settings {
     /// What policies may ask for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Capabilities::is_default")]
+    pub capabilities: Box<Capabilities>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

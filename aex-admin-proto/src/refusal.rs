@@ -26,7 +26,7 @@ pub enum Refusal {
     ModelNotAllowed { model: String },
     #[error("Model not priced")]
     ModelNotPriced { model: String },
-    /// `capability` is `streaming`, `tools`, `tool NAME`, `vision`, …
+    /// `capability` is `streaming`, `tools`, `tool NAME`, `vision`, …: docs/API.md has them all.
     #[error("Capability not allowed: {capability}")]
     CapabilityNotAllowed { capability: String },
     #[error("Passthrough mode not enabled for this agent")]

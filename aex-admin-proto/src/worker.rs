@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::operator::{self, ScopeView, TokenReply};
+use crate::tools::ToolRules;
 use crate::{HoldId, KeyDigest, Refusal, RequestDigest, TokenDigest};
 
 /// Most fields of a request are at their default: left out, they cost nothing on the wire.
@@ -186,12 +187,31 @@ pub struct Facts {
     /// Names of the tools and functions offered.
     #[serde(skip_serializing_if = "is_default")]
     pub tools: Vec<String>,
+    /// What a choice of tools names: names, and types as `type NAME`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub chosen_tools: Vec<String>,
+    /// As the request says it; absent where it says nothing.
+    #[serde(skip_serializing_if = "is_default")]
+    pub parallel_tool_calls: Option<bool>,
+    /// A form of the answer is prescribed: a schema, or JSON.
+    #[serde(skip_serializing_if = "is_default")]
+    pub structured_output: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub temperature: Option<Temperature>,
     /// Image parts. Their data is not counted as text.
     #[serde(skip_serializing_if = "is_default")]
     pub images: u64,
     /// Audio or file parts are present, or another input that costs by item.
     #[serde(skip_serializing_if = "is_default")]
     pub media: bool,
+    /// Of these: audio, in or out.
+    #[serde(skip_serializing_if = "is_default")]
+    pub audio: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub files: bool,
+    /// Parts that are neither: video, and what the worker does not know.
+    #[serde(skip_serializing_if = "is_default")]
+    pub other_media: bool,
     /// Top-level parameters that the worker does not know, by name.
     #[serde(skip_serializing_if = "is_default")]
     pub unknown_params: Vec<String>,
@@ -203,6 +223,15 @@ pub struct Facts {
     pub own_key: bool,
     #[serde(skip_serializing_if = "is_default")]
     pub session: Option<String>,
+}
+
+/// A temperature in thousandths, rounded outward: no comparison of it depends on a float. One that is
+/// no number is beyond every range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Temperature {
+    pub at_least_milli: i64,
+    pub at_most_milli: i64,
 }
 
 /// What a prompt comes to by its model's tokenizer, in tokens.
@@ -302,6 +331,9 @@ pub struct Grant {
     /// deadline.
     #[serde(default, skip_serializing_if = "is_default")]
     pub first_byte_ms: u64,
+    /// The rules of each scope that has any. None: requests and answers pass as they are.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tools: Vec<ToolRules>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -293,6 +293,7 @@ fn terms(usage: &Usage) -> Result<Terms, FillError> {
         warned: Vec::new(),
         shadowed: Vec::new(),
         attempt: None,
+        tools: Vec::new(),
     })
 }
 

@@ -129,7 +129,8 @@ async fn attempt(
         hides_choices: job.request.hides_choices,
         own_key: job.own_key.is_some(),
     };
-    let exchange = Exchange::new(asked, &grant);
+    let offered = job.request.govern(&grant.tools);
+    let exchange = Exchange::new(asked, &grant).under(offered);
     if client.is_closed() {
         never_sent(admin, held, exchange).await;
         return None;
@@ -145,7 +146,7 @@ async fn attempt(
         }
     };
     let key = job.spool_key.clone();
-    let left_out = places(&job.request.left_out);
+    let left_out = job.request.left_out_places();
     let room = job.room.take();
     let patience = Box::pin(sleep(Duration::from_millis(grant.first_byte_ms)));
     let limit = until(grant.deadline_boot_ms.saturating_add(DEADLINE_GRACE_MS));
@@ -226,8 +227,8 @@ struct Reader {
     grant: Box<Grant>,
     held: Arc<Held>,
     exchange: Exchange,
-    /// What of the request was not forwarded, for the client to know.
-    left_out: Option<HeaderValue>,
+    /// What of the request was not forwarded, by place, for the client to know.
+    left_out: Vec<String>,
     /// The answer on its way into the spool.
     keeping: Option<Keeping>,
     /// The request itself, while another target may be asked in this one's place.
@@ -465,6 +466,10 @@ impl Reader {
             if !self.send(unsent.take(), client).await {
                 return;
             }
+            if self.exchange.is_over_for_the_client() {
+                // It was told why; the provider is read on for the usage alone.
+                *client = Client::Gone;
+            }
         };
         if let Some(last) = self.exchange.ended(ending) {
             unsent.push(last);
@@ -679,8 +684,8 @@ impl Reader {
         if self.grant.cap_is_ours {
             head.insert(headers::OUTPUT_CAP, self.grant.output_cap.into());
         }
-        if let Some(left_out) = &self.left_out {
-            head.insert(headers::LEFT_OUT, left_out.clone());
+        if let Some(left_out) = places(&self.left_out, self.exchange.left_out()) {
+            head.insert(headers::LEFT_OUT, left_out);
         }
     }
 }
@@ -691,11 +696,11 @@ fn warnings(warnings: &[String]) -> Option<HeaderValue> {
     HeaderValue::try_from(text).ok()
 }
 
-/// Places of the input, as in an error's `param`.
-fn places(left_out: &[usize]) -> Option<HeaderValue> {
-    let places: Vec<String> = left_out.iter().map(|at| format!("input[{at}]")).collect();
-    (!places.is_empty())
-        .then(|| HeaderValue::try_from(places.join(",")).ok())
+/// Places of request and answer, as in an error's `param`.
+fn places(request: &[String], answer: &[String]) -> Option<HeaderValue> {
+    let all: Vec<&str> = request.iter().chain(answer).map(String::as_str).collect();
+    (!all.is_empty())
+        .then(|| HeaderValue::try_from(all.join(",")).ok())
         .flatten()
 }
 

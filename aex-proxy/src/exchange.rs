@@ -7,13 +7,17 @@
 //! Absent on purpose: sockets, tasks, clock, randomness. A machine is made from a [`Grant`] alone:
 //! without the terms of a hold there is nothing to dispatch with.
 
+mod governed;
+
 use aex_admin_proto::egress::Failure;
 use aex_admin_proto::worker::{Grant, Observed, OnDisconnect, Route, UsageSeen};
 use bytes::{Bytes, BytesMut};
 
 use crate::answer::Fault;
 use crate::sse::{self, Splitter};
+use crate::tools::Offered;
 use crate::usage::{Kind, Tally};
+use governed::Governed;
 
 /// What the client asked for, as far as the way back depends on it.
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +118,8 @@ pub struct Exchange {
     complete: bool,
     /// The stream to the client must end with an error event.
     broken: Option<Fault>,
+    /// What the answer may call, where its token has rules of tools.
+    governed: Option<Governed>,
 }
 
 /// Bytes as they gather; one chunk alone is not copied.
@@ -186,7 +192,16 @@ impl Exchange {
             gone_at_bytes: None,
             complete: false,
             broken: None,
+            governed: None,
         }
+    }
+
+    /// Puts the answer under the rules of tools; none: it passes as it is.
+    #[must_use]
+    pub fn under(mut self, offered: Option<Offered>) -> Self {
+        let route = self.asked.route;
+        self.governed = offered.and_then(|offered| Governed::new(route, offered));
+        self
     }
 
     /// No answer head came, or this worker never sent the request.
@@ -234,6 +249,11 @@ impl Exchange {
         }
         if self.asked.stream && success && head.event_stream {
             self.way = Way::Relay;
+        }
+        if success && head.encoded && self.governed.is_some() {
+            // What cannot be read is not passed on where it must be.
+            self.broken = Some(governed::unreadable());
+            self.way = Way::Collect;
         }
         self.way
     }
@@ -286,13 +306,21 @@ impl Exchange {
         if self.outran {
             return Step::Read;
         }
+        let muted = self.is_over_for_the_client();
         if !self.tally.finished() && self.tally.shown_tokens() > self.most_tokens {
             self.outran = true;
-            self.broken = Some(Fault::Upstream(
+            let fault = Fault::Upstream(
                 "the provider sent more output than the request's cap allows; the stream was cut"
                     .into(),
-            ));
+            );
+            self.broken.get_or_insert(fault);
             return Step::WindDown;
+        }
+        if muted {
+            return Step::Read;
+        }
+        if self.governed.is_some() {
+            return self.govern(kept, false).map_or(Step::Read, Step::Send);
         }
         if whole_before && !hidden && self.splitter.is_between_events() {
             return Step::Send(chunk.clone());
@@ -332,6 +360,7 @@ impl Exchange {
         self.complete = self.failure.is_none();
         if self.succeeded() && !self.encoded() {
             self.tally.document(self.body.bytes());
+            self.govern_body();
         }
     }
 
@@ -347,8 +376,15 @@ impl Exchange {
             // Half an event would run into the error that follows.
             return None;
         }
-        let kept_back = self.outran || (hidden && self.asked.hide_usage);
-        (!kept_back).then_some(rest)
+        if self.outran || self.is_over_for_the_client() {
+            return None;
+        }
+        let kept_back = hidden && self.asked.hide_usage;
+        let rest = (!kept_back).then_some(rest);
+        if self.governed.is_some() {
+            return self.govern(rest.into_iter().collect(), true);
+        }
+        rest
     }
 
     /// The client left. Says how many milliseconds the provider is still read, for the usage.
@@ -413,6 +449,10 @@ impl Exchange {
     /// settle's answer.
     #[must_use]
     pub fn stream_fault(&self, severed: bool) -> Option<Fault> {
+        if self.is_over_for_the_client() {
+            // It was told already.
+            return None;
+        }
         if severed && !self.complete {
             return Some(Fault::Severed);
         }

@@ -32,4 +32,5 @@ pub mod server;
 pub mod spool;
 pub mod sse;
 pub mod tokenizer;
+pub mod tools;
 pub mod usage;

@@ -9,6 +9,8 @@
 //! Absent on purpose: sockets, clock, randomness, and every decision about price or policy.
 
 mod forward;
+mod judged;
+mod offers;
 mod params;
 mod place;
 #[cfg(test)]
@@ -21,10 +23,11 @@ mod walk;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use aex_admin_proto::worker::{Facts, Measured, Route};
+use aex_admin_proto::worker::{Facts, Measured, Route, Temperature};
 use serde::Deserialize;
 
 use crate::tokenizer::Tokenizer;
+use offers::{Cut, Offer};
 use params::Kind;
 use place::Place;
 use walk::Walk;
@@ -37,6 +40,8 @@ const MAX_CHOICES: u64 = 128;
 /// Bounds of the two lists of names that go to `aex-admin`.
 const MAX_NAMED_PARAMS: usize = 32;
 const MAX_PARAM_BYTES: usize = 64;
+/// How tools are told to `aex-admin` that no rule of tools can judge: none of that name is offered.
+const HIDDEN_TOOLS: &str = "tools (inside another field)";
 /// A plain parameter up to this long is not counted as prompt text.
 const SHORT_PARAM_BYTES: usize = 24;
 
@@ -85,6 +90,9 @@ pub struct ApiRequest {
     store: bool,
     /// Items of `input` that are not forwarded, by place: references to reasoning which nobody kept.
     pub left_out: Vec<usize>,
+    /// Tools that are offered, and what of them is not forwarded.
+    offers: Vec<Offer>,
+    cut: Option<Cut>,
     fields: Vec<Field>,
 }
 
@@ -133,6 +141,9 @@ struct Reader {
     store: bool,
     costly: Vec<String>,
     unknown: Vec<String>,
+    parallel_tool_calls: Option<bool>,
+    structured_output: bool,
+    temperature: Option<Temperature>,
     walk: Walk,
     fields: Vec<Field>,
 }
@@ -154,6 +165,9 @@ impl Reader {
             store: false,
             costly: Vec::new(),
             unknown: Vec::new(),
+            parallel_tool_calls: None,
+            structured_output: false,
+            temperature: None,
             walk: Walk::new(tokenizer),
             fields: Vec::new(),
         }
@@ -202,7 +216,10 @@ impl Reader {
                 self.choices = self.choices.max(choices);
             }
             Kind::OutputCap => self.output_cap(name, raw)?,
-            Kind::Tools(place) if raw != "null" => self.walk.tools(name, raw, place)?,
+            Kind::Tools(place) if raw != "null" => {
+                self.walk.tools(name, raw, place)?;
+                self.judge(name, raw);
+            }
             Kind::Tools(_) => {}
             Kind::Store => self.store = boolean(name, raw)?,
             Kind::ServiceTier => self.walk.value(name, raw, Place::Uncounted)?,
@@ -218,10 +235,12 @@ impl Reader {
                     Place::Text
                 };
                 self.walk.value(name, raw, place)?;
+                self.judge(name, raw);
             }
             Kind::Modalities => {
                 self.walk.value(name, raw, Place::Uncounted)?;
                 if raw != "null" && !only_text(raw) {
+                    self.walk.audio = true;
                     note(&mut self.costly, name)?;
                 }
             }
@@ -231,6 +250,7 @@ impl Reader {
                     // The same as absent; so it is not forwarded either.
                     return Ok(());
                 }
+                self.walk.audio |= name == "audio";
                 note(&mut self.costly, name)?;
             }
             Kind::Unknown => {
@@ -245,6 +265,17 @@ impl Reader {
             value: start..start + raw.len(),
         });
         Ok(())
+    }
+
+    /// Reads what a capability is about.
+    fn judge(&mut self, name: &str, raw: &str) {
+        match name {
+            "temperature" => self.temperature = judged::temperature(raw),
+            "parallel_tool_calls" => self.parallel_tool_calls = judged::parallel(raw),
+            "response_format" => self.structured_output |= judged::prescribes_form(raw),
+            "text" => self.structured_output |= judged::text_prescribes_form(raw),
+            _ => {}
+        }
     }
 
     fn output_cap(&mut self, name: &str, raw: &str) -> Result<(), Invalid> {
@@ -287,6 +318,9 @@ impl Reader {
         for kind in &walk.stored_items {
             note(&mut costly, &format!("input[].type {kind}"))?;
         }
+        if walk.hides_tools {
+            walk.chosen.push(HIDDEN_TOOLS.to_owned());
+        }
         let choices = self.choices.unwrap_or(1);
         let echoed_tokens = if self.echo {
             (walk.ascii_bytes + walk.other_bytes + walk.token_ids).saturating_mul(choices)
@@ -305,6 +339,7 @@ impl Reader {
             include: self.include,
             store: self.store,
             left_out: std::mem::take(&mut walk.left_out),
+            cut: None,
             fields: self.fields,
             facts: Facts {
                 body_bytes: body_bytes as u64,
@@ -319,16 +354,30 @@ impl Reader {
                 output_cap: self.output_cap.map(|(_, cap)| cap),
                 choices,
                 stream: self.stream,
-                tools: walk.tools,
+                tools: names_of(&walk.offers),
+                chosen_tools: walk.chosen,
+                parallel_tool_calls: self.parallel_tool_calls,
+                structured_output: self.structured_output,
+                temperature: self.temperature,
                 images: walk.images,
                 media: walk.media,
+                audio: walk.audio,
+                files: walk.files,
+                other_media: walk.other_media,
                 unknown_params: self.unknown,
                 costly_params: costly,
                 own_key: false,
                 session: None,
             },
+            offers: walk.offers,
         })
     }
+}
+
+/// Names of the tools that are not hosted ones.
+fn names_of(offers: &[Offer]) -> Vec<String> {
+    let named = offers.iter().filter(|offer| !offer.hosted);
+    named.map(|offer| offer.name.clone()).collect()
 }
 
 fn note(names: &mut Vec<String>, name: &str) -> Result<(), Invalid> {

@@ -88,5 +88,6 @@ fn grant(route: Route) -> Grant {
         max_response_bytes: 1 << 30,
         retry_until_boot_ms: 0,
         first_byte_ms: 0,
+        tools: Vec::new(),
     }
 }

@@ -182,6 +182,7 @@ fn pure_code_names_nothing_impure() {
         "aex-proxy/src/exchange",
         "aex-proxy/src/fallback",
         "aex-proxy/src/usage",
+        "aex-proxy/src/tools",
         "aex-egress/src/attach",
         "aex-admin-proto/src/frame",
     ] {

@@ -33,4 +33,5 @@ mod routes;
 mod scenarios;
 mod secrets;
 mod storage;
+mod tools;
 mod windows;

@@ -1,6 +1,7 @@
 //! A hold: money set aside for one request, with the terms under which it will be charged.
 
 use aex_admin_proto::ticket::KeyMode;
+use aex_admin_proto::tools::ToolRules;
 use aex_admin_proto::worker::{OnDisconnect, Route};
 use aex_admin_proto::{HoldId, KeyMark};
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,9 @@ pub struct Terms {
     /// It was tried elsewhere before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attempt: Option<Attempt>,
+    /// Under which its answer is read, by each scope that has any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<ToolRules>,
 }
 
 /// A hold of a request that another target was asked for first.

@@ -5,6 +5,7 @@
 pub mod book;
 pub mod bound;
 pub mod breaker;
+pub mod capabilities;
 pub mod charge;
 pub mod hold;
 pub mod idempotency;

@@ -17,11 +17,13 @@ use aex_admin_proto::limit::{Mode, Subject};
 use aex_admin_proto::operator::{AgentState, Passthrough};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use aex_admin_proto::ticket::KeyMode;
+use aex_admin_proto::tools::ToolRules;
 use aex_admin_proto::worker::{Facts, Measured, OnDisconnect, Route};
 use jiff::tz::TimeZone;
 
 use super::book::{Book, LiveKey};
 use super::bound::Rendering;
+use super::capabilities;
 use super::hold::Terms;
 use super::price::Price;
 use super::scope::{Bound, Charged, DefaultLimits, Scope};
@@ -29,8 +31,7 @@ use limits::{
     bound_input, bound_output, check_parallel, check_request_rates, check_sessions,
     check_token_rates,
 };
-pub(crate) use params::hosted_tools;
-use params::{check_capabilities, check_params};
+use params::check_params;
 use purse::{Purses, meters};
 
 /// Who asks.
@@ -266,11 +267,19 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
     } = question;
     let caller = authenticate(question.caller, now)?;
     check_scope(caller)?;
-    let facts = asked.facts;
     let (model, price) = choose_model(asked.model, caller, question.model)?;
+    let mut tools: Vec<ToolRules> = Vec::new();
     for (_, scope) in caller.scopes() {
-        check_capabilities(facts, &scope.grant.settings)?;
+        let settings = &scope.grant.settings;
+        capabilities::check(settings, asked.route, model.provider, asked.facts)?;
+        tools.extend(ToolRules::of(settings));
     }
+    let left = capabilities::without_stripped(&tools, asked.facts);
+    let asked = Asked {
+        facts: &left,
+        ..asked
+    };
+    let facts = asked.facts;
     let key = choose_key(facts, caller, model)?;
     check_params(asked, model, &price)?;
     let sight = Sight {
@@ -320,6 +329,7 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
         warned: told.warned,
         shadowed: told.shadowed,
         attempt: None,
+        tools,
     })
 }
 
@@ -395,9 +405,8 @@ pub fn authenticate(caller: Option<&Caller>, now: Now) -> Result<&Caller, Refusa
 /// Whether every whitelist of the path names the model.
 #[must_use]
 pub fn may_use(caller: &Caller, model: &str) -> bool {
-    let lists = caller.path.iter();
-    let mut lists = lists.filter_map(|scope| scope.grant.settings.allowed_models.as_ref());
-    lists.all(|allowed| allowed.iter().any(|name| name == model))
+    let mut scopes = caller.path.iter();
+    scopes.all(|scope| scope.grant.settings.has_model(model))
 }
 
 fn choose_model<'a>(

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use aex_admin_proto::TokenDigest;
+use aex_admin_proto::capabilities::Capabilities;
 use aex_admin_proto::limit::Limit;
 use aex_admin_proto::operator::{AgentState, Passthrough, Settings};
 use aex_admin_proto::scope::{KERNEL, ScopeId, ScopeKind};
@@ -80,8 +81,9 @@ impl<'a> More<'a> {
 const COLUMNS: &str = "a.id, a.name, a.created_at_ms, a.budget_micro, a.spent_micro, \
     a.carry_pico, a.held_pico, a.state, a.rpm, a.allowed_models, a.passthrough, \
     a.max_tokens_per_minute, a.max_input_tokens, a.max_output_tokens, a.max_concurrency, \
-    a.streaming, a.tools, a.allowed_tools, a.vision, a.group_id, a.more";
-const COLUMN_COUNT: usize = 21;
+    a.streaming, a.tools, a.allowed_tools, a.vision, a.group_id, a.more, \
+    a.capabilities";
+const COLUMN_COUNT: usize = 22;
 
 pub(super) fn select(tail: &str) -> String {
     format!("SELECT {COLUMNS} FROM agents a {tail}")
@@ -102,6 +104,11 @@ pub(super) fn read(row: &Row<'_>) -> Result<Scope> {
             .as_str_or_null()
             .map_err(|_| bad("allowed_*"))?;
         Ok(text.map(split_names))
+    };
+    let capabilities = match row.get_ref(21)?.as_str_or_null() {
+        Ok(None) => Capabilities::default(),
+        Ok(Some(text)) => serde_json::from_str(text).map_err(|_| bad("capabilities"))?,
+        Err(_) => return Err(bad("capabilities")),
     };
     let state = state_of(row.get_ref(7)?).map_err(|()| bad("state"))?;
     let group: Option<i64> = row.get(19)?;
@@ -152,6 +159,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<Scope> {
                 max_sessions: more.max_sessions,
                 time_zone: more.time_zone.map(Cow::into_owned),
                 labels: more.labels.map(Cow::into_owned),
+                capabilities: Box::new(capabilities),
             },
         },
         name,
@@ -196,6 +204,13 @@ pub(super) fn state_text(state: AgentState) -> &'static str {
 
 pub(super) fn as_json(grant: &Recorded) -> Result<String> {
     serde_json::to_string(grant).map_err(|error| LedgerError::Value(error.to_string()))
+}
+
+fn capabilities_json(capabilities: &Capabilities) -> Result<Option<String>> {
+    let json = |error: serde_json::Error| LedgerError::Value(error.to_string());
+    (!capabilities.is_default())
+        .then(|| serde_json::to_string(capabilities).map_err(json))
+        .transpose()
 }
 
 /// Limits are stored as SQLite integers; none that a person sets comes near their end.
@@ -297,7 +312,8 @@ impl Ledger {
                 "UPDATE agents SET state = ?2, budget_micro = ?3, rpm = ?4, allowed_models = ?5, \
                  passthrough = ?6, max_tokens_per_minute = ?7, max_input_tokens = ?8, \
                  max_output_tokens = ?9, max_concurrency = ?10, streaming = ?11, tools = ?12, \
-                 allowed_tools = ?13, vision = ?14, recorded = ?15, group_id = ?16, more = ?17 \
+                 allowed_tools = ?13, vision = ?14, recorded = ?15, group_id = ?16, more = ?17, \
+                 capabilities = ?18 \
                  WHERE id = ?1",
             )?
             .execute(rusqlite::params![
@@ -318,6 +334,7 @@ impl Ledger {
                 as_json(grant)?,
                 grant.group,
                 More::of(settings).text()?,
+                capabilities_json(&settings.capabilities)?,
             ])?;
         Ok(())
     }

@@ -116,8 +116,8 @@ CREATE INDEX idempotency_by_age ON idempotency (at_boot_ms);
 ";
 
 /// The tree. `nodes` are the scopes that are no agents: the kernel (always 1), groups, and runs, whose
-/// `parent_id` is a group or run, or NULL for one right below the kernel or its agent. `settings` and
-/// `agents.more` are JSON. `counters` are sums of limits over calendar periods, sessions or all time, money
+/// `parent_id` is a group or run, or NULL for one right below the kernel or its agent. `settings`,
+/// `agents.more` and `agents.capabilities` are JSON. `counters` are sums of limits over calendar periods, sessions or all time, money
 /// in picodollars; what is held of them is in the events of open holds. The kernel's money begins as what
 /// all agents have spent and hold.
 const VERSION_4: &str = "
@@ -168,6 +168,7 @@ FROM agents;
 
 ALTER TABLE agents ADD COLUMN group_id INTEGER REFERENCES nodes (id);
 ALTER TABLE agents ADD COLUMN more TEXT;
+ALTER TABLE agents ADD COLUMN capabilities TEXT;
 ALTER TABLE tokens ADD COLUMN run_id INTEGER REFERENCES nodes (id);
 ALTER TABLE tokens ADD COLUMN read_only INTEGER NOT NULL DEFAULT 0 CHECK (read_only IN (0, 1));
 CREATE INDEX tokens_by_run ON tokens (run_id) WHERE run_id IS NOT NULL;

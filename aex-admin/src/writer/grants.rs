@@ -154,6 +154,7 @@ pub(crate) fn grant(
             .filter(|_| retry_until_boot_ms != 0)
             .and_then(|provider| provider.first_byte_timeout_ms)
             .unwrap_or(0),
+        tools: terms.tools.clone(),
     }
 }
 

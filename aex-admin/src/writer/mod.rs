@@ -16,6 +16,7 @@ mod locked;
 mod memory;
 mod operator;
 mod outside;
+mod patterns;
 mod policies;
 mod questions;
 mod requests;

@@ -7,14 +7,15 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::operator::PolicyCounts;
 use aex_admin_proto::scope::ScopeKind;
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::ReserveParams;
+use aex_admin_proto::worker::{Facts, ReserveParams};
 use jiff::tz::TimeZone;
 
 use super::Writer;
+use crate::core::capabilities::{hosted, without_stripped};
 use crate::core::hold::Terms;
 use crate::core::money::ceil_micro;
 use crate::core::period;
-use crate::core::reserve::{Caller, Now, hosted_tools};
+use crate::core::reserve::{Caller, Now};
 use crate::policy::{Ask, Denial, KERNEL_GROUP, MAX_POLICIES, Policies, PolicyTime};
 
 /// Most policies that an answer's head warns of.
@@ -43,12 +44,13 @@ impl Writer {
             return Ok(());
         }
         let above = Above::of(caller);
-        let facts = &params.facts;
+        // What is cut out is not asked for.
+        let facts: &Facts = &without_stripped(&terms.tools, &params.facts);
         let tools: Vec<&str> = facts
             .tools
             .iter()
             .map(String::as_str)
-            .chain(hosted_tools(facts))
+            .chain(hosted(facts))
             .collect();
         let judged = self.policies.judge(&Ask {
             agent: above.agent,

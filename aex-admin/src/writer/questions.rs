@@ -39,6 +39,12 @@ impl Writer {
             .models
             .values()
             .filter(|model| reserve::may_use(&caller, &model.name))
+            .filter(|model| {
+                let mut scopes = caller.path.iter();
+                let mut providers = model.targets().map(|target| &target.provider);
+                providers
+                    .any(|provider| scopes.all(|scope| scope.grant.settings.has_provider(provider)))
+            })
             .map(|model| ModelEntry {
                 id: model.name.clone(),
                 owned_by: model.provider.clone(),

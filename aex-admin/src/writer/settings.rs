@@ -5,6 +5,7 @@ use aex_admin_proto::limit::{Limit, LimitKey, Subject};
 use aex_admin_proto::operator::Settings;
 
 use super::operator::{Trouble, invalid};
+use super::patterns::check_patterns;
 use crate::config::Config;
 use crate::core::money::MAX_BUDGET_MICRO;
 use crate::core::period;
@@ -61,6 +62,11 @@ pub(super) fn check_settings(settings: &Settings, config: &Config) -> Result<(),
         ("allowed_models", &settings.allowed_models),
         ("allowed_tools", &settings.allowed_tools),
         ("labels", &settings.labels),
+        (
+            "allowed_providers",
+            &settings.capabilities.allowed_providers,
+        ),
+        ("denied_tools", &settings.capabilities.denied_tools),
     ] {
         let Some(names) = names else { continue };
         let fits = |name: &String| {
@@ -76,6 +82,7 @@ pub(super) fn check_settings(settings: &Settings, config: &Config) -> Result<(),
             )));
         }
     }
+    check_patterns(settings, config)?;
     check_limits(settings.limits.as_deref().unwrap_or_default(), config)?;
     if let Some(percent) = settings.max_held_percent
         && !(1..=100).contains(&percent)
@@ -137,6 +144,7 @@ pub(super) fn merge(into: &mut Settings, from: &Settings) {
     take(&mut into.tools, &from.tools);
     take(&mut into.allowed_tools, &from.allowed_tools);
     take(&mut into.vision, &from.vision);
+    into.capabilities.merge(&from.capabilities);
     take(&mut into.max_held_percent, &from.max_held_percent);
     take(&mut into.max_sessions, &from.max_sessions);
     take(&mut into.time_zone, &from.time_zone);
@@ -183,6 +191,7 @@ pub(super) fn clear(settings: &mut Settings, name: &str) -> Result<(), Trouble> 
         "max_sessions" => settings.max_sessions = None,
         "time_zone" => settings.time_zone = None,
         "labels" => settings.labels = None,
+        other if settings.capabilities.clear(other) => {}
         _ => return Err(invalid(format!("there is no setting {name}"))),
     }
     Ok(())

@@ -98,6 +98,7 @@ impl Random {
             warned: Vec::new(),
             shadowed: Vec::new(),
             attempt: None,
+            tools: Vec::new(),
         }
     }
 

@@ -561,6 +561,7 @@ fn an_old_schema_is_moved_forward_and_a_newer_one_refused() {
          DROP TABLE idempotency; DROP TABLE counters; DROP INDEX tokens_by_run; \
          ALTER TABLE tokens DROP COLUMN run_id; ALTER TABLE tokens DROP COLUMN read_only; \
          ALTER TABLE agents DROP COLUMN group_id; ALTER TABLE agents DROP COLUMN more; \
+         ALTER TABLE agents DROP COLUMN capabilities; \
          DROP TABLE nodes; \
          DELETE FROM meta WHERE key IN ('public_key', 'head_seal'); PRAGMA user_version = 1;",
     )

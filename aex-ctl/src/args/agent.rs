@@ -4,6 +4,7 @@ use aex_admin_proto::limit::LimitKey;
 use aex_admin_proto::operator::{CreateParams, Passthrough, RotateParams, SetParams, Settings};
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::capabilities::{CapabilityArgs, either, is_set};
 use super::limits::LimitArgs;
 use super::values::{self, Names};
 
@@ -13,7 +14,7 @@ pub(crate) enum AgentCommand {
     #[command(
         after_help = "Example:\n  aex agent create my-agent 5.00 30 --allowed-models gpt-oss-20b --ttl 24h"
     )]
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// All agents
     #[command(after_help = "Example:\n  aex agent list --json")]
     List,
@@ -24,7 +25,7 @@ pub(crate) enum AgentCommand {
     #[command(
         after_help = "Example:\n  aex agent set my-agent --add 2.50 --rpm 60 --clear allowed-models"
     )]
-    Set(SetArgs),
+    Set(Box<SetArgs>),
     /// A new token; the old ones end now, or after --grace
     #[command(after_help = "Example:\n  aex agent rotate-token my-agent --grace 10m")]
     RotateToken(RotateArgs),
@@ -160,7 +161,7 @@ impl SetArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "What the agent may do")]
 pub(super) struct OptionArgs {
-    /// Only these models
+    /// Only these models; * is any run of characters
     #[arg(long, value_name = "A,B", value_parser = values::names)]
     allowed_models: Option<Names>,
     /// May bring its own provider key, else the operator's is used
@@ -196,7 +197,7 @@ pub(super) struct OptionArgs {
     /// May not use tools
     #[arg(long, conflicts_with = "allowed_tools")]
     no_tools: bool,
-    /// Only these tools
+    /// Only these tools; * is any run of characters
     #[arg(long, value_name = "A,B", value_parser = values::names)]
     allowed_tools: Option<Names>,
     /// May send images
@@ -207,6 +208,8 @@ pub(super) struct OptionArgs {
     no_vision: bool,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    capabilities: CapabilityArgs,
 }
 
 impl OptionArgs {
@@ -231,15 +234,12 @@ impl OptionArgs {
             tools: either(self.tools, self.no_tools),
             allowed_tools: self.allowed_tools.map(|names| names.0),
             vision: either(self.vision, self.no_vision),
+            capabilities: Box::new(self.capabilities.capabilities()),
             ..Settings::default()
         };
         self.limits.add_to(&mut settings);
         settings
     }
-}
-
-fn either(yes: bool, no: bool) -> Option<bool> {
-    (yes || no).then_some(yes)
 }
 
 pub(super) fn rpm() -> impl clap::builder::TypedValueParser<Value = u64> {
@@ -269,6 +269,17 @@ pub(super) enum Setting {
     MaxSessions,
     TimeZone,
     Labels,
+    AllowedProviders,
+    AllowedRoutes,
+    Audio,
+    Files,
+    StructuredOutput,
+    HostedTools,
+    DeniedTools,
+    ParallelToolCalls,
+    MaxChoices,
+    Temperature,
+    OnForbiddenTool,
 }
 
 impl Setting {
@@ -290,6 +301,17 @@ impl Setting {
             Self::MaxSessions => "max_sessions",
             Self::TimeZone => "time_zone",
             Self::Labels => "labels",
+            Self::AllowedProviders => "allowed_providers",
+            Self::AllowedRoutes => "allowed_routes",
+            Self::Audio => "audio",
+            Self::Files => "files",
+            Self::StructuredOutput => "structured_output",
+            Self::HostedTools => "hosted_tools",
+            Self::DeniedTools => "denied_tools",
+            Self::ParallelToolCalls => "parallel_tool_calls",
+            Self::MaxChoices => "max_choices",
+            Self::Temperature => "temperature",
+            Self::OnForbiddenTool => "on_forbidden_tool",
         }
     }
 
@@ -310,6 +332,7 @@ impl Setting {
             Self::MaxSessions => settings.max_sessions.is_some(),
             Self::TimeZone => settings.time_zone.is_some(),
             Self::Labels => settings.labels.is_some(),
+            _ => is_set(&settings.capabilities, self.wire_name()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line as clap reads it. Every `--help` ends with an example.
 
 mod agent;
+mod capabilities;
 mod group;
 mod limits;
 mod values;

@@ -1,4 +1,6 @@
+use aex_admin_proto::capabilities::Capabilities;
 use aex_admin_proto::operator::{Passthrough, SetParams, Settings};
+use aex_admin_proto::worker::Route;
 use clap::CommandFactory;
 
 use super::*;
@@ -56,6 +58,10 @@ fn the_lines_of_the_contract_are_taken() {
         "agent create a 5 30 --require-passthrough --max-tokens-per-minute 1 --max-input-tokens 2 \
          --max-output-tokens 3 --max-concurrency 4 --no-streaming --no-tools --no-vision --ttl 24h",
         "agent create a 5 30 --allowed-tools x,y",
+        "agent create a 5 30 --allowed-providers g* --allowed-routes chat-completions,responses \
+         --no-audio --files --no-structured-output --no-hosted-tools --denied-tools rm_*,del \
+         --no-parallel-tool-calls --max-choices 2 --temperature 0..1.5 --on-forbidden-tool strip",
+        "agent set a --clear temperature --clear on-forbidden-tool --clear allowed-providers",
         "--json agent list",
         "agent show a",
         "agent set a --budget 2.01",
@@ -118,6 +124,15 @@ fn each_mistake_is_one_of_usage() {
         "agent create a 5 30 --streaming --no-streaming",
         "agent create a 5 30 --no-tools --allowed-tools x",
         "agent create a 5 30 --max-concurrency 0",
+        "agent create a 5 30 --max-choices 0",
+        "agent create a 5 30 --audio --no-audio",
+        "agent create a 5 30 --temperature 1",
+        "agent create a 5 30 --temperature ..",
+        "agent create a 5 30 --temperature 2..1",
+        "agent create a 5 30 --temperature 0..1.0001",
+        "agent create a 5 30 --temperature -1..1",
+        "agent create a 5 30 --allowed-routes chat",
+        "agent create a 5 30 --on-forbidden-tool ignore",
         "agent set a --budget 1 --add 1",
         "agent set a --ttl 1h",
         "agent set a --clear nothing-like-it",
@@ -141,6 +156,7 @@ fn each_mistake_is_one_of_usage() {
     }
     assert!(set("").is_err());
     assert!(set("--vision --clear vision").is_err());
+    assert!(set("--temperature ..1 --clear temperature").is_err());
 }
 
 #[test]
@@ -163,6 +179,19 @@ fn options_become_settings() {
         })
     );
     assert_eq!(set("--add -0.5").unwrap().add_micro, Some(-500_000));
+    let set = set("--temperature 0.25..1.5 --allowed-routes embeddings --no-files --clear audio");
+    let set = set.unwrap();
+    assert_eq!(
+        *set.settings.capabilities,
+        Capabilities {
+            allowed_routes: Some(vec![Route::Embeddings]),
+            files: Some(false),
+            min_temperature_milli: Some(250),
+            max_temperature_milli: Some(1500),
+            ..Capabilities::default()
+        }
+    );
+    assert_eq!(set.clear, ["audio"]);
 }
 
 #[test]

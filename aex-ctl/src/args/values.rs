@@ -93,6 +93,45 @@ pub(crate) fn seconds(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Bounds of temperature, in thousandths.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Temperatures {
+    pub(crate) min_milli: Option<u64>,
+    pub(crate) max_milli: Option<u64>,
+}
+
+/// `0..1.5`, `0.2..`, `..1`: exact decimals.
+pub(crate) fn temperatures(text: &str) -> Result<Temperatures, String> {
+    let bad = || format!("expected a range such as 0..1.5, 0.2.. or ..1, not `{text}`");
+    let (min, max) = text.split_once("..").ok_or_else(bad)?;
+    let bound = |text: &str| match text {
+        "" => Ok(None),
+        text => milli(text).map(Some).ok_or_else(bad),
+    };
+    let range = Temperatures {
+        min_milli: bound(min)?,
+        max_milli: bound(max)?,
+    };
+    match (range.min_milli, range.max_milli) {
+        (None, None) => Err(bad()),
+        (Some(min), Some(max)) if min > max => Err("MIN is above MAX".into()),
+        _ => Ok(range),
+    }
+}
+
+/// A decimal of at most three places and at most 100.
+fn milli(text: &str) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str, most| {
+        (1..=most).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
+    };
+    if !digits(whole, 3) || !digits(fraction, 3) {
+        return None;
+    }
+    let milli: u64 = format!("{whole}{fraction:0<3}").parse().ok()?;
+    (milli <= 100_000).then_some(milli)
+}
+
 /// Names divided by commas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Names(pub(crate) Vec<String>);

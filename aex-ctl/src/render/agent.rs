@@ -9,6 +9,7 @@ use aex_admin_proto::operator::{
 };
 use aex_admin_proto::scope::ScopeId;
 
+use super::capabilities::capabilities;
 use super::table::{facts, table};
 use super::{money, time};
 
@@ -276,6 +277,7 @@ fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))
+    .chain(capabilities(&settings.capabilities))
     .collect()
 }
 

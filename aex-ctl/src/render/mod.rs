@@ -1,6 +1,7 @@
 //! Answers as text for people. Pure: values in, text out.
 
 mod agent;
+mod capabilities;
 mod figures;
 mod ledger;
 mod policies;

@@ -32,6 +32,7 @@ fn grant() -> Grant {
         max_response_bytes: 10_000,
         retry_until_boot_ms: 0,
         first_byte_ms: 0,
+        tools: Vec::new(),
     }
 }
 

@@ -6,11 +6,12 @@ use aex_admin_proto::worker::{Grant, Route};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::offers::{Cut, Fate};
 use super::params::Kind;
 use super::{ApiRequest, Field};
 
 /// Room for what AEX adds: a cap, `stream_options`, `store`, a tier.
-const ADDED_BYTES: usize = 192;
+const ADDED_BYTES: usize = 224;
 
 /// A provider that keeps nothing gives the client its reasoning to bring back next time, if asked.
 const ENCRYPTED_REASONING: &str = "reasoning.encrypted_content";
@@ -27,6 +28,15 @@ impl ApiRequest {
         for Field { name, kind, value } in &self.fields {
             let raw = &body[value.clone()];
             let null = raw == b"null";
+            let fate = |cut: &Cut| cut.fate(name, *kind, raw);
+            match self.cut.as_ref().map_or(Fate::Stays, fate) {
+                Fate::Stays => {}
+                Fate::Goes => continue,
+                Fate::Becomes(list) => {
+                    out.raw(name, &list);
+                    continue;
+                }
+            }
             match kind {
                 Kind::Model => out.value("model", &grant.upstream_model),
                 // Each is set below, once, when the grant says so.
@@ -63,6 +73,9 @@ impl ApiRequest {
             let all: Vec<_> = asked.chain([Cow::Borrowed(ENCRYPTED_REASONING)]).collect();
             out.value("include", &all);
         }
+        if self.cut.as_ref().is_some_and(Cut::sets_one_call) {
+            out.raw("parallel_tool_calls", b"false");
+        }
         if let Some(tier) = &grant.service_tier {
             out.value("service_tier", tier);
         }
@@ -84,7 +97,7 @@ impl ApiRequest {
 }
 
 /// A list without some of its elements.
-fn without(list: &[u8], left_out: &[usize]) -> Vec<u8> {
+pub(super) fn without(list: &[u8], left_out: &[usize]) -> Vec<u8> {
     let all: Vec<&RawValue> =
         serde_json::from_slice(list).expect("it was read as a list, and each place is of one");
     let kept: Vec<&RawValue> = all

@@ -38,6 +38,8 @@ pub(super) enum Place {
     Function,
     /// A choice of tools; names in it are uses of those tools.
     ToolChoice,
+    /// The kind of a choice, or of the tool that is chosen.
+    ChoiceType,
     ToolName,
     /// Rendered again by the provider.
     Schema,
@@ -72,6 +74,7 @@ impl Place {
             | Self::Functions
             | Self::Function
             | Self::ToolChoice
+            | Self::ChoiceType
             | Self::ToolName
             | Self::Schema => Counted::Tool,
         }
@@ -88,6 +91,7 @@ impl Place {
             Self::Tools => Some(Self::Tool),
             Self::Functions => Some(Self::Function),
             Self::Uncounted | Self::Text | Self::Schema | Self::ToolChoice => Some(self),
+            Self::ChoiceType => Some(Self::ToolChoice),
             Self::Media => Some(Self::Text),
             Self::Message
             | Self::Item
@@ -118,7 +122,12 @@ impl Place {
             Self::ItemType | Self::PartType | Self::ToolType | Self::ToolName => "a string",
             Self::Image => "a string or an object with a url",
             Self::ItemId | Self::ImageField => "a string or null",
-            Self::Uncounted | Self::Text | Self::Media | Self::ToolChoice | Self::Schema => "JSON",
+            Self::Uncounted
+            | Self::Text
+            | Self::Media
+            | Self::ToolChoice
+            | Self::ChoiceType
+            | Self::Schema => "JSON",
         }
     }
 
@@ -163,7 +172,12 @@ impl Place {
     pub(super) fn takes_other(self) -> bool {
         matches!(
             self,
-            Self::Uncounted | Self::Text | Self::Media | Self::ToolChoice | Self::Schema
+            Self::Uncounted
+                | Self::Text
+                | Self::Media
+                | Self::ToolChoice
+                | Self::ChoiceType
+                | Self::Schema
         )
     }
 

@@ -40,6 +40,7 @@ fn grant(route: Route) -> Grant {
         max_response_bytes: 0,
         retry_until_boot_ms: 0,
         first_byte_ms: 0,
+        tools: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ use serde::de::{DeserializeSeed, Error};
 use crate::tokenizer::Tokenizer;
 
 use super::Invalid;
+use super::offers::{List, Offer};
 use super::place::{Counted, Place};
 use super::strict::shortened;
 use node::Node;
@@ -18,6 +19,17 @@ use node::Node;
 /// Most tool and function names, and the longest.
 const MAX_TOOLS: usize = 1024;
 const MAX_TOOL_NAME_BYTES: usize = 128;
+/// Words of a choice of tools that name none.
+const CHOICES: [&str; 8] = [
+    "auto",
+    "none",
+    "required",
+    "any",
+    "function",
+    "custom",
+    "tool",
+    "allowed_tools",
+];
 /// Most prompts or inputs of one request: OpenAI's own limit.
 const MAX_PROMPTS: u64 = 2048;
 /// What an image's object has.
@@ -45,7 +57,20 @@ pub(super) struct Walk {
     pub(super) token_ids: u64,
     pub(super) images: u64,
     pub(super) media: bool,
-    pub(super) tools: Vec<String>,
+    pub(super) audio: bool,
+    pub(super) files: bool,
+    pub(super) other_media: bool,
+    /// Names of the tools offered, and where.
+    pub(super) offers: Vec<Offer>,
+    /// What a choice of tools names.
+    pub(super) chosen: Vec<String>,
+    /// Tools stand in a message, an item, or an unknown parameter.
+    pub(super) hides_tools: bool,
+    /// The list of tools that is being walked, and the place of its element.
+    list: Option<List>,
+    element: usize,
+    /// The medium that is being walked is audio.
+    sound: bool,
     /// Types of tools that are neither a function nor custom, shortened.
     pub(super) hosted_tools: Vec<String>,
     /// Types of input items that stand for something which the provider keeps, shortened.
@@ -63,6 +88,12 @@ pub(super) struct Walk {
     /// The tool that is being walked is a hosted one.
     hosted: bool,
     fault: Option<Fault>,
+}
+
+enum Medium {
+    Audio,
+    File,
+    Other,
 }
 
 /// An input item, as far as it may stand for something else.
@@ -96,6 +127,11 @@ impl Walk {
     /// Walks a field of tools or schemas. By tokens it is counted as it is written.
     pub(super) fn tools(&mut self, name: &str, raw: &str, place: Place) -> Result<(), Invalid> {
         self.tokens.tools += self.tokenizer.map_or(0, |tokenizer| tokenizer.count(raw));
+        self.list = match place {
+            Place::Tools => Some(List::Tools),
+            Place::Functions => Some(List::Functions),
+            _ => None,
+        };
         self.value(name, raw, place)
     }
 
@@ -219,8 +255,28 @@ impl Walk {
             "text" | "refusal" | "input_text" | "output_text" | "summary_text"
             | "reasoning_text" => {}
             "image_url" | "input_image" => self.image = true,
-            _ => self.media = true,
+            "input_audio" | "audio" | "output_audio" => self.saw(Medium::Audio),
+            "file" | "input_file" => self.saw(Medium::File),
+            _ => self.saw(Medium::Other),
         }
+    }
+
+    fn saw(&mut self, medium: Medium) {
+        self.media = true;
+        match medium {
+            Medium::Audio => self.audio = true,
+            Medium::File => self.files = true,
+            Medium::Other => self.other_media = true,
+        }
+    }
+
+    /// Audio or images of a message, by the key that was read last.
+    fn saw_of_message(&mut self) {
+        self.saw(if self.sound {
+            Medium::Audio
+        } else {
+            Medium::Other
+        });
     }
 
     fn item_type<E: Error>(&mut self, kind: &str) -> Result<(), E> {
@@ -244,6 +300,8 @@ impl Walk {
             return Ok(());
         }
         self.hosted = true;
+        let noted = noted_kind(kind);
+        self.offer(noted, true)?;
         note_kind(&mut self.hosted_tools, kind)
     }
 
@@ -286,11 +344,54 @@ impl Walk {
                 "a tool's name is at most {MAX_TOOL_NAME_BYTES} bytes long"
             )));
         }
-        if self.tools.len() == MAX_TOOLS {
+        match self.list {
+            Some(_) => self.offer(name.to_owned(), false),
+            None => self.choose(name.to_owned()),
+        }
+    }
+
+    fn offer<E: Error>(&mut self, name: String, hosted: bool) -> Result<(), E> {
+        self.check_room()?;
+        let Some(list) = self.list else {
+            return Ok(());
+        };
+        self.offers.push(Offer {
+            list,
+            at: self.element,
+            name,
+            hosted,
+        });
+        Ok(())
+    }
+
+    /// A name in a choice of tools.
+    fn choose<E: Error>(&mut self, name: String) -> Result<(), E> {
+        self.check_room()?;
+        self.chosen.push(name);
+        Ok(())
+    }
+
+    fn check_room<E: Error>(&self) -> Result<(), E> {
+        if self.offers.len() + self.chosen.len() >= MAX_TOOLS {
             return Err(E::custom(format_args!("more than {MAX_TOOLS} tools")));
         }
-        self.tools.push(name.to_owned());
         Ok(())
+    }
+
+    /// A type in a choice of tools: a tool where it is none of the ways to choose.
+    fn choice_type<E: Error>(&mut self, kind: &str) -> Result<(), E> {
+        if CHOICES.contains(&kind) {
+            return Ok(());
+        }
+        self.choose(format!("type {}", noted_kind(kind)))
+    }
+
+    /// Another text in a choice of tools, which some may read as a tool's name.
+    fn choice_text<E: Error>(&mut self, text: &str) -> Result<(), E> {
+        if CHOICES.contains(&text) {
+            return Ok(());
+        }
+        self.choose(shortened(text).into_owned())
     }
 }
 
@@ -304,8 +405,13 @@ fn escaped_bytes(text: &str) -> u64 {
     text.len() as u64 + escapes.sum::<u64>()
 }
 
+/// A type as it is noted: cut where it is long.
+fn noted_kind(kind: &str) -> String {
+    shortened(kind).chars().take(32).collect()
+}
+
 fn note_kind<E: Error>(kinds: &mut Vec<String>, kind: &str) -> Result<(), E> {
-    let kind: String = shortened(kind).chars().take(32).collect();
+    let kind = noted_kind(kind);
     if kinds.contains(&kind) {
         return Ok(());
     }

@@ -217,5 +217,6 @@ pub fn grant() -> Grant {
         max_response_bytes: 1_000_000,
         retry_until_boot_ms: 0,
         first_byte_ms: 0,
+        tools: Vec::new(),
     }
 }

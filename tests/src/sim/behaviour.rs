@@ -83,6 +83,12 @@ pub struct ToolCall {
     /// A string is taken as it is.
     #[serde(default)]
     pub arguments: serde_json::Value,
+    /// In a stream of the chat route the name comes in two pieces.
+    #[serde(default)]
+    pub cut_name: bool,
+    /// On the chat route, as `function_call`.
+    #[serde(default)]
+    pub legacy: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -105,6 +105,8 @@ pub enum Shown {
     Call {
         name: Arc<str>,
         arguments: Arc<[String]>,
+        /// As `function_call`, where the route knows that.
+        legacy: bool,
     },
 }
 
@@ -165,7 +167,15 @@ impl Shown {
                 other => other.to_string(),
             });
             let name = call.name.as_str().into();
-            return (Self::Call { name, arguments }, cut);
+            let legacy = call.legacy;
+            return (
+                Self::Call {
+                    name,
+                    arguments,
+                    legacy,
+                },
+                cut,
+            );
         }
         if let Some(text) = &behaviour.text {
             let (tokens, cut) = within(text);
@@ -263,6 +273,7 @@ impl Plan {
 
     pub(super) fn finish_reason(&self) -> &'static str {
         match self.shown {
+            Shown::Call { legacy: true, .. } if !self.capped => "function_call",
             Shown::Call { .. } if !self.capped => "tool_calls",
             _ if self.capped => "length",
             _ => "stop",

@@ -36,6 +36,7 @@ fn terms() -> Terms {
         warned: Vec::new(),
         shadowed: Vec::new(),
         attempt: None,
+        tools: Vec::new(),
     }
 }
 

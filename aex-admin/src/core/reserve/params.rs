@@ -1,9 +1,6 @@
-//! What a request may ask for by its parameters: the agent's capabilities, and what costs, raises output
-//! or leads elsewhere.
+//! What a request may ask for by its parameters: what costs, raises output or leads elsewhere.
 
 use aex_admin_proto::Refusal;
-use aex_admin_proto::operator::Settings;
-use aex_admin_proto::worker::Facts;
 
 use super::{Asked, ModelFacts, prompt_param};
 use crate::core::price::Price;
@@ -42,48 +39,6 @@ pub(super) const RAISES_OUTPUT: [&str; 26] = [
 
 /// Parameters that let a server answer with another model than the one that was judged.
 pub(super) const CHOOSES_MODEL: [&str; 4] = ["models", "route", "fallbacks", "engine"];
-
-/// Parameters that are tools by another name.
-const TOOL_PARAMS: [&str; 2] = ["web_search_options", "plugins"];
-
-/// How a worker names a hosted tool among the costly parameters.
-const HOSTED_TOOL: &str = "tools[].type ";
-
-/// Tools that the provider runs itself, by type.
-pub(crate) fn hosted_tools(facts: &Facts) -> impl Iterator<Item = &str> {
-    facts.costly_params.iter().filter_map(|param| {
-        let tool = TOOL_PARAMS
-            .contains(&param.as_str())
-            .then_some(param.as_str());
-        tool.or_else(|| param.strip_prefix(HOSTED_TOOL))
-    })
-}
-
-pub(super) fn check_capabilities(facts: &Facts, settings: &Settings) -> Result<(), Refusal> {
-    let denied = |capability: &str| {
-        Err(Refusal::CapabilityNotAllowed {
-            capability: capability.to_owned(),
-        })
-    };
-    if facts.stream && settings.streaming == Some(false) {
-        return denied("streaming");
-    }
-    let hosted = hosted_tools(facts).next();
-    if settings.tools == Some(false) && (!facts.tools.is_empty() || hosted.is_some()) {
-        return denied("tools");
-    }
-    if let Some(allowed) = &settings.allowed_tools {
-        let offered = facts.tools.iter().map(String::as_str).chain(hosted);
-        let mut outside = offered.filter(|tool| !allowed.iter().any(|name| name == tool));
-        if let Some(tool) = outside.next() {
-            return denied(&format!("tool {tool}"));
-        }
-    }
-    if settings.vision == Some(false) && (facts.images > 0 || facts.media) {
-        return denied("vision");
-    }
-    Ok(())
-}
 
 /// A parameter's name without case and marks: one server's `num_predict` is another's `numPredict`.
 fn plain(param: &str) -> String {

@@ -1,6 +1,8 @@
 use aex_admin_proto::worker::Measured;
 use proptest::prelude::*;
 
+use aex_admin_proto::scope::KERNEL;
+
 use super::*;
 
 const READY: Candidate = Candidate {
@@ -199,7 +201,7 @@ fn what_is_told_when_none_is_granted() {
     let unpriced = Stop::Refuse(Refusal::ModelNotPriced { model: "m".into() });
     let full = Stop::Refuse(Refusal::ConcurrencyLimit { limit: 1 });
     let poor = Stop::TooLong(Refusal::AgentPaused);
-    let held = Stop::Wait(Refusal::Cancelled);
+    let held = Stop::Wait(Refusal::Cancelled, KERNEL);
     check_told(&[full.clone(), poor.clone()], 0);
     check_told(&[no_key.clone(), full.clone(), poor.clone()], 1);
     check_told(&[no_key.clone(), unpriced.clone()], 0);

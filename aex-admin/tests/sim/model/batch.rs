@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use aex_admin_proto::operator::Settings;
 use aex_admin_proto::rpc::code;
 use aex_admin_proto::ticket::{Claims, KeyMode};
+use aex_admin_proto::tools::ToolRules;
 use aex_admin_proto::worker::{Grant, ReserveParams, ReserveReply};
 use aex_admin_proto::{HoldId, Refusal, TokenDigest};
 
@@ -463,6 +465,7 @@ impl Model {
             cap: 0,
             keyed_boot_ms: i64::try_from(boot_ms).unwrap(),
             keyed_wall_ms: self.now.wall_ms,
+            tools: tool_rules(&self.state.agents[agent].grant.settings),
             opened_boot_ms: boot_ms,
             expires_boot_ms: boot_ms + TICKET_MS,
             deadline_boot_ms: boot_ms + model.timeout_ms,
@@ -525,6 +528,7 @@ impl Model {
             max_response_bytes,
             retry_until_boot_ms: 0,
             first_byte_ms: 0,
+            tools: hold.tools.clone(),
         }
     }
 
@@ -604,4 +608,17 @@ fn order(ask: &Ask) -> u8 {
         Ask::Reserve { .. } => 3,
         _ => 2,
     }
+}
+
+/// Frozen in the hold: what is changed later holds for later requests.
+fn tool_rules(settings: &Settings) -> Vec<ToolRules> {
+    let rules = ToolRules {
+        none: settings.tools == Some(false),
+        allowed: settings.allowed_tools.clone(),
+        ..ToolRules::default()
+    };
+    if rules == ToolRules::default() {
+        return Vec::new();
+    }
+    vec![rules]
 }

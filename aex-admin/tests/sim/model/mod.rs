@@ -16,6 +16,7 @@ use aex_admin::core::reserve::Now;
 use aex_admin_proto::egress::Ending;
 use aex_admin_proto::operator::{AgentState, Settings};
 use aex_admin_proto::ticket::TicketKey;
+use aex_admin_proto::tools::ToolRules;
 use aex_admin_proto::worker::{Observed, ReserveParams, SettleParams};
 use aex_admin_proto::{HoldId, Refusal, TokenDigest};
 
@@ -110,6 +111,8 @@ pub(crate) struct Hold {
     /// When it was granted, for its key: boot clock, wall clock.
     keyed_boot_ms: i64,
     keyed_wall_ms: i64,
+    /// The rules of tools under which it was granted.
+    tools: Vec<ToolRules>,
     /// 0 where the process does not remember its grant.
     opened_boot_ms: u64,
     expires_boot_ms: u64,

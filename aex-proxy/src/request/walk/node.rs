@@ -5,9 +5,11 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use crate::tools::folded;
+
 use super::super::place::Place;
 use super::super::strict::{Key, Keys, duplicate, shortened};
-use super::{IMAGE_KEYS, REASONING_ID, Walk};
+use super::{IMAGE_KEYS, Medium, REASONING_ID, Walk};
 
 /// Deepest nesting of a request, its own object included.
 const MAX_DEPTH: usize = 64;
@@ -29,7 +31,7 @@ impl Node<'_> {
             return Err(self.wrong());
         }
         if self.place == Place::Media {
-            self.walk.media = true;
+            self.walk.saw_of_message();
         }
         self.walk.count_scalar(self.place);
         Ok(())
@@ -51,7 +53,11 @@ impl Node<'_> {
             // What it is, only the provider knows. An image may be given by its file; any other part
             // with one is more than it says.
             Place::Part => {
-                walk.media |= !seen.typed || (seen.filed && !walk.image);
+                if !seen.typed {
+                    walk.saw(Medium::Other);
+                } else if seen.filed && !walk.image {
+                    walk.saw(Medium::File);
+                }
                 walk.part_ended();
             }
             Place::Item => {
@@ -77,12 +83,38 @@ impl Node<'_> {
 
     /// The place of the value under `key`, here.
     fn member(&mut self, key: &str) -> Place {
+        // A tool's name is one in whichever case its key is: some servers do not mind it.
+        let of_tools = matches!(
+            self.place,
+            Place::Tool
+                | Place::Function
+                | Place::ToolChoice
+                | Place::Message
+                | Place::Item
+                | Place::Text
+        );
+        let folded = if of_tools { folded(key) } else { key.into() };
+        match (self.place, &*folded) {
+            // Some take tools from there too; no rule of tools has seen them.
+            (Place::Message | Place::Item | Place::Text, "tools" | "functions") => {
+                self.walk.hides_tools = true;
+                Place::Text
+            }
+            (Place::Message | Place::Item | Place::Text, _) => self.member_of(key),
+            (_, key) => self.member_of(key),
+        }
+    }
+
+    fn member_of(&mut self, key: &str) -> Place {
         match (self.place, key) {
             (Place::Message, "content") => Place::Content,
             (Place::Item, "content" | "output") => Place::Content,
             (Place::Item, "type") => Place::ItemType,
             (Place::Item, "id") => Place::ItemId,
-            (Place::Message | Place::Item, "audio" | "images") => Place::Media,
+            (Place::Message | Place::Item, "audio" | "images") => {
+                self.walk.sound = key == "audio";
+                Place::Media
+            }
             (Place::Part, "type") => Place::PartType,
             (Place::Part, "image_url" | "input_image" | "image") => {
                 self.walk.image = true;
@@ -97,11 +129,16 @@ impl Node<'_> {
                 self.walk.image_sources += u64::from(key == "file_id");
                 Place::ImageField
             }
-            (
-                Place::Part,
-                "input_audio" | "audio" | "file" | "file_data" | "file_url" | "video_url",
-            ) => {
-                self.walk.media = true;
+            (Place::Part, "input_audio" | "audio") => {
+                self.walk.saw(Medium::Audio);
+                Place::Text
+            }
+            (Place::Part, "file" | "file_data" | "file_url") => {
+                self.walk.saw(Medium::File);
+                Place::Text
+            }
+            (Place::Part, "video_url") => {
+                self.walk.saw(Medium::Other);
                 Place::Text
             }
             // What else an image's object has, some may write into the prompt.
@@ -117,6 +154,9 @@ impl Node<'_> {
             (Place::Tool, "type") => Place::ToolType,
             (Place::Tool, "function" | "custom") => Place::Function,
             (Place::Tool | Place::Function | Place::ToolChoice, "name") => Place::ToolName,
+            (Place::ToolChoice, "type") => Place::ChoiceType,
+            // These name no tool: which one of a server it is, stands under its name.
+            (Place::ToolChoice, "server_label" | "parameters" | "description") => Place::Schema,
             (Place::ToolChoice, _) => Place::ToolChoice,
             (Place::Uncounted, _) => Place::Uncounted,
             _ => Place::Schema,
@@ -208,7 +248,9 @@ impl<'de> Visitor<'de> for Node<'_> {
             Place::ItemId => self.walk.item.is_of_reasoning = text.starts_with(REASONING_ID),
             Place::Input => self.walk.messages += 1,
             Place::Prompts | Place::Prompt => self.walk.prompt()?,
-            Place::Media => self.walk.media = true,
+            Place::Media => self.walk.saw_of_message(),
+            Place::ChoiceType => self.walk.choice_type(text)?,
+            Place::ToolChoice => self.walk.choice_text(text)?,
             _ => {}
         }
         Ok(())
@@ -220,7 +262,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             return Err(self.wrong());
         };
         if self.place == Place::Media {
-            self.walk.media = true;
+            self.walk.saw_of_message();
         }
         let prompts = self.walk.prompts;
         if self.place == Place::Prompt {
@@ -228,6 +270,9 @@ impl<'de> Visitor<'de> for Node<'_> {
         }
         let mut index = 0_u64;
         loop {
+            if matches!(self.place, Place::Tools | Place::Functions) {
+                self.walk.element = usize::try_from(index).unwrap_or(usize::MAX);
+            }
             let node = Node {
                 walk: &mut *self.walk,
                 place,
@@ -269,7 +314,7 @@ impl<'de> Visitor<'de> for Node<'_> {
             return Err(self.wrong());
         }
         if self.place == Place::Media {
-            self.walk.media = true;
+            self.walk.saw_of_message();
         }
         let mut keys = Keys::default();
         let mut members = 0;

@@ -108,6 +108,16 @@ fn call_head(choice: u64, number: u64, name: &str) -> String {
     )
 }
 
+/// A whole call, or the beginning of one, with these arguments.
+fn call(legacy: bool, choice: u64, number: u64, name: &str, arguments: &str) -> String {
+    if legacy {
+        let name = json_string(name);
+        return format!(r#""function_call":{{"name":{name},"arguments":{arguments}}}"#);
+    }
+    let head = call_head(choice, number, name);
+    format!(r#""tool_calls":[{{"index":0,{head}{arguments}}}}}]"#)
+}
+
 pub(super) fn plain(exchange: &Exchange<'_>) -> String {
     let Exchange {
         plan,
@@ -125,6 +135,12 @@ pub(super) fn plain(exchange: &Exchange<'_>) -> String {
     for index in 0..plan.choices {
         let comma = if index == 0 { "" } else { "," };
         let said = match &plan.shown {
+            Shown::Call {
+                name, legacy: true, ..
+            } => {
+                let call = call(true, index, *number, name, &text);
+                format!(r#""content":null,{call}"#)
+            }
             Shown::Call { name, .. } => {
                 let head = call_head(index, *number, name);
                 format!(r#""content":null,"tool_calls":[{{{head}{text}}}}}]"#)
@@ -148,30 +164,41 @@ pub(super) fn plain(exchange: &Exchange<'_>) -> String {
 #[derive(Debug)]
 struct Delta {
     number: u64,
-    /// The tool that is called.
-    call: Option<String>,
+    /// The tool that is called: its name in one piece or two.
+    call: Option<(String, String)>,
+    legacy: bool,
+}
+
+impl Delta {
+    /// A further piece of the call.
+    fn goes_on(&self, field: &str, text: &str) -> String {
+        let text = json_string(text);
+        if self.legacy {
+            return format!(r#""delta":{{"function_call":{{"{field}":{text}}}}}"#);
+        }
+        format!(r#""delta":{{"tool_calls":[{{"index":0,"function":{{"{field}":{text}}}}}]}}"#)
+    }
 }
 
 impl Choice for Delta {
-    fn opens(&self, choice: u64) -> Option<String> {
-        Some(match &self.call {
-            None => r#""delta":{"role":"assistant","content":"","refusal":null}"#.to_owned(),
-            Some(name) => {
-                let head = call_head(choice, self.number, name);
-                format!(
-                    r#""delta":{{"role":"assistant","content":null,"tool_calls":[{{"index":0,{head}""}}}}]}}"#
-                )
-            }
-        })
+    fn opens(&self, choice: u64) -> Vec<String> {
+        let Some((name, rest)) = &self.call else {
+            return vec![r#""delta":{"role":"assistant","content":"","refusal":null}"#.to_owned()];
+        };
+        let call = call(self.legacy, choice, self.number, name, r#""""#);
+        let mut opening = vec![format!(
+            r#""delta":{{"role":"assistant","content":null,{call}}}"#
+        )];
+        if !rest.is_empty() {
+            opening.push(self.goes_on("name", rest));
+        }
+        opening
     }
 
     fn shows(&self, text: &str) -> String {
-        let text = json_string(text);
         match &self.call {
-            None => format!(r#""delta":{{"content":{text}}}"#),
-            Some(_) => format!(
-                r#""delta":{{"tool_calls":[{{"index":0,"function":{{"arguments":{text}}}}}]}}"#
-            ),
+            None => format!(r#""delta":{{"content":{}}}"#, json_string(text)),
+            Some(_) => self.goes_on("arguments", text),
         }
     }
 
@@ -181,13 +208,20 @@ impl Choice for Delta {
 }
 
 pub(super) fn script(exchange: &Exchange<'_>) -> Script {
-    let call = match &exchange.plan.shown {
-        Shown::Call { name, .. } => Some(name.to_string()),
-        _ => None,
+    let cut = (exchange.behaviour.tool_call.as_ref()).is_some_and(|call| call.cut_name);
+    let (call, legacy) = match &exchange.plan.shown {
+        Shown::Call { name, legacy, .. } => {
+            let middle = name.char_indices().nth(name.chars().count() / 2);
+            let at = middle.map_or(name.len(), |(at, _)| at);
+            let (first, rest) = name.split_at(if cut { at } else { name.len() });
+            (Some((first.to_owned(), rest.to_owned())), *legacy)
+        }
+        _ => (None, false),
     };
     let delta = Delta {
         number: exchange.number,
         call,
+        legacy,
     };
     chunks::script(exchange, "chatcmpl", "chat.completion.chunk", delta)
 }

@@ -13,8 +13,8 @@ use super::{CREATED, Exchange};
 
 /// How a route writes one choice of a chunk, but for its index and end.
 pub(super) trait Choice: Send + fmt::Debug + 'static {
-    /// Before anything is shown; none where the first text is the first event.
-    fn opens(&self, choice: u64) -> Option<String>;
+    /// Before anything is shown; empty where the first text is the first event.
+    fn opens(&self, choice: u64) -> Vec<String>;
     fn shows(&self, text: &str) -> String;
     fn ends(&self) -> String;
 }
@@ -89,7 +89,7 @@ impl<C: Choice> Chunks<C> {
         }
         let tail = self.tail(self.plan.unseen());
         for choice in 0..self.plan.choices {
-            if let Some(inner) = self.choice.opens(choice) {
+            for inner in self.choice.opens(choice) {
                 events.push(self.chunk(choice, &inner, "null", &tail));
             }
         }

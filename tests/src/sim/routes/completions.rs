@@ -148,9 +148,11 @@ struct Plain {
 }
 
 impl Choice for Plain {
-    fn opens(&self, choice: u64) -> Option<String> {
-        let echo = self.echoes.get(usize::try_from(choice).ok()?)?;
-        Some(self.shows(echo))
+    fn opens(&self, choice: u64) -> Vec<String> {
+        let echo = usize::try_from(choice)
+            .ok()
+            .and_then(|at| self.echoes.get(at));
+        echo.map(|echo| self.shows(echo)).into_iter().collect()
     }
 
     fn shows(&self, text: &str) -> String {

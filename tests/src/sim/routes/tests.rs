@@ -107,6 +107,7 @@ fn tool_call() -> Behaviour {
         tool_call: Some(ToolCall {
             name: "now".into(),
             arguments: json!({"zone": "UTC, \"exactly\""}),
+            ..ToolCall::default()
         }),
         ..none()
     }
