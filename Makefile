@@ -17,7 +17,7 @@ help:
 	@echo 'make test-clients         agent frameworks and SDKs in their newest releases, through AEX'
 	@echo 'make bench                direct, nginx and AEX side by side (release build)'
 	@echo 'make bench-ledger         the ledger alone: durable holds and settles, cost of a long history'
-	@echo 'make bench-policy         what a decision of policies costs; fails from 50 µs on'
+	@echo 'make bench-policy         what a decision of policies costs; fails above 50 µs'
 	@echo 'make build                the programs, in target/debug'
 
 build:

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cedar_policy::{
     Entities, Entity, EntityUid, Policy, PolicyId, PolicySet, PrincipalConstraint,
@@ -94,8 +94,7 @@ impl Set {
     /// The kernel's own permit, and those of `rules`. The id of each is its index.
     pub(super) fn of(rules: &[Rule], which: &[usize]) -> Self {
         let mut policies = PolicySet::new();
-        let permit = Policy::parse(Some(PolicyId::new("permit")), PERMIT_ALL).expect("a policy");
-        policies.add(permit).expect("the first");
+        policies.add(PERMIT_ALL.clone()).expect("the first");
         for &index in which {
             let policy = rules[index].policy.new_id(PolicyId::new(index.to_string()));
             policies.add(policy).expect("an index is there once");
@@ -107,7 +106,11 @@ impl Set {
     }
 }
 
-const PERMIT_ALL: &str = "permit (principal, action, resource);";
+/// Parsed once: slices are made while requests wait.
+static PERMIT_ALL: LazyLock<Policy> = LazyLock::new(|| {
+    let text = "permit (principal, action, resource);";
+    Policy::parse(Some(PolicyId::new("permit")), text).expect("a policy")
+});
 
 /// Everything that is the same for all requests of one agent, route and model.
 pub(super) struct Slice {

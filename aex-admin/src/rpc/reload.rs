@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{InForce, Kernel};
 use crate::config::{Config, ConfigError, LoadError};
-use crate::policy::Policies;
+use crate::policy::{self, Policies};
 use crate::writer::Command;
 
 /// How long the egress may take to take up a configuration.
@@ -46,8 +46,12 @@ impl Kernel {
     /// Reads models.yaml, the prices and the policies beside it again.
     pub(super) async fn reload(&self) -> Result<ConfigSummary, RpcError> {
         let _one_at_a_time = self.reloading.lock().await;
-        let (config, policies, warnings) =
-            crate::policy::load_all(&self.config_file).map_err(|error| bad_file(&error))?;
+        let file = self.config_file.clone();
+        // Hundreds of policies take a while, and requests go on meanwhile.
+        let loaded = tokio::task::spawn_blocking(move || policy::load_all(&file)).await;
+        let (config, policies, warnings) = loaded
+            .map_err(|error| RpcError::new(code::INTERNAL, error.to_string()))?
+            .map_err(|error| bad_file(&error))?;
         let mut summary = summary(&config, warnings);
         summary.policies = policies.len() as u64;
         let old = self.in_force.borrow().clone();
