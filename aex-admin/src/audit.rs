@@ -3,6 +3,7 @@
 //! Memory grows with agents and open holds, not with history. Read-only: it can run beside the
 //! daemon, or on the file of a stopped one. What is signed is checked in [`signed`].
 
+mod counters;
 mod keys;
 mod replay;
 mod signed;
@@ -20,6 +21,7 @@ use crate::core::price::PICO_PER_MICRO;
 use crate::core::scope::{Recorded, Scope};
 use crate::ledger::seal::kept_checkpoint;
 use crate::ledger::{Event, EventHash, GENESIS, LedgerError, link, reader};
+use counters::Counters;
 use keys::Keys;
 use replay::{Money, Replayed};
 use signed::Signed;
@@ -37,6 +39,7 @@ struct Audit {
     previous: EventHash,
     signed: Signed,
     keys: Keys,
+    counters: Counters,
 }
 
 /// Audits the ledger at `path`, also against checkpoints that were kept elsewhere.
@@ -72,6 +75,7 @@ fn audit(
         previous: GENESIS,
         signed: Signed::of(key_of, &conn, kept, against)?,
         keys: Keys::of(&conn)?,
+        counters: Counters::of(&conn)?,
     };
     reader::each_event(&conn, |id, event, hash| audit.event(id, event, hash))?;
     audit.compare_agents(&conn)?;
@@ -81,6 +85,8 @@ fn audit(
     let findings = audit.signed.at_the_end();
     audit.add(findings);
     let findings = audit.keys.at_the_end();
+    audit.add(findings);
+    let findings = audit.counters.at_the_end();
     audit.add(findings);
     let mut report = audit.report;
     report.checkpoints = audit.signed.checkpoints;
@@ -153,6 +159,7 @@ impl Audit {
         self.previous = hash.try_into().unwrap_or(expected);
         let findings = self.keys.event(id, event);
         self.add(findings);
+        self.counters.event(event);
         let readable = self.replayed.event(event);
         if !readable {
             self.violation(

@@ -1,17 +1,19 @@
 //! `aex-admin policy-check`: would the policies of a directory come into force? Read-only, with the
 //! kernel running or stopped.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use aex_admin_proto::operator::AgentState;
 use aex_admin_proto::policies::{PolicyCheck, PolicyPlace, PolicyView};
 
 use crate::config::{self, LoadError};
+use crate::core::scope::Scope;
 use crate::ledger::{LedgerError, open_read_only, reader};
 use crate::policy::{self, Known, Policies, Warning};
 
 /// Checks `directory`, else the one beside `config_file`, against that models.yaml. The ledger says
-/// which agents there are; without one nobody is missed.
+/// which agents and groups there are; without one nobody is missed.
 #[must_use]
 pub fn check(config_file: &Path, directory: Option<&Path>, ledger: Option<&Path>) -> PolicyCheck {
     let beside = policy::directory(config_file);
@@ -51,18 +53,27 @@ fn load(
     let mut known = Known::of(&config);
     if let Some(ledger) = ledger {
         // A ledger that cannot be read is no reason not to check the policies.
-        known.agents = agents(ledger).ok().map(|names| names.into_iter().collect());
+        if let Ok((agents, groups)) = names(ledger) {
+            known.agents = Some(agents);
+            known.groups = Some(groups);
+        }
     }
     policy::load(directory, &known)
 }
 
-fn agents(ledger: &Path) -> Result<Vec<String>, LedgerError> {
+/// The agents and groups that are not deleted.
+fn names(ledger: &Path) -> Result<(BTreeSet<String>, BTreeSet<String>), LedgerError> {
     let conn = open_read_only(ledger)?;
-    let rows = reader::agents(&conn)?;
-    let living = rows
-        .into_iter()
-        .filter(|row| row.grant.state != AgentState::Closed);
-    Ok(living.map(|row| row.name).collect())
+    let living = |rows: Vec<Scope>| {
+        let living = rows
+            .into_iter()
+            .filter(|row| row.grant.state != AgentState::Closed);
+        living.map(|row| row.name).collect()
+    };
+    Ok((
+        living(reader::agents(&conn)?),
+        living(reader::groups(&conn)?),
+    ))
 }
 
 fn place(error: &LoadError) -> Option<PolicyPlace> {

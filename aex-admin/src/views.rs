@@ -16,6 +16,9 @@ use crate::core::routing::Routing;
 use crate::core::scope::Scope;
 use crate::writer::Shared;
 
+/// Of each limit that is by session: a scope may have thousands.
+const MAX_SESSIONS_SHOWN: usize = 64;
+
 /// One agent, with what goes on in it now. `group`: the name of the one above it.
 #[must_use]
 pub(crate) fn agent(
@@ -82,12 +85,13 @@ fn limits(row: &Scope, zone: &TimeZone, shared: &Shared, now: Now) -> Vec<LimitV
     let mut views = Vec::new();
     for limit in set {
         let period = period::around(limit.key.span, zone, now.wall_ms);
-        let of_limit = counters.iter().filter(|(key, _)| key.key == limit.key);
+        let of_limit = counters.iter().filter(|(sum, _)| sum.key == limit.key);
         // A period that is over counts for nothing.
         let begun = period.map_or(0, |(begin, _)| begin);
         let current = of_limit.filter(|(_, counter)| counter.from_ms >= begun);
         let mut found: Vec<LimitView> = current
-            .map(|(key, counter)| limit_view(limit, period, Some(&key.session), *counter))
+            .map(|(sum, counter)| limit_view(limit, period, Some(&sum.session), *counter))
+            .take(MAX_SESSIONS_SHOWN)
             .collect();
         if found.is_empty() {
             found.push(limit_view(limit, period, None, Counter::default()));
@@ -127,7 +131,7 @@ fn limit_view(
 #[must_use]
 pub(crate) fn tree(rows: &[Scope], config: &Config, shared: &Shared, now: Now) -> Vec<ScopeView> {
     let mut views = Vec::with_capacity(rows.len());
-    let zone = period::zone(&config.time_zone).unwrap_or(TimeZone::UTC);
+    let zone = config.time_zone.clone();
     let mut children: HashMap<Option<ScopeId>, Vec<&Scope>> = HashMap::new();
     for row in rows {
         children.entry(row.parent).or_default().push(row);

@@ -8,6 +8,7 @@ use super::types::DefaultLimits;
 use super::yaml::{self, Scalar};
 use super::{Catalogue, Config, ConfigError, models, providers, values};
 use crate::core::period;
+use jiff::tz::TimeZone;
 
 const MAX_BODY_BYTES: u64 = 64 * 1024 * 1024;
 const MAX_OUTPUT_TOKENS: u64 = 10_000_000;
@@ -84,12 +85,12 @@ fn read_output_tokens(document: &Document) -> Result<(u64, u64), ConfigError> {
     }
 }
 
-fn read_time_zone(raw: Option<&Scalar>) -> Result<String, ConfigError> {
+fn read_time_zone(raw: Option<&Scalar>) -> Result<TimeZone, ConfigError> {
     let Some(scalar) = raw else {
-        return Ok("UTC".to_owned());
+        return Ok(TimeZone::UTC);
     };
     match period::zone(&scalar.value) {
-        Some(_) => Ok(scalar.value.clone()),
+        Some(zone) => Ok(zone),
         None => Err(fault(
             scalar.referenced,
             "time_zone: there is no such time zone; use a name such as Europe/Berlin or UTC",

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use aex_admin_proto::egress::{KeyPolicy, ProviderConfig};
 use aex_admin_proto::worker::OnDisconnect;
 
+use jiff::tz::TimeZone;
+
 use crate::core::price::Price;
 use crate::core::routing::Routing;
 pub use crate::core::scope::DefaultLimits;
@@ -18,8 +20,8 @@ pub struct Config {
     pub models: BTreeMap<String, Model>,
     /// Defaults of each agent; its own option replaces them.
     pub limits: DefaultLimits,
-    /// In which calendar periods are counted where no scope says otherwise: an IANA name.
-    pub time_zone: String,
+    /// In which calendar periods are counted where no scope says otherwise.
+    pub time_zone: TimeZone,
     /// How long a request may wait for money that is held; 0: not at all.
     pub hold_wait_ms: u64,
     pub drain_timeout_ms: u64,

@@ -24,6 +24,12 @@ pub enum LiveKey {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CounterKey {
     pub scope: ScopeId,
+    pub sum: Sum,
+}
+
+/// Which of a scope's sums.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Sum {
     pub key: LimitKey,
     /// Empty where it is not of a session.
     pub session: String,
@@ -41,7 +47,7 @@ pub struct Counter {
 #[derive(Debug, Default)]
 pub struct Book {
     lives: HashMap<LiveKey, Live>,
-    counters: HashMap<CounterKey, Counter>,
+    counters: HashMap<ScopeId, HashMap<Sum, Counter>>,
     /// Sessions that each scope has.
     sessions: HashMap<ScopeId, u64>,
     /// Sums to be written.
@@ -56,8 +62,10 @@ fn session_key() -> LimitKey {
 fn counter_of(meter: &Meter) -> CounterKey {
     CounterKey {
         scope: meter.scope,
-        key: meter.key.clone(),
-        session: meter.session.clone().unwrap_or_default(),
+        sum: Sum {
+            key: meter.key.clone(),
+            session: meter.session.clone().unwrap_or_default(),
+        },
     }
 }
 
@@ -125,7 +133,7 @@ impl Book {
     /// What is counted in the period that began at `from_ms`, or in a later one that was reached before.
     #[must_use]
     pub fn counter(&self, key: &CounterKey, from_ms: i64) -> Counter {
-        let kept = self.counters.get(key);
+        let kept = self.find(key);
         kept.filter(|counter| counter.from_ms >= from_ms)
             .copied()
             .unwrap_or(Counter {
@@ -134,20 +142,22 @@ impl Book {
             })
     }
 
+    fn find(&self, key: &CounterKey) -> Option<&Counter> {
+        self.counters.get(&key.scope)?.get(&key.sum)
+    }
+
     /// Every sum of a scope, for views.
-    pub fn counters_of(&self, scope: ScopeId) -> impl Iterator<Item = (&CounterKey, &Counter)> {
-        self.counters
-            .iter()
-            .filter(move |(key, _)| key.scope == scope)
+    pub fn counters_of(&self, scope: ScopeId) -> impl Iterator<Item = (&Sum, &Counter)> {
+        self.counters.get(&scope).into_iter().flatten()
     }
 
     #[must_use]
     pub fn has_session(&self, scope: ScopeId, session: &str) -> bool {
-        self.counters.contains_key(&CounterKey {
-            scope,
+        let sum = Sum {
             key: session_key(),
             session: session.to_owned(),
-        })
+        };
+        self.find(&CounterKey { scope, sum }).is_some()
     }
 
     #[must_use]
@@ -186,18 +196,17 @@ impl Book {
 
     /// The sum of a period, begun anew when a later one is named; nothing for one that is over.
     fn counter_at(&mut self, key: CounterKey, from_ms: i64) -> Option<&mut Counter> {
-        if key.key == session_key() && !self.counters.contains_key(&key) {
-            *self.sessions.entry(key.scope).or_insert(0) += 1;
-        }
-        let counter = self.counters.entry(key).or_insert(Counter {
+        let new = Counter {
             from_ms,
             ..Counter::default()
-        });
+        };
+        let sums = self.counters.entry(key.scope).or_default();
+        if key.sum.key == session_key() && !sums.contains_key(&key.sum) {
+            *self.sessions.entry(key.scope).or_insert(0) += 1;
+        }
+        let counter = sums.entry(key.sum).or_insert(new);
         if counter.from_ms < from_ms {
-            *counter = Counter {
-                from_ms,
-                ..Counter::default()
-            };
+            *counter = new;
         }
         (counter.from_ms == from_ms).then_some(counter)
     }
@@ -236,7 +245,8 @@ impl Book {
         {
             let amount = held_amount(&meter.key, terms);
             let key = counter_of(meter);
-            let Some(counter) = self.counters.get_mut(&key) else {
+            let sums = self.counters.get_mut(&key.scope);
+            let Some(counter) = sums.and_then(|sums| sums.get_mut(&key.sum)) else {
                 continue;
             };
             if counter.from_ms == meter.from_ms {
@@ -272,7 +282,8 @@ impl Book {
             if meter.key.what != Quantity::Money {
                 continue;
             }
-            if let Some(counter) = self.counters.get_mut(&key)
+            let sums = self.counters.get_mut(&key.scope);
+            if let Some(counter) = sums.and_then(|sums| sums.get_mut(&key.sum))
                 && counter.from_ms == meter.from_ms
             {
                 counter.used = counter.used.saturating_add(cost_pico);
@@ -290,20 +301,18 @@ impl Book {
 
     /// Forgets a sum whose limit is gone.
     pub fn forget(&mut self, scope: ScopeId, limit: &LimitKey) {
-        self.counters
-            .retain(|key, _| key.scope != scope || key.key != *limit);
-        self.changed
-            .retain(|key| key.scope != scope || key.key != *limit);
-        if *limit == session_key() {
-            self.sessions.remove(&scope);
+        if let Some(sums) = self.counters.get_mut(&scope) {
+            sums.retain(|sum, _| sum.key != *limit);
         }
+        self.changed
+            .retain(|key| key.scope != scope || key.sum.key != *limit);
     }
 
     /// The sums that changed since this was asked last.
     pub fn take_changed(&mut self) -> Vec<(CounterKey, Counter)> {
         let changed = std::mem::take(&mut self.changed);
         let of = |key: CounterKey| {
-            let counter = *self.counters.get(&key)?;
+            let counter = *self.find(&key)?;
             Some((key, counter))
         };
         changed.into_iter().filter_map(of).collect()

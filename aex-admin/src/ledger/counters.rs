@@ -5,7 +5,7 @@ use aex_admin_proto::scope::ScopeId;
 use rusqlite::Connection;
 
 use super::{Ledger, LedgerError, Result};
-use crate::core::book::{Counter, CounterKey};
+use crate::core::book::{Counter, CounterKey, Sum};
 
 /// Every sum: its key, the beginning of its period, what was used.
 ///
@@ -22,8 +22,10 @@ pub fn all(conn: &Connection) -> Result<Vec<(CounterKey, i64, i64)>> {
         let metric: String = row.get(1)?;
         let key = CounterKey {
             scope: scope.parse().map_err(|_| bad("no scope"))?,
-            key: metric.parse().map_err(|_| bad("no metric"))?,
-            session: row.get(2)?,
+            sum: Sum {
+                key: metric.parse().map_err(|_| bad("no metric"))?,
+                session: row.get(2)?,
+            },
         };
         counters.push((key, row.get(3)?, row.get(4)?));
     }
@@ -48,8 +50,8 @@ impl Ledger {
             )?
             .execute((
                 key.scope.to_string(),
-                key.key.to_string(),
-                &key.session,
+                key.sum.key.to_string(),
+                &key.sum.session,
                 counter.from_ms,
                 counter.used,
             ))?;

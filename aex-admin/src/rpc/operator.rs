@@ -215,7 +215,7 @@ impl Above {
     fn of(nodes: &[Scope], config: &config::Config) -> Self {
         Self {
             groups: nodes.iter().map(|node| (node.id, node.clone())).collect(),
-            zone: period::zone(&config.time_zone).unwrap_or(TimeZone::UTC),
+            zone: config.time_zone.clone(),
         }
     }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use aex_admin_proto::HoldId;
 use aex_admin_proto::ticket::{Claims, TicketKey};
 use aex_admin_proto::worker::{Grant, Route};
-use jiff::tz::TimeZone;
 use subtle::ConstantTimeEq;
 
 use super::memory::OpenHold;
@@ -15,7 +14,6 @@ use super::routes;
 use crate::config::{Config, Model};
 use crate::core::bound::Rendering;
 use crate::core::hold::Terms;
-use crate::core::period;
 use crate::core::reserve::{Caller, Defaults, ModelFacts};
 use crate::core::scope::Scope;
 use crate::ledger::TokenRow;
@@ -76,7 +74,7 @@ pub(crate) fn defaults(config: &Config) -> Defaults {
         min_output_tokens: config.min_output_tokens,
         on_disconnect: config.on_disconnect,
         limits: config.limits,
-        time_zone: period::zone(&config.time_zone).unwrap_or(TimeZone::UTC),
+        time_zone: config.time_zone.clone(),
     }
 }
 

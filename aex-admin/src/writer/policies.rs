@@ -99,8 +99,8 @@ impl Writer {
             .path
             .iter()
             .filter_map(|scope| scope.grant.settings.time_zone.as_deref());
-        let zone = named.next().unwrap_or(&self.config.time_zone);
-        period::zone(zone).unwrap_or(TimeZone::UTC)
+        let named = named.next().and_then(period::zone);
+        named.unwrap_or_else(|| self.config.time_zone.clone())
     }
 
     fn count_policy(&self, denial: &Denial, outcome: Outcome) {

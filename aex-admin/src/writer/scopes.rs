@@ -264,7 +264,7 @@ impl Writer {
         let mut named = path
             .iter()
             .filter_map(|scope| scope.grant.settings.time_zone.as_deref());
-        let zone = named.next().unwrap_or(&self.config.time_zone);
-        Ok(period::zone(zone).unwrap_or(TimeZone::UTC))
+        let named = named.next().and_then(period::zone);
+        Ok(named.unwrap_or_else(|| self.config.time_zone.clone()))
     }
 }

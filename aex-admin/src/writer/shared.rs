@@ -11,7 +11,7 @@ use aex_admin_proto::worker::Basis;
 use tokio::sync::{Notify, watch};
 
 use super::memory::Memory;
-use crate::core::book::{Counter, CounterKey, LiveKey};
+use crate::core::book::{Counter, LiveKey, Sum};
 
 /// Most orders of a kind that wait for the egress; more are asked again at a later sweep.
 const MAX_ORDERS: usize = 4096;
@@ -163,12 +163,12 @@ impl Shared {
 
     /// What a scope's limits over periods, sessions and all time have counted.
     #[must_use]
-    pub fn counters_of(&self, scope: ScopeId) -> Vec<(CounterKey, Counter)> {
+    pub fn counters_of(&self, scope: ScopeId) -> Vec<(Sum, Counter)> {
         let memory = self.memory();
         let mut found: Vec<_> = (memory.book.counters_of(scope))
-            .map(|(key, counter)| (key.clone(), *counter))
+            .map(|(sum, counter)| (sum.clone(), *counter))
             .collect();
-        found.sort_by(|a, b| (&a.0.key, &a.0.session).cmp(&(&b.0.key, &b.0.session)));
+        found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         found
     }
 

@@ -16,6 +16,7 @@ use crate::body::Outgoing;
 use crate::headers;
 use crate::measure;
 use crate::own::{EndedRun, NewRun, QuoteAsk, Quoted, RunAsk};
+use crate::room::Taken;
 
 /// Limits of a run are a few hundred bytes.
 const MAX_RUN_BYTES: u64 = 64 * 1024;
@@ -41,13 +42,13 @@ pub(super) async fn me(shared: &Shared, headers: &HeaderMap) -> Response<Outgoin
     }
 }
 
-/// Whose request it is, and its body.
+/// Whose request it is, its body, and the room that a large one takes.
 async fn asked(
     shared: &Shared,
     headers: HeaderMap,
     body: Incoming,
     limit_bytes: u64,
-) -> Result<(TokenDigest, HeaderMap, Bytes), Fault> {
+) -> Result<(TokenDigest, HeaderMap, Bytes, Option<Taken>), Fault> {
     let judged = headers::bearer(&headers)
         .and_then(|token| Ok((token, headers::json_body(&headers, limit_bytes)?)));
     let (token, length) = match judged {
@@ -57,8 +58,8 @@ async fn asked(
             return Err(fault);
         }
     };
-    let (body, _room) = read_body(shared, token, body, length, limit_bytes).await?;
-    Ok((token, headers, body))
+    let (body, room) = read_body(shared, token, body, length, limit_bytes).await?;
+    Ok((token, headers, body, room))
 }
 
 /// What a request would come to: nothing is held, nothing is sent.
@@ -79,7 +80,8 @@ async fn quoted(
     body: Incoming,
 ) -> Result<Response<Outgoing>, Fault> {
     let limit_bytes = shared.admin.max_body_bytes();
-    let (token, headers, body) = asked(shared, headers, body, limit_bytes).await?;
+    // Its room is held until it is answered.
+    let (token, headers, body, _room) = asked(shared, headers, body, limit_bytes).await?;
     let (route, request) = QuoteAsk::read(&body).map_err(Fault::Invalid)?;
     let request = body.slice_ref(request.as_bytes());
     let mut read = judge(route, &request).await?;
@@ -126,7 +128,7 @@ pub(super) async fn create_run(
     headers: HeaderMap,
     body: Incoming,
 ) -> Response<Outgoing> {
-    let (token, _, body) = match asked(shared, headers, body, MAX_RUN_BYTES).await {
+    let (token, _, body, _room) = match asked(shared, headers, body, MAX_RUN_BYTES).await {
         Ok(asked) => asked,
         Err(fault) => return refused(fault.row()),
     };

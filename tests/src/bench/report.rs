@@ -13,6 +13,8 @@ const GOAL_CONNECTIONS: usize = 64;
 /// To reach at most: the first streamed event's time over the direct one's.
 const GOAL_FIRST_EVENT: f64 = 1.05;
 const GOAL_RSS_KB: u64 = 25 * 1024;
+/// To reach: of a flat agent's requests a second, four scopes deep.
+const GOAL_OF_FLAT: f64 = 0.80;
 
 /// One target under one load.
 #[derive(Debug, Clone, Serialize)]
@@ -139,6 +141,12 @@ impl Report {
         Some(self.rate("aex", mode, connections)? / self.rate(of, mode, connections)?)
     }
 
+    /// What the tree leaves of a flat agent's rate.
+    fn of_flat(&self, mode: Mode) -> Option<f64> {
+        let tree = self.rate("tree", mode, GOAL_CONNECTIONS)?;
+        Some(tree / self.rate("aex", mode, GOAL_CONNECTIONS)?)
+    }
+
     /// Fills in which goals were reached.
     pub fn judge(&mut self) {
         let mut goals = Vec::new();
@@ -152,6 +160,19 @@ impl Report {
                     wanted: format!(">= {GOAL_OF_NGINX:.2}"),
                     found: format!("{ratio:.3}"),
                     reached: ratio >= GOAL_OF_NGINX,
+                });
+            }
+        }
+        for mode in [Mode::Plain, Mode::Streamed] {
+            if let Some(ratio) = self.of_flat(mode) {
+                goals.push(Goal {
+                    what: format!(
+                        "four scopes deep, of a flat agent's requests/s, {}, {GOAL_CONNECTIONS} connections",
+                        mode.name()
+                    ),
+                    wanted: format!(">= {GOAL_OF_FLAT:.2}"),
+                    found: format!("{ratio:.3}"),
+                    reached: ratio >= GOAL_OF_FLAT,
                 });
             }
         }

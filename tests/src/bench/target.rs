@@ -160,7 +160,23 @@ fn nginx_conf(dir: &Path, listen: SocketAddr, upstream: SocketAddr) -> String {
 pub struct Aex {
     pub kernel: Kernel,
     pub token: String,
+    /// Of a run below an agent in a group, four scopes deep, each with every kind of limit.
+    pub tree_token: String,
 }
+
+/// Of each scope of the tree. None is ever reached.
+const TREE_LIMITS: [&str; 10] = [
+    "--budget-per-day",
+    "100000",
+    "--max-tokens",
+    "900000000000",
+    "--max-tokens-per-minute",
+    "900000000000",
+    "--max-concurrency",
+    "100000",
+    "--limit",
+    "requests/minute@provider:sim=900000000",
+];
 
 impl Aex {
     #[must_use]
@@ -170,7 +186,27 @@ impl Aex {
             .workers(workers)
             .start();
         let token = kernel.create_agent("bench", BUDGET_USD, RPM, &[]);
-        Self { kernel, token }
+        let tree_token = Self::grow(&kernel);
+        Self {
+            kernel,
+            token,
+            tree_token,
+        }
+    }
+
+    fn grow(kernel: &Kernel) -> String {
+        let rpm = RPM.to_string();
+        let group = [
+            "group", "create", "team", "--rpm", &rpm, "--budget", BUDGET_USD,
+        ];
+        kernel.aex_json(&[&group[..], &TREE_LIMITS].concat());
+        let options = [&["--group", "team"], &TREE_LIMITS[..]].concat();
+        kernel.create_agent("deep", BUDGET_USD, RPM, &options);
+        let run = r#"{"parent": "deep", "run": {"budget_micro": 1000000000, "rpm": 100000000,
+            "settings": {"max_tokens_per_minute": 900000000000, "max_concurrency": 100000, "limits":
+            ["money/day=1000.00", "tokens=900000000000", "requests/minute@provider:sim=900000000"]}}}"#;
+        let made = kernel.aex_json(&["rpc", "run.create", run]);
+        made["token"].as_str().expect("a run's token").to_owned()
     }
 
     /// The supervisor and all that it runs.

@@ -34,8 +34,8 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64])]
     connections: Vec<usize>,
     /// What is measured.
-    #[arg(long, value_delimiter = ',', default_values = ["direct", "nginx", "aex"],
-          value_parser = ["direct", "nginx", "aex"])]
+    #[arg(long, value_delimiter = ',', default_values = ["direct", "nginx", "aex", "tree"],
+          value_parser = ["direct", "nginx", "aex", "tree"])]
     targets: Vec<String>,
     /// AEX workers.
     #[arg(long, default_value_t = 2)]
@@ -121,7 +121,7 @@ fn measure(args: &Args) -> io::Result<Report> {
     if wanted("nginx") && nginx.is_none() {
         say("nginx is not installed: its lines are left out");
     }
-    let aex = wanted("aex").then(|| Aex::start(sim.addr, args.workers));
+    let aex = (wanted("aex") || wanted("tree")).then(|| Aex::start(sim.addr, args.workers));
 
     let mut targets = Vec::new();
     targets.extend(wanted("direct").then(|| Target {
@@ -136,12 +136,16 @@ fn measure(args: &Args) -> io::Result<Report> {
         pids: nginx.pids(),
         token: "none".into(),
     }));
-    targets.extend(aex.as_ref().map(|aex| Target {
-        name: "aex",
-        addr: aex.kernel.addr,
-        pids: aex.pids(),
-        token: aex.token.clone(),
-    }));
+    if let Some(aex) = &aex {
+        let tokens = [("aex", &aex.token), ("tree", &aex.tree_token)];
+        let named = tokens.into_iter().filter(|(name, _)| wanted(name));
+        targets.extend(named.map(|(name, token)| Target {
+            name,
+            addr: aex.kernel.addr,
+            pids: aex.pids(),
+            token: token.clone(),
+        }));
+    }
 
     let mut report = Report {
         cells: loads(args, &targets)?,

@@ -6,7 +6,7 @@ use aex_admin_proto::limit::{LimitKey, Mode, Quantity, Span, Subject};
 use aex_admin_proto::scope::ScopeKind;
 
 use super::{Ask, Caller, Sight, Stop, Told};
-use crate::core::book::{Book, CounterKey};
+use crate::core::book::{Book, CounterKey, Sum};
 use crate::core::money::{ceil_micro, floor_micro};
 use crate::core::period;
 use crate::core::price::PICO_PER_MICRO;
@@ -54,8 +54,10 @@ fn counter_key(sight: Sight<'_>, scope: &Scope, bound: &Bound<'_>) -> CounterKey
     let by_session = bound.span == Span::Session;
     CounterKey {
         scope: scope.id,
-        key: bound.key(),
-        session: if by_session { sight.session() } else { "" }.to_owned(),
+        sum: Sum {
+            key: bound.key(),
+            session: if by_session { sight.session() } else { "" }.to_owned(),
+        },
     }
 }
 

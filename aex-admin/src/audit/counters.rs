@@ -1,0 +1,190 @@
+//! Do the sums of limits (`counters`) say what the events say? Each one is made anew from the events that
+//! belong to it. Memory grows with sums, not with history.
+
+use std::collections::HashMap;
+
+use aex_admin_proto::limit::{LimitKey, Quantity, Span};
+use aex_admin_proto::scope::ScopeId;
+use rusqlite::Connection;
+use serde::Deserialize;
+
+use super::{Found, finding};
+use crate::core::book::{CounterKey, Sum};
+use crate::core::scope::{Charged, Meter, Recorded};
+use crate::ledger::{Event, LedgerError, counters, reader};
+
+/// A sum, as the events make it: the beginning of its latest period, and what was used in it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Made {
+    from_ms: i64,
+    used: i128,
+}
+
+pub(super) struct Counters {
+    /// Ids of agents, which events bear by name.
+    agents: HashMap<String, ScopeId>,
+    made: HashMap<CounterKey, Made>,
+    stored: HashMap<CounterKey, (i64, i64)>,
+}
+
+/// Of an event that ends a hold, or corrects one.
+#[derive(Deserialize)]
+struct Ended {
+    #[serde(default)]
+    charged: Charged,
+    #[serde(default)]
+    tokens: u64,
+    #[serde(default)]
+    sent: bool,
+    #[serde(default)]
+    correction: bool,
+}
+
+/// Of an event that changes a grant.
+#[derive(Deserialize)]
+struct Change {
+    scope: Option<ScopeId>,
+    now: Option<Recorded>,
+}
+
+impl Counters {
+    pub(super) fn of(conn: &Connection) -> Result<Self, LedgerError> {
+        let agents = reader::agents(conn)?.into_iter();
+        let stored = counters::all(conn)?.into_iter();
+        Ok(Self {
+            agents: agents.map(|agent| (agent.name, agent.id)).collect(),
+            made: HashMap::new(),
+            stored: stored
+                .map(|(key, from_ms, used)| (key, (from_ms, used)))
+                .collect(),
+        })
+    }
+
+    pub(super) fn event(&mut self, event: &Event<'_>) {
+        match event.action {
+            "usage.commit" | "hold.release" if event.detail.contains(r#""meters":"#) => {
+                // One that cannot be read is told by what replays the money.
+                if let Ok(ended) = serde_json::from_str::<Ended>(event.detail) {
+                    self.ended(event, &ended);
+                }
+            }
+            "hold.open" if event.detail.contains(r#""meters":"#) => {
+                if let Ok(Ended { charged, .. }) = serde_json::from_str(event.detail) {
+                    for meter in charged.meters.iter().filter(|meter| meter.key.is_counter()) {
+                        self.begun(meter);
+                    }
+                }
+            }
+            action if action.ends_with(".set") || action == "outside.update" => {
+                if let Ok(Change {
+                    scope,
+                    now: Some(now),
+                }) = serde_json::from_str(event.detail)
+                {
+                    let named = event
+                        .agent
+                        .and_then(|agent| self.agents.get(agent).copied());
+                    self.forget_dropped(scope.or(named), &now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, event: &Event<'_>, ended: &Ended) {
+        for meter in ended
+            .charged
+            .meters
+            .iter()
+            .filter(|meter| meter.key.is_counter())
+        {
+            let amount = match meter.key.what {
+                Quantity::Money => i128::from(event.cost_pico),
+                _ if ended.correction => continue,
+                Quantity::Tokens => i128::from(ended.tokens),
+                _ => i128::from(ended.sent),
+            };
+            let made = self.begun(meter);
+            if made.from_ms == meter.from_ms {
+                made.used += amount;
+            }
+        }
+    }
+
+    /// The sum of a meter; in a period that is later than its own it begins anew.
+    fn begun(&mut self, meter: &Meter) -> &mut Made {
+        let made = self.made.entry(key_of(meter)).or_default();
+        if made.from_ms < meter.from_ms {
+            *made = Made {
+                from_ms: meter.from_ms,
+                used: 0,
+            };
+        }
+        made
+    }
+
+    /// What a limit has counted goes with it; that there was a session stays.
+    fn forget_dropped(&mut self, scope: Option<ScopeId>, now: &Recorded) {
+        let is_session =
+            |key: &LimitKey| *key == LimitKey::of_all(Quantity::Requests, Span::Session);
+        let still = |key: &LimitKey| {
+            let mut limits = now.settings.limits.iter().flatten();
+            is_session(key) || limits.any(|limit| limit.key == *key)
+        };
+        self.made
+            .retain(|key, _| Some(key.scope) != scope || still(&key.sum.key));
+    }
+
+    pub(super) fn at_the_end(&mut self) -> Vec<Found> {
+        let mut found = Vec::new();
+        for (key, made) in &self.made {
+            let stored = self.stored.get(key);
+            let same = stored.is_some_and(|&(from_ms, used)| {
+                from_ms == made.from_ms && i128::from(used) == made.used
+            });
+            // A row is written when the first hold of its period ends.
+            let is_unwritten =
+                made.used == 0 && stored.is_none_or(|&(from_ms, _)| from_ms < made.from_ms);
+            if !same && !is_unwritten {
+                let (from_ms, used) = (made.from_ms, made.used);
+                let stored =
+                    stored.map_or_else(|| "none".to_owned(), |stored| format!("{stored:?}"));
+                let message = format!(
+                    "{} of {}: its events make {used} since {from_ms}, the row is {stored}",
+                    key.sum.key, key.scope
+                );
+                found.push(Found::Violation(finding(
+                    "counter_equals_events",
+                    None,
+                    None,
+                    message,
+                )));
+            }
+        }
+        for (key, stored) in &self.stored {
+            if !self.made.contains_key(key) && stored.1 != 0 {
+                let message = format!(
+                    "{} of {} is {stored:?}, and has no events",
+                    key.sum.key, key.scope
+                );
+                found.push(Found::Violation(finding(
+                    "counter_equals_events",
+                    None,
+                    None,
+                    message,
+                )));
+            }
+        }
+        found
+    }
+}
+
+fn key_of(meter: &Meter) -> CounterKey {
+    CounterKey {
+        scope: meter.scope,
+        sum: Sum {
+            key: meter.key.clone(),
+            session: meter.session.clone().unwrap_or_default(),
+        },
+    }
+}
