@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use aex_admin_proto::limit::{LimitKey, Quantity, Span};
+use aex_admin_proto::operator::AgentState;
 use aex_admin_proto::scope::ScopeId;
 use rusqlite::Connection;
 use serde::Deserialize;
@@ -47,6 +48,9 @@ struct Change {
     now: Option<Recorded>,
 }
 
+/// How the actions end that take limits away, or end a scope.
+const CHANGES: [&str; 4] = [".set", ".delete", ".end", ".update"];
+
 impl Counters {
     pub(super) fn of(conn: &Connection) -> Result<Self, LedgerError> {
         let agents = reader::agents(conn)?.into_iter();
@@ -75,7 +79,7 @@ impl Counters {
                     }
                 }
             }
-            action if action.ends_with(".set") || action == "outside.update" => {
+            action if CHANGES.iter().any(|end| action.ends_with(end)) => {
                 if let Ok(Change {
                     scope,
                     now: Some(now),
@@ -104,15 +108,17 @@ impl Counters {
                 Quantity::Tokens => i128::from(ended.tokens),
                 _ => i128::from(ended.sent),
             };
-            let made = self.begun(meter);
-            if made.from_ms == meter.from_ms {
+            // Without a sum its limit was taken away, or its scope ended, before it did.
+            if let Some(made) = self.made.get_mut(&key_of(meter))
+                && made.from_ms == meter.from_ms
+            {
                 made.used += amount;
             }
         }
     }
 
     /// The sum of a meter; in a period that is later than its own it begins anew.
-    fn begun(&mut self, meter: &Meter) -> &mut Made {
+    fn begun(&mut self, meter: &Meter) {
         let made = self.made.entry(key_of(meter)).or_default();
         if made.from_ms < meter.from_ms {
             *made = Made {
@@ -120,7 +126,6 @@ impl Counters {
                 used: 0,
             };
         }
-        made
     }
 
     /// What a limit has counted goes with it; that there was a session stays.
@@ -131,12 +136,13 @@ impl Counters {
             let mut limits = now.settings.limits.iter().flatten();
             is_session(key) || limits.any(|limit| limit.key == *key)
         };
+        let is_open = now.state != AgentState::Closed;
         self.made
-            .retain(|key, _| Some(key.scope) != scope || still(&key.sum.key));
+            .retain(|key, _| Some(key.scope) != scope || (is_open && still(&key.sum.key)));
     }
 
     pub(super) fn at_the_end(&mut self) -> Vec<Found> {
-        let mut found = Vec::new();
+        let mut wrong = Vec::new();
         for (key, made) in &self.made {
             let stored = self.stored.get(key);
             let same = stored.is_some_and(|&(from_ms, used)| {
@@ -146,36 +152,21 @@ impl Counters {
             let is_unwritten =
                 made.used == 0 && stored.is_none_or(|&(from_ms, _)| from_ms < made.from_ms);
             if !same && !is_unwritten {
-                let (from_ms, used) = (made.from_ms, made.used);
-                let stored =
-                    stored.map_or_else(|| "none".to_owned(), |stored| format!("{stored:?}"));
-                let message = format!(
-                    "{} of {}: its events make {used} since {from_ms}, the row is {stored}",
-                    key.sum.key, key.scope
-                );
-                found.push(Found::Violation(finding(
-                    "counter_equals_events",
-                    None,
-                    None,
-                    message,
-                )));
+                wrong.push((key, format!("{made:?}"), stored));
             }
         }
         for (key, stored) in &self.stored {
             if !self.made.contains_key(key) && stored.1 != 0 {
-                let message = format!(
-                    "{} of {} is {stored:?}, and has no events",
-                    key.sum.key, key.scope
-                );
-                found.push(Found::Violation(finding(
-                    "counter_equals_events",
-                    None,
-                    None,
-                    message,
-                )));
+                wrong.push((key, "nothing".to_owned(), Some(stored)));
             }
         }
-        found
+        let told = |(key, made, stored): (&CounterKey, String, Option<&(i64, i64)>)| {
+            let (limit, scope) = (&key.sum.key, key.scope);
+            let message =
+                format!("{limit} of {scope}: its events make {made}, the row is {stored:?}");
+            Found::Violation(finding("counter_equals_events", None, None, message))
+        };
+        wrong.into_iter().map(told).collect()
     }
 }
 

@@ -38,7 +38,8 @@ pub struct Sum {
 /// One sum. Money in picodollars.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counter {
-    /// Beginning of its period; 0 where there is none. Periods never reopen.
+    /// Beginning of its calendar period, or when it was first counted. Periods never reopen, and what was
+    /// held before its limit was set anew does not count in it.
     pub from_ms: i64,
     pub used: i64,
     pub held: i64,
@@ -133,13 +134,26 @@ impl Book {
     /// What is counted in the period that began at `from_ms`, or in a later one that was reached before.
     #[must_use]
     pub fn counter(&self, key: &CounterKey, from_ms: i64) -> Counter {
+        let is_calendar = key.sum.key.span.is_calendar();
         let kept = self.find(key);
-        kept.filter(|counter| counter.from_ms >= from_ms)
+        kept.filter(|counter| counter.from_ms >= from_ms || !is_calendar)
             .copied()
             .unwrap_or(Counter {
                 from_ms,
                 ..Counter::default()
             })
+    }
+
+    /// When the sum began in which a hold counts now: in a calendar period at `begin` or, where a later one
+    /// was reached before, with that; else when it was first counted, or at `begin`.
+    #[must_use]
+    pub fn begin(&self, key: &CounterKey, begin_ms: i64) -> i64 {
+        let kept = self.find(key).map(|counter| counter.from_ms);
+        match kept {
+            Some(kept) if key.sum.key.span.is_calendar() => kept.max(begin_ms),
+            Some(kept) => kept,
+            None => begin_ms,
+        }
     }
 
     fn find(&self, key: &CounterKey) -> Option<&Counter> {
@@ -243,17 +257,11 @@ impl Book {
             .iter()
             .filter(|meter| meter.key.is_counter())
         {
-            let amount = held_amount(&meter.key, terms);
-            let key = counter_of(meter);
-            let sums = self.counters.get_mut(&key.scope);
-            let Some(counter) = sums.and_then(|sums| sums.get_mut(&key.sum)) else {
-                continue;
-            };
-            if counter.from_ms == meter.from_ms {
-                counter.held = counter.held.saturating_sub(amount).max(0);
+            self.change(meter, |counter| {
+                let held = held_amount(&meter.key, terms);
+                counter.held = counter.held.saturating_sub(held).max(0);
                 counter.used = counter.used.saturating_add(used.amount(&meter.key));
-                self.changed.insert(key);
-            }
+            });
         }
     }
 
@@ -277,18 +285,22 @@ impl Book {
 
     /// The cost of an ended hold was corrected: signed.
     pub fn corrected(&mut self, charged: &Charged, cost_pico: i64) {
-        for meter in &charged.meters {
-            let key = counter_of(meter);
-            if meter.key.what != Quantity::Money {
-                continue;
-            }
-            let sums = self.counters.get_mut(&key.scope);
-            if let Some(counter) = sums.and_then(|sums| sums.get_mut(&key.sum))
-                && counter.from_ms == meter.from_ms
-            {
+        let money = |meter: &&Meter| meter.key.what == Quantity::Money;
+        for meter in charged.meters.iter().filter(money) {
+            self.change(meter, |counter| {
                 counter.used = counter.used.saturating_add(cost_pico);
-                self.changed.insert(key);
-            }
+            });
+        }
+    }
+
+    /// Changes the sum of a meter; nothing where its period is over, or its limit was taken away since.
+    fn change(&mut self, meter: &Meter, change: impl FnOnce(&mut Counter)) {
+        let key = counter_of(meter);
+        let sums = self.counters.get_mut(&key.scope);
+        let counter = sums.and_then(|sums| sums.get_mut(&key.sum));
+        if let Some(counter) = counter.filter(|counter| counter.from_ms == meter.from_ms) {
+            change(counter);
+            self.changed.insert(key);
         }
     }
 
@@ -306,6 +318,13 @@ impl Book {
         }
         self.changed
             .retain(|key| key.scope != scope || key.sum.key != *limit);
+    }
+
+    /// Forgets all sums of a scope that has ended.
+    pub fn forget_scope(&mut self, scope: ScopeId) {
+        self.counters.remove(&scope);
+        self.sessions.remove(&scope);
+        self.changed.retain(|key| key.scope != scope);
     }
 
     /// The sums that changed since this was asked last.

@@ -183,7 +183,8 @@ pub struct Charged {
 pub struct Meter {
     pub scope: ScopeId,
     pub key: LimitKey,
-    /// Beginning of the calendar period, Unix milliseconds; 0 where there is none.
+    /// Beginning of the calendar period, else when the sum was first counted, Unix milliseconds; 0 for a
+    /// window.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub from_ms: i64,
     /// The session's id, where it is counted by session.

@@ -68,4 +68,15 @@ impl Ledger {
             .execute((scope.to_string(), limit.to_string()))?;
         Ok(())
     }
+
+    /// Forgets all sums of a scope that has ended.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn forget_counters_of(&self, scope: ScopeId) -> Result<()> {
+        self.conn
+            .prepare_cached("DELETE FROM counters WHERE scope = ?1")?
+            .execute([scope.to_string()])?;
+        Ok(())
+    }
 }

@@ -323,12 +323,17 @@ impl Writer {
         reply_of(&views::agent(&after, group, &zone, &self.shared, now))
     }
 
-    /// What a limit has counted goes with it.
+    /// What a limit has counted goes with it, and all sums of a scope with its end.
     pub(super) fn forget_dropped(
         &mut self,
         scope: &Scope,
         grant: &Recorded,
     ) -> Result<(), LedgerError> {
+        if grant.state == AgentState::Closed {
+            self.ledger.forget_counters_of(scope.id)?;
+            self.shared.memory().book.forget_scope(scope.id);
+            return Ok(());
+        }
         let before = scope.grant.settings.limits.iter().flatten();
         let still = |key: &LimitKey| {
             let mut limits = grant.settings.limits.iter().flatten();

@@ -2,12 +2,12 @@
 //! them (`aex run`), and so may an agent for its helpers. A run can only take away: everything above it is
 //! asked at each request all the same.
 
-use aex_admin_proto::Refusal;
 use aex_admin_proto::operator::{AgentState, RunCreateParams, RunParams, TokenReply};
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use aex_admin_proto::worker::RunParams as WorkerRunParams;
 use aex_admin_proto::worker::{RunEndParams, RunReply};
+use aex_admin_proto::{Refusal, TokenDigest};
 
 use super::Writer;
 use super::operator::{Changed, TokenAsk, Trouble, invalid, reply_of, text_of};
@@ -55,13 +55,10 @@ impl Writer {
     /// An agent's own, below the scope of its token.
     pub(super) fn create_run_for(&mut self, params: &WorkerRunParams) -> Result<RunReply, Trouble> {
         let now = self.now();
-        let caller = match self.authenticated(&params.token, now)? {
+        let caller = match self.may_run(&params.token, now)? {
             Ok(caller) => caller,
             Err(refusal) => return Ok(RunReply::Refused(refusal)),
         };
-        if caller.read_only {
-            return Ok(RunReply::Refused(read_only()));
-        }
         let mut run = params.run.clone();
         run.ttl_s = run.ttl_s.or(Some(DEFAULT_TTL_S));
         let agent = agent_of(&caller.path).map_or(0, |(id, _)| id);
@@ -77,6 +74,21 @@ impl Writer {
         let count: &mut Window = self.runs_made.entry(agent).or_default();
         count.add(now.boot_ms, 1);
         Ok(RunReply::Made(Box::new(made)))
+    }
+
+    /// Who asks, if it may make runs and end them.
+    fn may_run(
+        &mut self,
+        token: &TokenDigest,
+        now: Now,
+    ) -> Result<Result<Caller, Refusal>, LedgerError> {
+        let caller = self.authenticated(token, now)?;
+        Ok(caller.and_then(|caller| match caller.read_only {
+            true => Err(Refusal::CapabilityNotAllowed {
+                capability: "runs (this token is read-only)".to_owned(),
+            }),
+            false => Ok(caller),
+        }))
     }
 
     fn create_run(
@@ -222,13 +234,10 @@ impl Writer {
     /// An agent ends a run of its own, or the one whose token this is.
     pub(super) fn end_run_for(&mut self, params: &RunEndParams) -> Result<RunReply, Trouble> {
         let now = self.now();
-        let caller = match self.authenticated(&params.token, now)? {
+        let caller = match self.may_run(&params.token, now)? {
             Ok(caller) => caller,
             Err(refusal) => return Ok(RunReply::Refused(refusal)),
         };
-        if caller.read_only {
-            return Ok(RunReply::Refused(read_only()));
-        }
         let Some(own) = caller.path.first() else {
             return Ok(RunReply::Refused(Refusal::InvalidToken));
         };
@@ -300,6 +309,7 @@ impl Writer {
             ledger.end_run_tokens(id, now.wall_ms)?;
             ledger.append(&Event::note(now.wall_ms, agent, "run.end", &detail))
         })?;
+        self.forget_dropped(run, &grant)?;
         self.stirred.extend(self.waiting.scopes());
         Ok(())
     }
@@ -310,12 +320,6 @@ impl Writer {
             self.close_run(&run, now)?;
         }
         Ok(())
-    }
-}
-
-fn read_only() -> Refusal {
-    Refusal::CapabilityNotAllowed {
-        capability: "runs (this token is read-only)".to_owned(),
     }
 }
 

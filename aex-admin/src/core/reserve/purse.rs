@@ -77,13 +77,14 @@ pub(super) fn meters(sight: Sight<'_>) -> Vec<Meter> {
             session: by_session.then(|| sight.session().to_owned()),
             key,
         };
-        if bound.span.is_calendar() {
-            let (begin, _) = period_of(sight, at, bound.span);
-            let counter = sight
-                .around
-                .book
-                .counter(&counter_key(sight, scope, &bound), begin);
-            meter.from_ms = counter.from_ms;
+        if meter.key.is_counter() {
+            let begin = match period_of(sight, at, bound.span) {
+                (begin, Some(_)) => begin,
+                // It counts from now, unless it has begun.
+                (_, None) => sight.now.wall_ms,
+            };
+            let book = sight.around.book;
+            meter.from_ms = book.begin(&counter_key(sight, scope, &bound), begin);
         }
         if !meters.contains(&meter) {
             meters.push(meter);
