@@ -148,15 +148,12 @@ impl Counters {
             let same = stored.is_some_and(|&(from_ms, used)| {
                 from_ms == made.from_ms && i128::from(used) == made.used
             });
-            // A row is written when the first hold of its period ends.
-            let is_unwritten =
-                made.used == 0 && stored.is_none_or(|&(from_ms, _)| from_ms < made.from_ms);
-            if !same && !is_unwritten {
+            if !same {
                 wrong.push((key, format!("{made:?}"), stored));
             }
         }
         for (key, stored) in &self.stored {
-            if !self.made.contains_key(key) && stored.1 != 0 {
+            if !self.made.contains_key(key) {
                 wrong.push((key, "nothing".to_owned(), Some(stored)));
             }
         }

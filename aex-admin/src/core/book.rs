@@ -191,38 +191,49 @@ impl Book {
     }
 
     pub fn opened(&mut self, agent: i64, terms: &Terms) {
+        for meter in &terms.charged.meters {
+            if meter.key.is_counter() {
+                self.begin_sum(counter_of(meter), meter.from_ms);
+            }
+        }
+        self.taken_up(agent, terms);
+    }
+
+    /// A hold that was open before. Sums that have no row were forgotten since it was granted.
+    pub fn taken_up(&mut self, agent: i64, terms: &Terms) {
         for key in live_keys(agent, &terms.charged, &terms.model) {
             self.lives.entry(key).or_default().opened(terms.tokens());
         }
-        for meter in terms
-            .charged
-            .meters
-            .iter()
-            .filter(|meter| meter.key.is_counter())
-        {
-            let amount = held_amount(&meter.key, terms);
-            let counter = self.counter_at(counter_of(meter), meter.from_ms);
-            if let Some(counter) = counter {
+        for meter in &terms.charged.meters {
+            let key = counter_of(meter);
+            let sums = self.counters.get_mut(&key.scope);
+            let counter = sums.and_then(|sums| sums.get_mut(&key.sum));
+            if let Some(counter) = counter.filter(|counter| counter.from_ms == meter.from_ms) {
+                let amount = held_amount(&meter.key, terms);
                 counter.held = counter.held.saturating_add(amount);
             }
         }
     }
 
-    /// The sum of a period, begun anew when a later one is named; nothing for one that is over.
-    fn counter_at(&mut self, key: CounterKey, from_ms: i64) -> Option<&mut Counter> {
+    /// The sum of a period is there; begun anew when a later one is named.
+    fn begin_sum(&mut self, key: CounterKey, from_ms: i64) {
         let new = Counter {
             from_ms,
             ..Counter::default()
         };
         let sums = self.counters.entry(key.scope).or_default();
-        if key.sum.key == session_key() && !sums.contains_key(&key.sum) {
-            *self.sessions.entry(key.scope).or_insert(0) += 1;
+        match sums.get_mut(&key.sum) {
+            Some(counter) if counter.from_ms >= from_ms => return,
+            Some(counter) => *counter = new,
+            None => {
+                if key.sum.key == session_key() {
+                    *self.sessions.entry(key.scope).or_insert(0) += 1;
+                }
+                sums.insert(key.sum.clone(), new);
+            }
         }
-        let counter = sums.entry(key.sum).or_insert(new);
-        if counter.from_ms < from_ms {
-            *counter = new;
-        }
-        (counter.from_ms == from_ms).then_some(counter)
+        // Written at once: what has a row was not forgotten.
+        self.changed.insert(key);
     }
 
     /// The provider's answer began.
@@ -306,9 +317,18 @@ impl Book {
 
     /// A sum as it was written.
     pub fn take_up(&mut self, key: CounterKey, from_ms: i64, used: i64) {
-        if let Some(counter) = self.counter_at(key, from_ms) {
-            counter.used = used;
+        if key.sum.key == session_key() {
+            *self.sessions.entry(key.scope).or_insert(0) += 1;
         }
+        let counter = Counter {
+            from_ms,
+            used,
+            held: 0,
+        };
+        self.counters
+            .entry(key.scope)
+            .or_default()
+            .insert(key.sum, counter);
     }
 
     /// Forgets a sum whose limit is gone.

@@ -171,7 +171,8 @@ impl Memory {
             claim: None,
             terms: found.terms,
         };
-        self.open_hold(found.id, hold);
+        self.book.taken_up(hold.agent, &hold.terms);
+        self.open.insert(found.id, hold);
     }
 
     /// Counts an ended request of the last minute again, and keeps any for a receipt that may come, also

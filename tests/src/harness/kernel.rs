@@ -403,14 +403,20 @@ models:
         Some(answer.result)
     }
 
-    /// The pid of `aex-admin`, `aex-egress`, or a worker (`aex-proxy-0` is the first).
+    /// The pid of `aex-admin`, `aex-egress`, or a worker (`aex-proxy-0` is the first); just after a restart
+    /// once it is known.
     ///
     /// # Panics
     /// It does not run.
     #[must_use]
     pub fn pid(&self, program: &str) -> u32 {
+        wait_until(STOP_LIMIT, || self.find_pid(program))
+            .unwrap_or_else(|| panic!("{program} does not run: {:?}", self.status()))
+    }
+
+    fn find_pid(&self, program: &str) -> Option<u32> {
         let status = self.status();
-        let found = match program {
+        match program {
             "aex-admin" => Some(status.pid),
             "aex-egress" => status.egress_pid,
             "daemon" => self.daemon_state().map(|state| state.pid),
@@ -419,8 +425,7 @@ models:
                 .and_then(|index| index.parse::<usize>().ok())
                 .and_then(|index| status.workers.get(index))
                 .map(|worker| worker.pid),
-        };
-        found.unwrap_or_else(|| panic!("{program} does not run: {status:?}"))
+        }
     }
 
     /// Pids of all workers that the kernel knows.
