@@ -50,7 +50,7 @@ pub(crate) struct Kernel {
 }
 
 pub(crate) struct Agent {
-    token: TokenDigest,
+    pub(crate) token: TokenDigest,
 }
 
 impl Kernel {

@@ -6,6 +6,7 @@ mod fallback;
 mod idempotency;
 mod kernel;
 mod tamper;
+mod tree;
 mod upkeep;
 
 use std::time::Duration;

@@ -1,0 +1,223 @@
+//! Groups above agents: waiting, corrections, limits that come and go, somebody's own SQL.
+
+use aex_admin::writer::{Command, OperatorCommand};
+use aex_admin_proto::Refusal;
+use aex_admin_proto::TokenDigest;
+use aex_admin_proto::limit::{Limit, LimitKey};
+use aex_admin_proto::operator::{
+    CreateParams, GroupCreateParams, ResolveParams, SetParams, Settings,
+};
+use aex_admin_proto::scope::ScopeKind;
+use aex_admin_proto::worker::ReserveReply;
+
+use crate::kernel::{Agent, Kernel, LIMIT, answered, ask, hold_pico, id};
+
+fn limits(texts: &[&str]) -> Settings {
+    let limits: Vec<Limit> = texts.iter().map(|text| text.parse().unwrap()).collect();
+    Settings {
+        limits: (!limits.is_empty()).then_some(limits),
+        ..Settings::default()
+    }
+}
+
+fn group(kernel: &Kernel, name: &str, budget_micro: Option<i64>, texts: &[&str]) {
+    let params = GroupCreateParams {
+        name: name.into(),
+        budget_micro,
+        settings: limits(texts),
+        ..GroupCreateParams::default()
+    };
+    kernel
+        .operator(OperatorCommand::GroupCreate(Box::new(params)))
+        .unwrap();
+}
+
+fn agent_in(kernel: &Kernel, name: &str, group: &str, texts: &[&str]) -> Agent {
+    let answer = kernel.operator(OperatorCommand::Create(CreateParams {
+        name: name.into(),
+        budget_micro: 1_000_000,
+        rpm: 1_000,
+        ttl_s: None,
+        settings: limits(texts),
+        group: Some(group.into()),
+    }));
+    let answer = answer.unwrap();
+    Agent {
+        token: TokenDigest::of(answer["token"].as_str().unwrap().as_bytes()),
+    }
+}
+
+fn spent_pico(kernel: &Kernel, node: &str) -> i64 {
+    kernel.sql(&format!(
+        "SELECT spent_micro * 1000000 + carry_pico FROM nodes WHERE name = '{node}'"
+    ))
+}
+
+#[test]
+fn held_money_of_a_group_is_waited_for_in_order_of_arrival() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    // Two holds of 50 tokens fit, and not a third one.
+    let two = hold_pico(50) * 2;
+    group(&kernel, "team", Some(two / 1_000_000 + 1), &[]);
+    let (ana, ben) = (
+        agent_in(&kernel, "ana", "team", &[]),
+        agent_in(&kernel, "ben", "team", &[]),
+    );
+    let first = kernel.reserve(ask(&ana, 1, Some(50))).unwrap();
+    let _second = kernel.reserve(ask(&ana, 2, Some(50))).unwrap();
+    let large = kernel.reserve_later(ask(&ben, 3, Some(55)));
+    let small = kernel.reserve_later(ask(&ana, 4, Some(1)));
+    // Neither is answered yet: the small one would fit nothing either, and stands behind.
+    assert!(large.try_recv().is_err() && small.try_recv().is_err());
+    kernel.settle(id(1), &first, answered(1, 1)).unwrap();
+    let ReserveReply::Granted(_) = large.recv_timeout(LIMIT).unwrap().unwrap() else {
+        panic!("the first that waited was not granted")
+    };
+    kernel.audit();
+}
+
+#[test]
+fn what_a_group_lacks_is_told_without_its_figures() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    group(&kernel, "team", None, &["tokens/day=120"]);
+    let ana = agent_in(&kernel, "ana", "team", &["tokens/day=140"]);
+    match kernel.reserve(ask(&ana, 1, Some(50))) {
+        Err(Refusal::LimitSpent {
+            scope,
+            limit,
+            needed,
+            remaining,
+            resets_at_ms,
+        }) => {
+            assert_eq!((scope.as_str(), limit.as_str()), ("ana", "tokens/day"));
+            assert_eq!((needed, remaining), (150, 140));
+            assert!(resets_at_ms.is_some());
+        }
+        other => panic!("{other:?}"),
+    }
+    match kernel.reserve(ask(&ana, 2, Some(30))) {
+        Err(Refusal::Above { scope, .. }) => assert_eq!(scope, ScopeKind::Group),
+        other => panic!("{other:?}"),
+    }
+    let grant = kernel.reserve(ask(&ana, 3, Some(20))).unwrap();
+    kernel.settle(id(3), &grant, answered(90, 10)).unwrap();
+    // 20 of the group's are left.
+    assert!(kernel.reserve(ask(&ana, 4, Some(1))).is_err());
+    kernel.audit();
+}
+
+#[test]
+fn a_limit_that_is_set_anew_does_not_count_what_was_held_before() {
+    let home = tempfile::tempdir().unwrap();
+    let mut kernel = Kernel::start(home.path());
+    group(&kernel, "team", None, &[]);
+    let ana = agent_in(&kernel, "ana", "team", &["tokens=300"]);
+    let old = kernel.reserve(ask(&ana, 1, Some(50))).unwrap();
+    let set = |settings: Settings, dropped: &[&str]| {
+        let drop_limits: Vec<LimitKey> = dropped.iter().map(|key| key.parse().unwrap()).collect();
+        OperatorCommand::Set(Box::new(SetParams {
+            name: "ana".into(),
+            settings,
+            drop_limits,
+            ..SetParams::default()
+        }))
+    };
+    kernel
+        .operator(set(Settings::default(), &["tokens"]))
+        .unwrap();
+    kernel.stop();
+    let kernel = Kernel::start(home.path());
+    kernel.operator(set(limits(&["tokens=300"]), &[])).unwrap();
+    let new = kernel.reserve(ask(&ana, 2, Some(50))).unwrap();
+    // The old one neither frees what the new one holds, nor is it used.
+    kernel.settle(id(1), &old, answered(90, 10)).unwrap();
+    assert!(kernel.reserve(ask(&ana, 3, Some(100))).is_err());
+    kernel.settle(id(2), &new, answered(90, 10)).unwrap();
+    let used: i64 = kernel.sql("SELECT used FROM counters WHERE metric = 'tokens'");
+    assert_eq!(used, 100);
+    kernel.audit();
+    assert!(
+        kernel
+            .operator(set(Settings::default(), &["tokens/day"]))
+            .is_err()
+    );
+}
+
+#[test]
+fn a_correction_reaches_every_scope_and_sum_of_its_request() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    group(&kernel, "team", None, &["money/day=1.00"]);
+    group(&kernel, "other", None, &[]);
+    let ana = agent_in(&kernel, "ana", "team", &[]);
+    let grant = kernel.reserve(ask(&ana, 1, Some(50))).unwrap();
+    let reply = kernel.settle(id(1), &grant, answered(10, 10)).unwrap();
+    let moved = SetParams {
+        name: "ana".into(),
+        group: Some("other".into()),
+        ..SetParams::default()
+    };
+    kernel
+        .operator(OperatorCommand::Set(Box::new(moved)))
+        .unwrap();
+    let history = {
+        let conn = aex_admin::ledger::reader::snapshot(&home.path().join("aex.db")).unwrap();
+        aex_admin::ledger::reader::hold_history(&conn, &id(1).to_string()).unwrap()
+    };
+    let more = ResolveParams {
+        hold: Some(id(1).to_string()),
+        agent: None,
+        cost_pico: reply.cost_pico + 5_000_000,
+        reason: "the invoice".into(),
+    };
+    kernel
+        .operator(OperatorCommand::Resolve(Box::new(more), Some(history)))
+        .unwrap();
+    let whole = reply.cost_pico + 5_000_000;
+    assert_eq!(spent_pico(&kernel, "team"), whole);
+    assert_eq!(spent_pico(&kernel, "kernel"), whole);
+    assert_eq!(spent_pico(&kernel, "other"), 0);
+    let used: i64 = kernel.sql("SELECT used FROM counters WHERE metric = 'money/day'");
+    assert_eq!(used, whole);
+    kernel.audit();
+}
+
+#[test]
+fn somebodys_own_sql_on_a_group_counts_at_the_next_request() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    group(&kernel, "team", None, &[]);
+    let ana = agent_in(&kernel, "ana", "team", &[]);
+    let _ = kernel.reserve(ask(&ana, 1, Some(50))).unwrap();
+    kernel.outside("UPDATE nodes SET budget_micro = spent_micro WHERE name = 'team'");
+    match kernel.reserve(ask(&ana, 2, Some(50))) {
+        Err(Refusal::Above { why, .. }) => {
+            assert!(
+                matches!(*why, Refusal::InsufficientBudget { .. }),
+                "{why:?}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let noted: i64 = kernel.sql("SELECT COUNT(*) FROM events WHERE action = 'outside.update'");
+    assert_eq!(noted, 1);
+    kernel.audit();
+    // A row that cannot be read stops its own requests, and nobody else's.
+    kernel.outside("UPDATE nodes SET settings = 'no' WHERE name = 'team'");
+    let borg = kernel.agent("borg", 1_000_000, 60);
+    assert!(kernel.reserve(ask(&borg, 3, Some(5))).is_ok());
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let reply = aex_admin::writer::Reply::new(move |answer| drop(sender.send(answer)));
+    let params = Box::new(ask(&ana, 4, Some(5)));
+    kernel
+        .queue
+        .send(Command::Reserve {
+            params,
+            session: 1,
+            reply,
+        })
+        .unwrap();
+    assert!(receiver.recv_timeout(LIMIT).unwrap().is_err());
+}
