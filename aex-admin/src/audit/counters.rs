@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 
+use aex_admin_proto::HoldId;
 use aex_admin_proto::limit::{LimitKey, Quantity, Span};
 use aex_admin_proto::operator::AgentState;
 use aex_admin_proto::scope::ScopeId;
 use rusqlite::Connection;
 use serde::Deserialize;
 
-use super::{Found, finding};
+use super::{CORRECTION, Found, finding, hold_of};
 use crate::core::book::{CounterKey, Sum};
 use crate::core::scope::{Charged, Meter, Recorded};
 use crate::ledger::{Event, LedgerError, counters, reader};
@@ -22,6 +23,8 @@ struct Made {
 }
 
 pub(super) struct Counters {
+    /// The sums of holds that are open.
+    open: HashMap<HoldId, Charged>,
     /// Ids of agents, which events bear by name.
     agents: HashMap<String, ScopeId>,
     made: HashMap<CounterKey, Made>,
@@ -56,6 +59,7 @@ impl Counters {
         let agents = reader::agents(conn)?.into_iter();
         let stored = counters::all(conn)?.into_iter();
         Ok(Self {
+            open: HashMap::new(),
             agents: agents.map(|agent| (agent.name, agent.id)).collect(),
             made: HashMap::new(),
             stored: stored
@@ -66,16 +70,24 @@ impl Counters {
 
     pub(super) fn event(&mut self, event: &Event<'_>) {
         match event.action {
-            "usage.commit" | "hold.release" if event.detail.contains(r#""meters":"#) => {
+            "usage.commit" | "hold.release" => {
+                let opened = hold_of(event).and_then(|hold| self.open.remove(&hold));
+                let is_correction = event.detail.starts_with(CORRECTION);
+                if opened.is_none() && !is_correction {
+                    return;
+                }
                 // One that cannot be read is told by what replays the money.
                 if let Ok(ended) = serde_json::from_str::<Ended>(event.detail) {
-                    self.ended(event, &ended);
+                    self.ended(event, &ended, &opened.unwrap_or_default());
                 }
             }
             "hold.open" if event.detail.contains(r#""meters":"#) => {
                 if let Ok(Ended { charged, .. }) = serde_json::from_str(event.detail) {
                     for meter in charged.meters.iter().filter(|meter| meter.key.is_counter()) {
                         self.begun(meter);
+                    }
+                    if let Some(hold) = hold_of(event) {
+                        self.open.insert(hold, charged);
                     }
                 }
             }
@@ -95,11 +107,10 @@ impl Counters {
         }
     }
 
-    fn ended(&mut self, event: &Event<'_>, ended: &Ended) {
-        for meter in ended
-            .charged
-            .meters
-            .iter()
+    /// A correction bears its sums itself.
+    fn ended(&mut self, event: &Event<'_>, ended: &Ended, opened: &Charged) {
+        for meter in (opened.meters.iter())
+            .chain(&ended.charged.meters)
             .filter(|meter| meter.key.is_counter())
         {
             let amount = match meter.key.what {

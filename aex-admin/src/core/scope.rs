@@ -3,10 +3,13 @@
 //! A path is the scopes that a request must pass, the token's own first, the kernel last. What a charge
 //! belongs to ([`Charged`]) is fixed when it is held: later moves of an agent do not touch it.
 
+use std::fmt;
+use std::str::FromStr;
+
 use aex_admin_proto::limit::{LimitKey, Mode, Quantity, Span, Subject};
 use aex_admin_proto::operator::{AgentState, Settings};
 use aex_admin_proto::scope::{KERNEL, ScopeId, ScopeKind};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::money::Balance;
 
@@ -177,33 +180,79 @@ pub struct Charged {
     pub meters: Vec<Meter>,
 }
 
-/// A sum, or a window of a part of a scope's requests, in which a hold counts.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A sum, or a window of a part of a scope's requests, in which a hold counts. In text, which each hold's
+/// event bears: `a7 tokens/day 1789948800000`, and after that the session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Meter {
     pub scope: ScopeId,
     pub key: LimitKey,
     /// Beginning of the calendar period, else when the sum was first counted, Unix milliseconds; 0 for a
     /// window.
-    #[serde(default, skip_serializing_if = "is_zero")]
     pub from_ms: i64,
     /// The session's id, where it is counted by session.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde hands a reference to it"
-)]
-fn is_zero(number: &i64) -> bool {
-    *number == 0
+/// Why a text is not a meter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a meter is a scope, a limit and the beginning of its period")]
+pub struct NotAMeter;
+
+impl fmt::Display for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.scope, self.key, self.from_ms)?;
+        match &self.session {
+            Some(session) => write!(f, " {session}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Meter {
+    type Err = NotAMeter;
+
+    fn from_str(text: &str) -> Result<Self, NotAMeter> {
+        // Names of models and providers have no spaces.
+        let mut words = text.splitn(4, ' ');
+        let mut word = || words.next().ok_or(NotAMeter);
+        let (scope, key, from_ms) = (word()?, word()?, word()?);
+        Ok(Self {
+            scope: scope.parse().map_err(|_| NotAMeter)?,
+            key: key.parse().map_err(|_| NotAMeter)?,
+            from_ms: from_ms.parse().map_err(|_| NotAMeter)?,
+            session: words.next().map(str::to_owned),
+        })
+    }
+}
+
+impl Serialize for Meter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Meter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 impl Charged {
     #[must_use]
     pub fn is_plain(&self) -> bool {
-        *self == Self::default()
+        self.runs.is_empty() && self.groups.is_empty() && self.meters.is_empty()
+    }
+
+    /// What the end of a hold must say of it: its sums are in the event that opened it.
+    #[must_use]
+    pub fn without_sums(&self) -> Self {
+        let windows = self.meters.iter().filter(|meter| !meter.key.is_counter());
+        Self {
+            runs: self.runs.clone(),
+            groups: self.groups.clone(),
+            meters: windows.cloned().collect(),
+        }
     }
 
     /// Of a path, with the sums that its limits keep.

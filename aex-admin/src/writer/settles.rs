@@ -52,8 +52,8 @@ struct Detail<'a> {
     receipt: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     overrun: bool,
-    #[serde(skip_serializing_if = "is_plain")]
-    charged: &'a Charged,
+    #[serde(skip_serializing_if = "Charged::is_plain")]
+    charged: Charged,
 }
 
 #[expect(
@@ -419,7 +419,7 @@ impl<'a> Entry<'a> {
             ending: hold.course.receipt.as_ref().filter(|_| unsaid),
             receipt: hold.course.receipt.is_some(),
             overrun: self.cost_pico > hold.terms.hold_pico,
-            charged: &hold.terms.charged,
+            charged: hold.terms.charged.without_sums(),
         }
     }
 }
