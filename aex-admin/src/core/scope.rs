@@ -274,10 +274,10 @@ impl Charged {
 
     /// The whole path of a hold of `agent`, the token's own scope first.
     pub fn path(&self, agent: i64) -> impl Iterator<Item = ScopeId> {
-        let nodes = |ids: &[i64]| ids.to_vec().into_iter().map(ScopeId::Node);
-        nodes(&self.runs)
-            .chain([ScopeId::Agent(agent)])
-            .chain(nodes(&self.groups))
+        let runs = self.runs.iter().copied().map(ScopeId::Node);
+        let groups = self.groups.iter().copied().map(ScopeId::Node);
+        runs.chain([ScopeId::Agent(agent)])
+            .chain(groups)
             .chain([KERNEL])
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn dispatch(
     raw: Option<&RawValue>,
 ) -> Option<()> {
     match method {
-        m::AGENT_CREATE => change(kernel, call, raw, Op::Create),
+        m::AGENT_CREATE => change(kernel, call, raw, |params| Op::Create(Box::new(params))),
         m::AGENT_SET => change(kernel, call, raw, |params| Op::Set(Box::new(params))),
         m::AGENT_ROTATE_TOKEN => change(kernel, call, raw, Op::Rotate),
         m::AGENT_PAUSE => change(kernel, call, raw, Op::Pause),

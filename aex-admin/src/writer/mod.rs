@@ -102,7 +102,7 @@ pub enum Command {
         reply: Reply<RunReply>,
     },
     RunEnd {
-        params: RunEndParams,
+        params: Box<RunEndParams>,
         reply: Reply<RunReply>,
     },
     Operator {

@@ -28,7 +28,7 @@ const MAX_LABEL_BYTES: usize = 64;
 
 #[derive(Debug)]
 pub enum OperatorCommand {
-    Create(CreateParams),
+    Create(Box<CreateParams>),
     Set(Box<SetParams>),
     Rotate(RotateParams),
     Pause(NameParams),

@@ -46,10 +46,10 @@ impl Waiting {
     }
 
     /// The waiter back, when its agent has too many.
-    pub(crate) fn push(&mut self, scope: ScopeId, waiter: Waiter) -> Result<(), Waiter> {
+    pub(crate) fn push(&mut self, scope: ScopeId, waiter: Waiter) -> Result<(), Box<Waiter>> {
         let count = self.agents.entry(waiter.agent).or_insert(0);
         if *count >= MAX_WAITING {
-            return Err(waiter);
+            return Err(Box::new(waiter));
         }
         *count += 1;
         self.scope_of.insert(waiter.params.id, scope);

@@ -12,10 +12,7 @@ use serde_json::Value;
 pub(crate) type Tag = usize;
 
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "most of them are the largest, and all live briefly"
-)]
+#[expect(clippy::large_enum_variant, reason = "a simulation makes few of them")]
 pub(crate) enum Ask {
     Reserve { params: ReserveParams, session: u64 },
     Settle(SettleParams),
@@ -29,7 +26,7 @@ pub(crate) enum Ask {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    Create(CreateParams),
+    Create(Box<CreateParams>),
     Set(Box<SetParams>),
     Rotate(RotateParams),
     Turn(Turn, String),

@@ -134,14 +134,14 @@ impl World {
         let budget_micro = 100 + rng.below(2_000).cast_signed();
         let rpm = 5 + rng.below(60);
         let settings = self.settings(rng, 4);
-        let answer = self.operator(OperatorCommand::Create(CreateParams {
+        let answer = self.operator(OperatorCommand::Create(Box::new(CreateParams {
             name: name.clone(),
             budget_micro,
             rpm,
             ttl_s: None,
             settings: settings.clone(),
             group: Some(self.naive.scopes[parent].name.clone()),
-        }));
+        })));
         let agent = self.learn(&name, "agent", Some(parent), Some(budget_micro), &settings);
         let by_minute = LimitKey::of_all(Quantity::Requests, Span::Minute);
         self.naive.scopes[agent].limits.push((by_minute, rpm));

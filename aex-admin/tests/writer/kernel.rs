@@ -97,7 +97,9 @@ impl Kernel {
             settings: Settings::default(),
             group: None,
         };
-        let answer = self.operator(OperatorCommand::Create(params)).unwrap();
+        let answer = self
+            .operator(OperatorCommand::Create(Box::new(params)))
+            .unwrap();
         Agent {
             token: TokenDigest::of(answer["token"].as_str().unwrap().as_bytes()),
         }

@@ -351,7 +351,9 @@ fn a_closed_name_stays_taken_and_its_tokens_end() {
         settings: Settings::default(),
         group: None,
     };
-    let taken = kernel.operator(OperatorCommand::Create(again)).unwrap_err();
+    let taken = kernel
+        .operator(OperatorCommand::Create(Box::new(again)))
+        .unwrap_err();
     assert_eq!(taken.code, code::CONFLICT);
     kernel.audit();
 }

@@ -33,14 +33,14 @@ fn group(kernel: &Kernel, name: &str, budget_micro: Option<i64>, texts: &[&str])
 }
 
 fn agent_in(kernel: &Kernel, name: &str, group: &str, texts: &[&str]) -> Agent {
-    let answer = kernel.operator(OperatorCommand::Create(CreateParams {
+    let answer = kernel.operator(OperatorCommand::Create(Box::new(CreateParams {
         name: name.into(),
         budget_micro: 1_000_000,
         rpm: 1_000,
         ttl_s: None,
         settings: limits(texts),
         group: Some(group.into()),
-    }));
+    })));
     let answer = answer.unwrap();
     Agent {
         token: TokenDigest::of(answer["token"].as_str().unwrap().as_bytes()),

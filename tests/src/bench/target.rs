@@ -201,7 +201,7 @@ impl Aex {
         ];
         kernel.aex_json(&[&group[..], &TREE_LIMITS].concat());
         let options = [&["--group", "team"], &TREE_LIMITS[..]].concat();
-        kernel.create_agent("deep", BUDGET_USD, RPM, &options);
+        let _ = kernel.create_agent("deep", BUDGET_USD, RPM, &options);
         let run = r#"{"parent": "deep", "run": {"budget_micro": 1000000000, "rpm": 100000000,
             "settings": {"max_tokens_per_minute": 900000000000, "max_concurrency": 100000, "limits":
             ["money/day=1000.00", "tokens=900000000000", "requests/minute@provider:sim=900000000"]}}}"#;

@@ -188,7 +188,7 @@ impl World {
                 group: None,
             };
             self.ask(
-                Ask::Change(Change::Create(params)),
+                Ask::Change(Change::Create(Box::new(params))),
                 Purpose::Token(number),
                 Fate::Fine,
             );
