@@ -34,4 +34,5 @@ mod scenarios;
 mod secrets;
 mod storage;
 mod tools;
+mod tree;
 mod windows;

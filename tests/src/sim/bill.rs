@@ -91,6 +91,9 @@ pub struct Bill {
     pub requests: u64,
     pub in_flight: u64,
     pub peak_in_flight: u64,
+    /// Of each model.
+    #[serde(default)]
+    pub model_peaks: BTreeMap<String, u64>,
     pub models: BTreeMap<String, ModelBill>,
     /// The last thousand, oldest first.
     pub log: Vec<LoggedRequest>,
@@ -121,6 +124,8 @@ struct Totals {
     completion: AtomicU64,
     fees: AtomicU64,
     kept: AtomicU64,
+    in_flight: AtomicU64,
+    peak_in_flight: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -231,6 +236,9 @@ impl Memory {
             requests: inner.requests,
             in_flight: inner.in_flight,
             peak_in_flight: inner.peak_in_flight,
+            model_peaks: (inner.models.iter())
+                .map(|(name, totals)| (name.clone(), totals.peak_in_flight.load(Relaxed)))
+                .collect(),
             models: models.collect(),
             log: inner.log.iter().map(|entry| entry.view()).collect(),
         }
@@ -280,6 +288,8 @@ impl Running {
             None => Arc::clone(inner.models.entry(model.to_owned()).or_default()),
         };
         drop(inner);
+        let open = totals.in_flight.fetch_add(1, Relaxed) + 1;
+        totals.peak_in_flight.fetch_max(open, Relaxed);
         totals.requests.fetch_add(1, Relaxed);
         totals.prompt.fetch_add(prompt, Relaxed);
         totals.cached.fetch_add(cached, Relaxed);
@@ -310,6 +320,9 @@ impl Drop for Running {
             .entry
             .ended
             .compare_exchange(open, Ended::Cut as u8, Relaxed, Relaxed);
+        if let Some(totals) = &self.totals {
+            totals.in_flight.fetch_sub(1, Relaxed);
+        }
         self.memory.lock().in_flight -= 1;
     }
 }
