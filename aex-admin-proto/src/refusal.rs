@@ -108,6 +108,58 @@ pub enum Refusal {
     Cancelled,
 }
 
+impl Refusal {
+    /// Its code on the HTTP surface, in metrics and in the ledger.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::HoldIdReused | Self::InvalidRequest { .. } => "invalid_request",
+            Self::InvalidToken | Self::TokenExpired => "invalid_api_key",
+            Self::AgentPaused => "agent_paused",
+            Self::IdempotencyConflict { .. } => "idempotency_conflict",
+            Self::ModelNotFound { .. } => "model_not_found",
+            Self::ModelNotAllowed { .. } => "model_not_allowed",
+            Self::ModelNotPriced { .. } => "model_not_priced",
+            Self::CapabilityNotAllowed { .. } => "capability_not_allowed",
+            Self::PassthroughNotEnabled => "passthrough_not_enabled",
+            Self::ProviderKeyRequired => "provider_key_required",
+            Self::PolicyForbids { .. } => "policy_forbids",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::ConcurrencyLimit { .. } | Self::RequestRate { .. } | Self::TokenRate { .. } => {
+                "rate_limit_exceeded"
+            }
+            Self::InsufficientBudget { .. } | Self::LimitSpent { .. } => "insufficient_budget",
+            Self::BudgetHeld { .. } | Self::LimitHeld { .. } => "budget_held",
+            Self::Above { why, .. } => why.code(),
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// What in particular decided: a limit as [`crate::limit::LimitKey`] is written, or `policy NAME`.
+    #[must_use]
+    pub fn rule(&self) -> Option<String> {
+        match self {
+            Self::ConcurrencyLimit { .. } => Some("parallel".to_owned()),
+            Self::RequestRate { .. } => Some("requests/minute".to_owned()),
+            Self::TokenRate { .. } => Some("tokens/minute".to_owned()),
+            Self::InsufficientBudget { .. } | Self::BudgetHeld { .. } => Some("budget".to_owned()),
+            Self::LimitSpent { limit, .. } | Self::LimitHeld { limit, .. } => Some(limit.clone()),
+            Self::PolicyForbids { policy, .. } => Some(format!("policy {policy}")),
+            Self::Above { why, .. } => why.rule(),
+            _ => None,
+        }
+    }
+
+    /// The kind of scope whose limit decided, where that is above the token's own.
+    #[must_use]
+    pub fn scope_above(&self) -> Option<ScopeKind> {
+        match self {
+            Self::Above { scope, .. } => Some(*scope),
+            _ => None,
+        }
+    }
+}
+
 /// Why a request that was asked for before, under the same `Idempotency-Key`, is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]

@@ -63,6 +63,7 @@ impl Writer {
     pub(super) fn last_checkpoint(&mut self) {
         let at_ms = self.now().wall_ms;
         let signed = (self.ledger.begin())
+            .and_then(|()| self.write_refusals_left(at_ms))
             .and_then(|()| self.ledger.checkpoint(at_ms))
             .and_then(|_| self.ledger.commit());
         match signed {

@@ -19,6 +19,7 @@ mod outside;
 mod patterns;
 mod policies;
 mod questions;
+mod refusals;
 mod requests;
 mod resolve;
 mod routes;
@@ -48,6 +49,7 @@ use aex_admin_proto::worker::{
 use aex_admin_proto::{HoldId, TokenDigest};
 
 use crate::config::Config;
+use crate::core::refusals::Refusals;
 use crate::core::reserve::Now;
 use crate::core::window::Window;
 use crate::ledger::{Ledger, LedgerError};
@@ -169,6 +171,8 @@ pub struct Writer {
     /// Runs that each agent made in the last minute.
     runs_made: HashMap<i64, Window>,
     locked: Locked,
+    /// Of the last minute, to be recorded.
+    refusals: Refusals,
     clock: Clock,
 }
 
@@ -202,6 +206,7 @@ impl Writer {
             prune_keys_boot_ms: 0,
             runs_made: HashMap::new(),
             locked: Locked::default(),
+            refusals: Refusals::default(),
             clock,
         };
         writer.checkpointed_boot_ms = writer.now().boot_ms;
@@ -294,6 +299,7 @@ impl Writer {
             Err(error) => {
                 self.not_begun(commands, now_boot_ms, &error);
                 self.expire_waiters(&mut answers, self.now());
+                self.refusals.committed();
                 answers.send();
                 return Ok(());
             }
@@ -439,6 +445,7 @@ impl Writer {
     }
 
     fn committed(&mut self, answers: Answers) {
+        self.refusals.committed();
         self.shared.set_trouble(None);
         self.shared.count(|counters| {
             counters.commits += 1;
@@ -455,6 +462,7 @@ impl Writer {
         self.shared.set_trouble(Some(error.to_string()));
         self.ledger.roll_back();
         self.staged.forget();
+        self.refusals.undone();
         answers.fail(&unavailable(error));
         self.rebuild()
     }

@@ -83,7 +83,7 @@ impl Writer {
                 provider: terms.provider,
             }),
             // What is held may come free meanwhile; that it is held now is what can be said.
-            Decided::Refuse(refusal) | Decided::Wait { refusal, .. } => {
+            Decided::Refuse { refusal, .. } | Decided::Wait { refusal, .. } => {
                 QuoteReply::Refused(refusal)
             }
             Decided::Measure { tokenizer, refusal } => QuoteReply::Measure { tokenizer, refusal },

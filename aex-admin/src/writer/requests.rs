@@ -27,7 +27,11 @@ pub(super) enum Decided {
         path: Vec<Arc<Scope>>,
         terms: Box<Terms>,
     },
-    Refuse(Refusal),
+    Refuse {
+        /// Zero: nobody has that token.
+        agent: i64,
+        refusal: Refusal,
+    },
     Measure {
         tokenizer: String,
         refusal: Refusal,
@@ -82,7 +86,8 @@ impl Writer {
                     deadline_boot_ms,
                 };
                 if let Err(waiter) = self.waiting.push(must.scope, waiter) {
-                    answers.push(waiter.reply, Ok(self.refuse(waiter.refusal)));
+                    let answer = self.refuse(waiter.agent, &waiter.params, waiter.refusal);
+                    answers.push(waiter.reply, Ok(answer));
                 }
                 self.shared.set_waiting(self.waiting.len());
             }
@@ -136,7 +141,8 @@ impl Writer {
                         }
                         // Its place was given up a moment ago, so there is one.
                         if let Err(waiter) = self.waiting.push(must.scope, waiter) {
-                            answers.push(waiter.reply, Ok(self.refuse(waiter.refusal)));
+                            let answer = self.refuse(waiter.agent, &waiter.params, waiter.refusal);
+                            answers.push(waiter.reply, Ok(answer));
                         }
                     }
                 }
@@ -153,7 +159,7 @@ impl Writer {
         }
         let late = |waiter: &Waiter| waiter.deadline_boot_ms <= now.boot_ms;
         for waiter in self.waiting.take_if(late) {
-            let answer = self.refuse(waiter.refusal);
+            let answer = self.refuse(waiter.agent, &waiter.params, waiter.refusal);
             answers.push(waiter.reply, Ok(answer));
         }
         self.shared.set_waiting(self.waiting.len());
@@ -182,7 +188,7 @@ impl Writer {
             && let Some(before) = self.asked_before(agent, caller, asked, params, now)?
         {
             return Ok(match before {
-                Before::Refuse(refusal) => Decided::Refuse(refusal),
+                Before::Refuse(refusal) => Decided::Refuse { agent, refusal },
                 Before::Replay(replay) => Decided::Replay(replay),
             });
         }
@@ -242,7 +248,7 @@ impl Writer {
                 refusal,
             },
             Err(Instead::Stop(Stop::Refuse(refusal) | Stop::TooLong(refusal))) => {
-                Decided::Refuse(refusal)
+                Decided::Refuse { agent, refusal }
             }
         })
     }
@@ -266,7 +272,7 @@ impl Writer {
                     refusal,
                 }));
             }
-            Ok(Decided::Refuse(refusal)) => Ok(self.refuse(refusal)),
+            Ok(Decided::Refuse { agent, refusal }) => Ok(self.refuse(agent, params, refusal)),
             Ok(Decided::Measure { tokenizer, refusal }) => {
                 Ok(ReserveReply::Measure { tokenizer, refusal })
             }
@@ -278,12 +284,6 @@ impl Writer {
             Ok(answer) => Ok(Ok(Ok(answer))),
             Err(error) => Ok(Ok(Err(of_one_operation(error)?))),
         }
-    }
-
-    fn refuse(&self, refusal: Refusal) -> ReserveReply {
-        self.shared
-            .count(|counters| *counters.refused.entry(name(&refusal)).or_insert(0) += 1);
-        ReserveReply::Refused(refusal)
     }
 
     fn replay(&self, replay: Replay) -> ReserveReply {
@@ -461,29 +461,4 @@ pub(super) fn of_one_operation(error: LedgerError) -> Result<RpcError, LedgerErr
         code::INTERNAL,
         "the ledger refused this operation; see the log of aex-admin",
     ))
-}
-
-/// The refusal's name in the metrics: its code on the HTTP surface.
-fn name(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::HoldIdReused | Refusal::InvalidRequest { .. } => "invalid_request",
-        Refusal::InvalidToken | Refusal::TokenExpired => "invalid_api_key",
-        Refusal::AgentPaused => "agent_paused",
-        Refusal::IdempotencyConflict { .. } => "idempotency_conflict",
-        Refusal::ModelNotFound { .. } => "model_not_found",
-        Refusal::ModelNotAllowed { .. } => "model_not_allowed",
-        Refusal::ModelNotPriced { .. } => "model_not_priced",
-        Refusal::CapabilityNotAllowed { .. } => "capability_not_allowed",
-        Refusal::PassthroughNotEnabled => "passthrough_not_enabled",
-        Refusal::ProviderKeyRequired => "provider_key_required",
-        Refusal::PolicyForbids { .. } => "policy_forbids",
-        Refusal::BodyTooLarge { .. } => "body_too_large",
-        Refusal::ConcurrencyLimit { .. }
-        | Refusal::RequestRate { .. }
-        | Refusal::TokenRate { .. } => "rate_limit_exceeded",
-        Refusal::InsufficientBudget { .. } | Refusal::LimitSpent { .. } => "insufficient_budget",
-        Refusal::BudgetHeld { .. } | Refusal::LimitHeld { .. } => "budget_held",
-        Refusal::Above { why, .. } => name(why),
-        Refusal::Cancelled => "cancelled",
-    }
 }

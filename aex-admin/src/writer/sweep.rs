@@ -27,10 +27,12 @@ impl Writer {
             || memory.book.has_lives()
             || self.owes_checkpoint(self.now())
             || self.keys_are_due(self.now())
+            || self.refusals.are_due(self.now())
     }
 
     pub(super) fn sweep(&mut self, answers: &mut Answers) -> Result<(), LedgerError> {
         let now = self.now();
+        self.write_refusals(now)?;
         self.expire_waiters(answers, now);
         self.prune_keys(now)?;
         let mut ask = Vec::new();

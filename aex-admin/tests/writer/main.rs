@@ -5,6 +5,7 @@
 mod fallback;
 mod idempotency;
 mod kernel;
+mod refusals;
 mod tamper;
 mod tree;
 mod upkeep;

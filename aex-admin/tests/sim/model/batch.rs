@@ -1,6 +1,6 @@
 //! One batch, and what a start takes up from the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aex_admin_proto::operator::Settings;
 use aex_admin_proto::rpc::code;
@@ -13,7 +13,7 @@ use super::decide::Decision;
 use super::{DAY_MS, Entry, Go, Hold, MINUTE_MS, Model, Owner, Waiter, remaining, rounded};
 use crate::asks::{Answer, Ask, Tag};
 use crate::kernel::Fault;
-use crate::setup::ModelFact;
+use crate::setup::{ModelFact, model};
 
 /// What came of a batch.
 #[derive(Debug, Default)]
@@ -47,6 +47,7 @@ impl Model {
         self.waiting.clear();
         self.locked_out.clear();
         self.locked_since_ms = None;
+        self.state.refused.clear();
         self.stirred.clear();
         self.operator_keys.clear();
         self.swept_boot_ms = 0;
@@ -263,6 +264,7 @@ impl Model {
             || self.unfinished() > 0
             || !self.state.remembered.is_empty()
             || self.owes_checkpoint()
+            || self.owes_refusals()
     }
 
     /// Each waits for the lock from its own arrival, and is refused after that.
@@ -383,6 +385,7 @@ impl Model {
             .map_or(0, |agent| self.waiting_of(agent));
         match self.decide(&params, waiting + others + 1, waiting > 0) {
             Decision::Wait { agent, refusal } if self.waiting_of(agent) >= MAX_WAITING as u64 => {
+                self.note_refused(&params, &refusal);
                 self.with_commit.push((tag, Answer::refused(refusal)));
                 Ok(())
             }
@@ -418,7 +421,10 @@ impl Model {
         session: u64,
     ) -> Go {
         let answer = match decision {
-            Decision::Refuse(refusal) | Decision::Wait { refusal, .. } => Answer::refused(refusal),
+            Decision::Refuse(refusal) | Decision::Wait { refusal, .. } => {
+                self.note_refused(&params, &refusal);
+                Answer::refused(refusal)
+            }
             Decision::Replay(replay) => Answer::Reserve(ReserveReply::Replay(replay)),
             Decision::Measure(refusal) => Answer::Reserve(ReserveReply::Measure {
                 tokenizer: "o200k_base".to_owned(),
@@ -535,10 +541,41 @@ impl Model {
     pub(super) fn expire_waiters(&mut self) {
         let now_boot_ms = self.now.boot_ms;
         let late = |waiter: &mut Waiter| waiter.deadline_boot_ms <= now_boot_ms;
-        for waiter in self.waiting.extract_if(.., late) {
+        let late: Vec<Waiter> = self.waiting.extract_if(.., late).collect();
+        for waiter in late {
+            self.note_refused(&waiter.params, &waiter.refusal);
             self.with_commit
                 .push((waiter.tag, Answer::refused(waiter.refusal)));
         }
+    }
+
+    /// Told to the ledger when their minute is over: one event for all that are alike.
+    fn note_refused(&mut self, params: &ReserveParams, refusal: &Refusal) {
+        let who = self.bearer(params);
+        let name = params.model.as_str();
+        let model = (who.is_some() && model(name).is_some()).then(|| name.to_owned());
+        let what = (refusal.code(), refusal.rule());
+        self.state
+            .refused
+            .push((self.now.boot_ms, format!("{who:?} {what:?} {model:?}")));
+    }
+
+    pub(super) fn owes_refusals(&self) -> bool {
+        let mut refused = self.state.refused.iter();
+        let first = refused.next();
+        first.is_some_and(|(since_ms, _)| self.now.boot_ms >= since_ms + MINUTE_MS)
+    }
+
+    pub(super) fn tell_refusals(&mut self) -> Go {
+        if self.owes_refusals() {
+            let told: BTreeSet<String> = (self.state.refused.drain(..))
+                .map(|(_, what)| what)
+                .collect();
+            for _ in told {
+                self.append(None, false)?;
+            }
+        }
+        Ok(())
     }
 
     fn cancel(&mut self, id: HoldId) {

@@ -260,6 +260,7 @@ impl Model {
     }
 
     pub(super) fn sweep(&mut self) -> Go {
+        self.tell_refusals()?;
         self.expire_waiters();
         self.forget_idle();
         let now_boot_ms = self.now.boot_ms;

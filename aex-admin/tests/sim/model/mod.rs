@@ -67,6 +67,8 @@ struct State {
     settled: Vec<(SettleParams, Answer)>,
     /// Agents of whom the process remembers something.
     remembered: BTreeSet<usize>,
+    /// Not told to the ledger yet: when, and of whom and why.
+    refused: Vec<(u64, String)>,
     /// Somebody committed from outside, and no batch has looked since.
     touched: bool,
 }
