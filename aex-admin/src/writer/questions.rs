@@ -74,7 +74,15 @@ impl Writer {
     /// What a request would come to, were it made now.
     pub(super) fn quote(&mut self, params: &ReserveParams) -> Result<QuoteReply, LedgerError> {
         let now = self.now();
-        Ok(match self.decide(params, 0, None, now)? {
+        let token = self.staged.token(&self.ledger, &params.token)?;
+        let caller = token.map(|token| self.caller(token)).transpose()?;
+        // Who may only look may ask what it would come to.
+        let caller = caller.map(|caller| Caller {
+            read_only: false,
+            ..caller
+        });
+        let agent = token.map_or(0, |token| token.agent);
+        Ok(match self.decide_for(caller, agent, params, 0, None, now) {
             Decided::Grant { terms, .. } => QuoteReply::Passes(Quote {
                 hold_micro: ceil_micro(i128::from(terms.hold_pico)),
                 input_tokens: terms.input_tokens,

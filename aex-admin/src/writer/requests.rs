@@ -173,7 +173,7 @@ impl Writer {
     }
 
     /// `queue`: where it stood and waited.
-    pub(super) fn decide(
+    fn decide(
         &mut self,
         params: &ReserveParams,
         peers: u64,
@@ -192,6 +192,19 @@ impl Writer {
                 Before::Replay(replay) => Decided::Replay(replay),
             });
         }
+        Ok(self.decide_for(caller, agent, params, peers, queue, now))
+    }
+
+    /// The decision itself: nothing is written.
+    pub(super) fn decide_for(
+        &self,
+        caller: Option<Caller>,
+        agent: i64,
+        params: &ReserveParams,
+        peers: u64,
+        queue: Option<ScopeId>,
+        now: Now,
+    ) -> Decided {
         let targets = self.targets(params, now);
         let defaults = grants::defaults(&self.config);
         let mut memory = self.shared.memory();
@@ -236,7 +249,7 @@ impl Writer {
             }
         });
         drop(memory);
-        Ok(match decided {
+        match decided {
             Ok(terms) => Decided::Grant {
                 path: caller.map(|caller| caller.path).unwrap_or_default(),
                 terms: Box::new(terms),
@@ -250,7 +263,7 @@ impl Writer {
             Err(Instead::Stop(Stop::Refuse(refusal) | Stop::TooLong(refusal))) => {
                 Decided::Refuse { agent, refusal }
             }
-        })
+        }
     }
 
     fn carry_out(
