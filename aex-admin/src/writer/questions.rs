@@ -9,7 +9,7 @@ use super::Writer;
 use super::requests::Decided;
 use crate::core::money::ceil_micro;
 use crate::core::reserve::{self, Caller, Now};
-use crate::ledger::LedgerError;
+use crate::ledger::{LedgerError, TokenRow};
 use crate::views;
 
 impl Writer {
@@ -74,7 +74,13 @@ impl Writer {
     /// What a request would come to, were it made now.
     pub(super) fn quote(&mut self, params: &ReserveParams) -> Result<QuoteReply, LedgerError> {
         let now = self.now();
-        Ok(match self.decide(params, 0, None, now)? {
+        // A token that may only look asks what its scope would get.
+        let token = self.staged.token(&self.ledger, &params.token)?;
+        let token = token.map(|token| TokenRow {
+            read_only: false,
+            ..token
+        });
+        Ok(match self.decide_for(token, params, 0, None, now)? {
             Decided::Grant { terms, .. } => QuoteReply::Passes(Quote {
                 hold_micro: ceil_micro(i128::from(terms.hold_pico)),
                 input_tokens: terms.input_tokens,

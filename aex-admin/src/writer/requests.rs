@@ -175,6 +175,18 @@ impl Writer {
         now: Now,
     ) -> Result<Decided, LedgerError> {
         let token = self.staged.token(&self.ledger, &params.token)?;
+        self.decide_for(token, params, peers, queue, now)
+    }
+
+    /// `token`: the one that the request names, as it is to be seen.
+    pub(super) fn decide_for(
+        &mut self,
+        token: Option<TokenRow>,
+        params: &ReserveParams,
+        peers: u64,
+        queue: Option<ScopeId>,
+        now: Now,
+    ) -> Result<Decided, LedgerError> {
         let caller = token.map(|token| self.caller(token)).transpose()?;
         let agent = token.map_or(0, |token| token.agent);
         if let (Some(asked), Some(caller)) = (&params.idempotency, &caller)
