@@ -120,7 +120,7 @@ fn over_any_minute(name: &str, by: &str) {
 
     // Asking all the time costs nothing.
     let all_served = wait_until(Duration::from_secs(90), || {
-        let answer = kernel.chat(&tokens[0], &body);
+        let answer = kernel.chat(tokens[0], &body);
         assert!(matches!(answer.status, 200 | 429), "{}", answer.text());
         (sim.bill().requests >= 2 * RPM as u64).then_some(())
     });

@@ -163,11 +163,9 @@ fn no_run_gets_past_a_budget_above_it() {
                 assert!(pico <= most * 1_000_000, "{budgets:?}: {view}");
                 let left = view["remaining_micro"].as_u64().unwrap();
                 assert_eq!(left, (most * 1_000_000 - pico) / 1_000_000, "{view}");
-                // All want more than there is, where it is small.
-                assert!(
-                    most > 100_000 || 2 * pico >= most * 1_000_000,
-                    "{budgets:?}: {view}"
-                );
+                // All want more than there is, where it is small; what is below may be starved by it.
+                let used_up = 2 * pico >= most * 1_000_000;
+                assert!(!(20_000..100_000).contains(&most) || used_up, "{view}");
             }
         };
         for (name, _, below) in scopes {
