@@ -414,6 +414,9 @@ pub struct Status {
     pub events: i64,
     pub ledger: String,
     pub config_generation: u64,
+    /// As of [`method::TREE`]: every scope that has not ended, each after its parent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<ScopeView>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -28,6 +28,7 @@ mod outside;
 mod policy;
 mod power;
 mod prices;
+mod rehearse;
 mod restart;
 mod routes;
 mod scenarios;

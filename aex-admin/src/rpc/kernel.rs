@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aex_admin_proto::clock;
 use aex_admin_proto::egress::OrdersParams;
-use aex_admin_proto::operator::{Status, WorkerView};
+use aex_admin_proto::operator::{ScopeView, Status, WorkerView};
 use aex_admin_proto::ticket::TicketKey;
 use tokio::sync::watch;
 
@@ -158,7 +158,7 @@ impl Kernel {
     }
 
     /// The state as `aex status` shows it; `agents` are counted by the caller.
-    pub(super) fn status(&self, agents: u64) -> Status {
+    pub(super) fn status(&self, agents: u64, scopes: Vec<ScopeView>) -> Status {
         let why = self.not_ready();
         let egress = self.egress.borrow().clone();
         let mut workers: Vec<(SessionId, WorkerView)> = self
@@ -187,6 +187,7 @@ impl Kernel {
             events: *self.shared.events().borrow(),
             ledger: self.ledger.display().to_string(),
             config_generation: self.in_force.borrow().generation,
+            scopes,
         }
     }
 

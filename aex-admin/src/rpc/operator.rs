@@ -137,12 +137,10 @@ fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) 
             });
         }
         m::STATUS => answer(call, async move {
-            let rows = kernel.reader.run(reader::agents).await?;
-            let living = rows
-                .iter()
-                .filter(|row| row.grant.state != AgentState::Closed)
-                .count();
-            Ok(kernel.status(living as u64))
+            let scopes = tree(&kernel).await?.scopes;
+            let agents = scopes.iter().filter(|scope| scope.kind == ScopeKind::Agent);
+            let agents = agents.count() as u64;
+            Ok(kernel.status(agents, scopes))
         }),
         m::METRICS => answer(call, async move { metrics(&kernel).await }),
         m::LEDGER_TAIL => {
