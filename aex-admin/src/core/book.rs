@@ -49,15 +49,20 @@ pub struct Counter {
 pub struct Book {
     lives: HashMap<LiveKey, Live>,
     counters: HashMap<ScopeId, HashMap<Sum, Counter>>,
-    /// Sessions that each scope has.
-    sessions: HashMap<ScopeId, u64>,
+    /// Sessions that each scope has, by whose they are.
+    sessions: HashMap<ScopeId, HashMap<String, u64>>,
     /// Sums to be written.
     changed: HashSet<CounterKey>,
 }
 
 /// What marks a session as there.
-fn session_key() -> LimitKey {
+pub(crate) fn session_key() -> LimitKey {
     LimitKey::of_all(Quantity::Requests, Span::Session)
+}
+
+/// Whose a session is, where its scope tells them apart: the agent before the space, which no id has.
+fn owner_of(session: &str) -> &str {
+    session.split_once(' ').map_or("", |(owner, _)| owner)
 }
 
 fn counter_of(meter: &Meter) -> CounterKey {
@@ -174,19 +179,22 @@ impl Book {
         self.find(&CounterKey { scope, sum }).is_some()
     }
 
+    /// How many sessions there are of the one to whom this one belongs.
     #[must_use]
-    pub fn sessions(&self, scope: ScopeId) -> u64 {
-        self.sessions.get(&scope).copied().unwrap_or(0)
+    pub fn sessions(&self, scope: ScopeId, session: &str) -> u64 {
+        let of_scope = self.sessions.get(&scope);
+        let count = of_scope.and_then(|sessions| sessions.get(owner_of(session)));
+        count.copied().unwrap_or(0)
     }
 
     /// The meter that makes a session known.
     #[must_use]
-    pub fn session_meter(scope: ScopeId, session: &str) -> Meter {
+    pub fn session_meter(scope: ScopeId, session: String) -> Meter {
         Meter {
             scope,
             key: session_key(),
             from_ms: 0,
-            session: Some(session.to_owned()),
+            session: Some(session),
         }
     }
 
@@ -227,7 +235,10 @@ impl Book {
             Some(counter) => *counter = new,
             None => {
                 if key.sum.key == session_key() {
-                    *self.sessions.entry(key.scope).or_insert(0) += 1;
+                    let sessions = self.sessions.entry(key.scope).or_default();
+                    *sessions
+                        .entry(owner_of(&key.sum.session).to_owned())
+                        .or_insert(0) += 1;
                 }
                 sums.insert(key.sum.clone(), new);
             }
@@ -318,7 +329,10 @@ impl Book {
     /// A sum as it was written.
     pub fn take_up(&mut self, key: CounterKey, from_ms: i64, used: i64) {
         if key.sum.key == session_key() {
-            *self.sessions.entry(key.scope).or_insert(0) += 1;
+            let sessions = self.sessions.entry(key.scope).or_default();
+            *sessions
+                .entry(owner_of(&key.sum.session).to_owned())
+                .or_insert(0) += 1;
         }
         let counter = Counter {
             from_ms,
@@ -333,6 +347,10 @@ impl Book {
 
     /// Forgets a sum whose limit is gone.
     pub fn forget(&mut self, scope: ScopeId, limit: &LimitKey) {
+        if *limit == session_key() {
+            // It is also what marks a session as there.
+            return;
+        }
         if let Some(sums) = self.counters.get_mut(&scope) {
             sums.retain(|sum, _| sum.key != *limit);
         }

@@ -126,6 +126,14 @@ pub struct Asked<'a> {
     pub facts: &'a Facts,
 }
 
+/// Where a request waits: for what is held in `scope`, behind others of the same child of it. So no child
+/// stands in the way of its siblings. `child` is the scope itself where that is the token's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Queue {
+    pub scope: ScopeId,
+    pub child: ScopeId,
+}
+
 /// What goes on around the request.
 #[derive(Clone, Copy)]
 pub struct Around<'a> {
@@ -133,16 +141,17 @@ pub struct Around<'a> {
     pub book: &'a Book,
     /// Requests of the same token that are decided together with this one.
     pub peers: u64,
-    /// How many wait for what is held in a scope.
+    /// How many wait for what is held in a scope, all together and in one queue of it.
     pub waiting: &'a dyn Fn(ScopeId) -> u64,
+    pub queued: &'a dyn Fn(Queue) -> u64,
     /// The queue that this one stood in: it overtakes nobody there.
-    pub queue: Option<ScopeId>,
+    pub queue: Option<Queue>,
 }
 
 impl Around<'_> {
     /// Others wait there already: nobody overtakes them.
-    fn queue_ahead(&self, scope: ScopeId) -> bool {
-        self.queue != Some(scope) && (self.waiting)(scope) > 0
+    fn queue_ahead(&self, queue: Queue) -> bool {
+        self.queue != Some(queue) && (self.queued)(queue) > 0
     }
 
     /// Among how many what is free in a scope is shared.
@@ -184,7 +193,7 @@ pub enum Stop {
     TooLong(Refusal),
     /// It would fit but for what is held in this scope: worth waiting for. The refusal is for when
     /// none comes free.
-    Wait(Refusal, ScopeId),
+    Wait(Refusal, Queue),
 }
 
 impl From<Refusal> for Stop {
@@ -225,8 +234,21 @@ impl<'a> Sight<'a> {
         })
     }
 
-    fn session(self) -> &'a str {
-        self.asked.facts.session.as_deref().unwrap_or_default()
+    /// How a scope knows the request's session: above an agent each agent has sessions of its own, or one
+    /// could use up its siblings'.
+    fn session_in(self, scope: &Scope) -> String {
+        let session = self.asked.facts.session.as_deref().unwrap_or_default();
+        let mut agents = self
+            .caller
+            .path
+            .iter()
+            .filter(|scope| scope.kind == ScopeKind::Agent);
+        match (scope.kind, agents.next()) {
+            (ScopeKind::Kernel | ScopeKind::Group, Some(agent)) => {
+                format!("{} {session}", agent.id)
+            }
+            _ => session.to_owned(),
+        }
     }
 }
 
@@ -429,16 +451,15 @@ fn choose_model<'a>(
 }
 
 fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<KeyMode, Refusal> {
-    let passthrough = passthrough(caller);
+    let (allowed, required) = passthrough(caller);
     if facts.own_key {
-        let enabled = passthrough != Passthrough::Deny && model.keys != KeyPolicy::Operator;
-        return if enabled {
+        return if allowed && model.keys != KeyPolicy::Operator {
             Ok(KeyMode::Own)
         } else {
             Err(Refusal::PassthroughNotEnabled)
         };
     }
-    if passthrough == Passthrough::Require || model.keys == KeyPolicy::Passthrough {
+    if required || model.keys == KeyPolicy::Passthrough {
         return Err(Refusal::ProviderKeyRequired);
     }
     match (model.operator_key, model.loopback) {
@@ -448,21 +469,19 @@ fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<
     }
 }
 
-/// Any scope may demand an own key or deny it; to allow it takes the agent, or a scope above it.
-fn passthrough(caller: &Caller) -> Passthrough {
-    let mut found = Passthrough::Deny;
+/// Whether an own key may be brought, and whether it must. Any scope may demand one or deny it; to allow it
+/// takes the agent, or a scope above it: a run gives nothing that is not there.
+fn passthrough(caller: &Caller) -> (bool, bool) {
+    let (mut allowed, mut required) = (false, false);
     for (_, scope) in caller.scopes() {
-        let narrows_only = scope.kind == ScopeKind::Run;
-        match scope.grant.settings.passthrough {
-            Some(Passthrough::Deny) => return Passthrough::Deny,
-            Some(Passthrough::Require) => found = Passthrough::Require,
-            Some(Passthrough::Allow) if found == Passthrough::Deny && !narrows_only => {
-                found = Passthrough::Allow;
-            }
-            _ => {}
+        let said = scope.grant.settings.passthrough;
+        if said == Some(Passthrough::Deny) {
+            return (false, false);
         }
+        required |= said == Some(Passthrough::Require);
+        allowed |= said.is_some() && scope.kind != ScopeKind::Run;
     }
-    found
+    (allowed, required)
 }
 
 /// Output tokens a choice: the least that makes sense, and the most that may be granted. Equal when

@@ -18,6 +18,7 @@ use super::settings::{
     check_budget, check_name, check_rpm, check_settings, clear, drop_limits, merge,
 };
 use super::{Reply, Writer};
+use crate::core::book::session_key;
 use crate::core::reserve::Now;
 use crate::core::scope::{Recorded, Scope};
 use crate::ledger::reader::HoldHistory;
@@ -339,7 +340,9 @@ impl Writer {
             let mut limits = grant.settings.limits.iter().flatten();
             limits.any(|limit| limit.key == *key)
         };
-        for limit in before.filter(|limit| !still(&limit.key)) {
+        // What marks a session as there stays.
+        let dropped = before.filter(|limit| limit.key != session_key() && !still(&limit.key));
+        for limit in dropped {
             self.ledger.forget_counters(scope.id, &limit.key)?;
             self.shared.memory().book.forget(scope.id, &limit.key);
         }

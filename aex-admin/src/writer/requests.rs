@@ -16,7 +16,7 @@ use super::{Reply, SessionId, Writer, grants};
 use crate::core::hold::Terms;
 use crate::core::money::Balance;
 use crate::core::reservation::{Owner, Reservation};
-use crate::core::reserve::{self, Around, Asked, Caller, Now, Question, Stop};
+use crate::core::reserve::{self, Around, Asked, Caller, Now, Question, Queue, Stop};
 use crate::core::routing::{self, Instead};
 use crate::core::scope::Scope;
 use crate::ledger::{Event, LedgerError, NewHold, TokenRow};
@@ -39,7 +39,7 @@ pub(super) enum Decided {
     Replay(Replay),
     Wait {
         agent: i64,
-        scope: ScopeId,
+        queue: Queue,
         refusal: Refusal,
     },
 }
@@ -47,7 +47,7 @@ pub(super) enum Decided {
 /// Where a request waits, of which agent, and its answer when nothing comes free.
 struct MustWait {
     agent: i64,
-    scope: ScopeId,
+    queue: Queue,
     refusal: Refusal,
 }
 
@@ -85,7 +85,7 @@ impl Writer {
                     refusal: must.refusal,
                     deadline_boot_ms,
                 };
-                if let Err(waiter) = self.waiting.push(must.scope, waiter) {
+                if let Err(waiter) = self.waiting.push(must.queue, waiter) {
                     let answer = self.refuse(waiter.agent, &waiter.params, waiter.refusal);
                     answers.push(waiter.reply, Ok(answer));
                 }
@@ -101,7 +101,8 @@ impl Writer {
         params: &ReserveParams,
         session: SessionId,
     ) -> Result<Option<ReserveReply>, LedgerError> {
-        if let Some(waiter) = self.waiting.remove(&params.id) {
+        if let Some((waiter, queue)) = self.waiting.remove(&params.id) {
+            self.stirred.insert(queue.scope);
             // Its reply was lost with its connection; this one takes its place.
             waiter
                 .reply
@@ -128,27 +129,35 @@ impl Writer {
     /// Looks again at those that wait where money or rights have changed.
     pub(super) fn wake_waiters(&mut self, answers: &mut Answers) -> Result<(), LedgerError> {
         for scope in std::mem::take(&mut self.stirred) {
-            while let Some(mut waiter) = self.waiting.pop_front(scope) {
-                let now = self.now();
-                let decided = self.decide(&waiter.params, 0, Some(scope), now);
-                match self.carry_out(decided, &waiter.params, waiter.session, now)? {
-                    Ok(answer) => answers.push(waiter.reply, answer),
-                    Err(must) => {
-                        waiter.refusal = must.refusal;
-                        if must.scope == scope {
-                            self.waiting.push_front(scope, waiter);
-                            break;
-                        }
-                        // Its place was given up a moment ago, so there is one.
-                        if let Err(waiter) = self.waiting.push(must.scope, waiter) {
-                            let answer = self.refuse(waiter.agent, &waiter.params, waiter.refusal);
-                            answers.push(waiter.reply, Ok(answer));
-                        }
+            for queue in self.waiting.queues_of(scope) {
+                self.wake_queue(queue, answers)?;
+            }
+        }
+        self.shared.set_waiting(self.waiting.len());
+        Ok(())
+    }
+
+    /// One after the other, until one must wait on.
+    fn wake_queue(&mut self, queue: Queue, answers: &mut Answers) -> Result<(), LedgerError> {
+        while let Some(mut waiter) = self.waiting.pop_front(queue) {
+            let now = self.now();
+            let decided = self.decide(&waiter.params, 0, Some(queue), now);
+            match self.carry_out(decided, &waiter.params, waiter.session, now)? {
+                Ok(answer) => answers.push(waiter.reply, answer),
+                Err(must) => {
+                    waiter.refusal = must.refusal;
+                    if must.queue == queue {
+                        self.waiting.push_front(queue, waiter);
+                        return Ok(());
+                    }
+                    // Its place was given up a moment ago, so there is one.
+                    if let Err(waiter) = self.waiting.push(must.queue, waiter) {
+                        let refused = self.refuse(waiter.agent, &waiter.params, waiter.refusal);
+                        answers.push(waiter.reply, Ok(refused));
                     }
                 }
             }
         }
-        self.shared.set_waiting(self.waiting.len());
         Ok(())
     }
 
@@ -158,7 +167,8 @@ impl Writer {
             return;
         }
         let late = |waiter: &Waiter| waiter.deadline_boot_ms <= now.boot_ms;
-        for waiter in self.waiting.take_if(late) {
+        for (waiter, queue) in self.waiting.take_if(late) {
+            self.stirred.insert(queue.scope);
             let answer = self.refuse(waiter.agent, &waiter.params, waiter.refusal);
             answers.push(waiter.reply, Ok(answer));
         }
@@ -177,7 +187,7 @@ impl Writer {
         &mut self,
         params: &ReserveParams,
         peers: u64,
-        queue: Option<ScopeId>,
+        queue: Option<Queue>,
         now: Now,
     ) -> Result<Decided, LedgerError> {
         let token = self.staged.token(&self.ledger, &params.token)?;
@@ -202,7 +212,7 @@ impl Writer {
         agent: i64,
         params: &ReserveParams,
         peers: u64,
-        queue: Option<ScopeId>,
+        queue: Option<Queue>,
         now: Now,
     ) -> Decided {
         let targets = self.targets(params, now);
@@ -213,10 +223,12 @@ impl Writer {
             memory.book.expire(&windows, now.boot_ms);
         }
         let waiting = |scope| self.waiting.of(scope) as u64;
+        let queued = |queue| self.waiting.in_queue(queue) as u64;
         let around = Around {
             book: &memory.book,
             peers,
             waiting: &waiting,
+            queued: &queued,
             queue,
         };
         let decided = routing::first_granted(&targets, |model| {
@@ -255,9 +267,9 @@ impl Writer {
                 terms: Box::new(terms),
             },
             Err(Instead::Measure { tokenizer, refusal }) => Decided::Measure { tokenizer, refusal },
-            Err(Instead::Stop(Stop::Wait(refusal, scope))) => Decided::Wait {
+            Err(Instead::Stop(Stop::Wait(refusal, queue))) => Decided::Wait {
                 agent,
-                scope,
+                queue,
                 refusal,
             },
             Err(Instead::Stop(Stop::Refuse(refusal) | Stop::TooLong(refusal))) => {
@@ -276,12 +288,12 @@ impl Writer {
         let done = match decided {
             Ok(Decided::Wait {
                 agent,
-                scope,
+                queue,
                 refusal,
             }) => {
                 return Ok(Err(MustWait {
                     agent,
-                    scope,
+                    queue,
                     refusal,
                 }));
             }
@@ -401,7 +413,8 @@ impl Writer {
     pub(super) fn cancel(&mut self, id: &HoldId) {
         if let Some(reply) = self.locked.cancel(id) {
             reply.send(Ok(ReserveReply::Refused(Refusal::Cancelled)));
-        } else if let Some(waiter) = self.waiting.remove(id) {
+        } else if let Some((waiter, queue)) = self.waiting.remove(id) {
+            self.stirred.insert(queue.scope);
             waiter
                 .reply
                 .send(Ok(ReserveReply::Refused(Refusal::Cancelled)));
@@ -433,7 +446,10 @@ impl Writer {
     /// A worker's connection is gone: its waiters leave, its holds are nobody's until re-claimed.
     pub(super) fn session_gone(&mut self, session: SessionId) {
         self.locked.session_gone(session);
-        drop(self.waiting.take_if(|waiter| waiter.session == session));
+        let gone = self.waiting.take_if(|waiter| waiter.session == session);
+        self.stirred
+            .extend(gone.iter().map(|(_, queue)| queue.scope));
+        drop(gone);
         self.shared.set_waiting(self.waiting.len());
         let since_boot_ms = self.now().boot_ms;
         for hold in self.shared.memory().open.values_mut() {

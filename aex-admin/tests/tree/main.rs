@@ -179,7 +179,9 @@ impl World {
         ]);
         let (text, output) = (1 + rng.below(200), 1 + rng.below(60));
         let input = FRAME_TOKENS + text;
+        let path = self.naive.path(own);
         let asked = Asked {
+            agent: self.naive.agent(&path),
             model,
             provider,
             session: rng.pick(&["", "s1", "s2", "s3"]).to_owned(),
@@ -207,7 +209,6 @@ impl World {
             idempotency: None,
             again: None,
         };
-        let path = self.naive.path(own);
         let broken = self.naive.broken(&path, &asked);
         let day_ms = self.naive.day_ms();
         let params = Box::new(params);

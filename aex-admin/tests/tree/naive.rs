@@ -45,6 +45,8 @@ pub(crate) struct Ended {
 /// What is asked, as numbers.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
+    /// Of whose token it is.
+    pub(crate) agent: Option<usize>,
     pub(crate) model: &'static str,
     pub(crate) provider: &'static str,
     pub(crate) session: String,
@@ -82,6 +84,19 @@ impl Naive {
         path
     }
 
+    /// The agent of a path.
+    pub(crate) fn agent(&self, path: &[usize]) -> Option<usize> {
+        path.iter()
+            .copied()
+            .find(|&at| self.scopes[at].kind == "agent")
+    }
+
+    /// Above an agent each agent has sessions of its own.
+    fn same_owner(&self, scope: usize, hold: &Hold, agent: Option<usize>) -> bool {
+        let shared = matches!(self.scopes[scope].kind, "agent" | "run");
+        shared || self.agent(&hold.path) == agent
+    }
+
     fn in_scope<'a>(
         &'a self,
         scope: usize,
@@ -93,7 +108,13 @@ impl Naive {
     }
 
     /// What counts against a limit now: money in picodollars.
-    pub(crate) fn counted(&self, scope: usize, key: &LimitKey, session: &str) -> i128 {
+    pub(crate) fn counted(
+        &self,
+        scope: usize,
+        key: &LimitKey,
+        session: &str,
+        agent: Option<usize>,
+    ) -> i128 {
         let amount = |hold: &Hold| -> i128 {
             match (key.what, hold.ended) {
                 (Quantity::Money, None) => hold.pico,
@@ -110,7 +131,7 @@ impl Naive {
                 (hold.ended).is_none_or(|ended| ended.at_boot_ms + MINUTE_MS > self.boot_ms)
             }
             (_, Span::Day) => hold.day_ms == self.day_ms(),
-            (_, Span::Session) => hold.session == session,
+            (_, Span::Session) => hold.session == session && self.same_owner(scope, hold, agent),
             _ => true,
         };
         let held = self.in_scope(scope, &key.subject).filter(counts);
@@ -121,7 +142,12 @@ impl Naive {
     }
 
     pub(crate) fn money(&self, scope: usize) -> i128 {
-        self.counted(scope, &LimitKey::of_all(Quantity::Money, Span::Whole), "")
+        self.counted(
+            scope,
+            &LimitKey::of_all(Quantity::Money, Span::Whole),
+            "",
+            None,
+        )
     }
 
     fn held(&self, scope: usize) -> i128 {
@@ -158,7 +184,7 @@ impl Naive {
                     return Some(format!("{key}={most} of {}", row.name));
                 }
             }
-            if self.too_many_sessions(scope, &asked.session) {
+            if self.too_many_sessions(scope, asked) {
                 return Some(format!("sessions of {}", row.name));
             }
             if let Some(&child) = at.checked_sub(1).and_then(|at| path.get(at))
@@ -184,19 +210,22 @@ impl Naive {
                     _ => 1,
                 };
                 let unit = if key.what == Quantity::Money { PICO } else { 1 };
-                self.counted(scope, key, &asked.session) + more <= i128::from(most) * unit
+                self.counted(scope, key, &asked.session, asked.agent) + more
+                    <= i128::from(most) * unit
             }
         }
     }
 
     /// Sessions that were ever granted anything count for ever.
-    fn too_many_sessions(&self, scope: usize, session: &str) -> bool {
+    fn too_many_sessions(&self, scope: usize, asked: &Asked) -> bool {
+        let session = asked.session.as_str();
         let row = &self.scopes[scope];
         let by_session = row.limits.iter().any(|(key, _)| key.span == Span::Session);
         let most = row.max_sessions.or(by_session.then_some(64));
         let Some(most) = most else { return false };
         let mut known: Vec<&str> = Vec::new();
-        for hold in self.in_scope(scope, &Subject::All) {
+        let held = self.in_scope(scope, &Subject::All);
+        for hold in held.filter(|hold| self.same_owner(scope, hold, asked.agent)) {
             if !known.contains(&hold.session.as_str()) {
                 known.push(&hold.session);
             }
@@ -229,7 +258,9 @@ impl Naive {
             .iter()
             .filter(|(key, _)| key.what == Quantity::Money && all(key))
         {
-            left.push(i128::from(*most) * PICO - self.counted(scope, key, &asked.session));
+            left.push(
+                i128::from(*most) * PICO - self.counted(scope, key, &asked.session, asked.agent),
+            );
         }
         // Left with every hold freed: those of the same sum.
         let is_over = |(at, left): (usize, &i128)| {
@@ -256,7 +287,9 @@ impl Naive {
         };
         let counts = |hold: &&Hold| match key.span {
             Span::Day => hold.day_ms == self.day_ms(),
-            Span::Session => hold.session == asked.session,
+            Span::Session => {
+                hold.session == asked.session && self.same_owner(scope, hold, asked.agent)
+            }
             _ => true,
         };
         let open = self
@@ -282,12 +315,16 @@ impl Naive {
                     continue;
                 }
                 for session in ["", "s1", "s2", "s3"] {
-                    let used = self.counted(scope, key, session);
-                    assert!(
-                        used <= i128::from(*most) * unit,
-                        "{}: {used} of {key}={most}",
-                        row.name
-                    );
+                    let agents =
+                        (0..self.scopes.len()).filter(|&at| self.scopes[at].kind == "agent");
+                    for agent in agents {
+                        let used = self.counted(scope, key, session, Some(agent));
+                        assert!(
+                            used <= i128::from(*most) * unit,
+                            "{}: {used} of {key}={most}",
+                            row.name
+                        );
+                    }
                 }
             }
         }

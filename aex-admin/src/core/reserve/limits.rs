@@ -112,7 +112,8 @@ pub(super) fn check_sessions(sight: Sight<'_>) -> Result<(), Refusal> {
         let Some(most) = scope.max_sessions() else {
             continue;
         };
-        if !book.has_session(scope.id, sight.session()) && book.sessions(scope.id) >= most {
+        let session = sight.session_in(scope);
+        if !book.has_session(scope.id, &session) && book.sessions(scope.id, &session) >= most {
             return Err(Refusal::CapabilityNotAllowed {
                 capability: "another session (max_sessions)".to_owned(),
             });

@@ -5,7 +5,7 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::limit::{LimitKey, Mode, Quantity, Span, Subject};
 use aex_admin_proto::scope::ScopeKind;
 
-use super::{Ask, Caller, Sight, Stop, Told};
+use super::{Ask, Caller, Queue, Sight, Stop, Told};
 use crate::core::book::{Book, CounterKey, Sum};
 use crate::core::money::{ceil_micro, floor_micro};
 use crate::core::period;
@@ -56,7 +56,11 @@ fn counter_key(sight: Sight<'_>, scope: &Scope, bound: &Bound<'_>) -> CounterKey
         scope: scope.id,
         sum: Sum {
             key: bound.key(),
-            session: if by_session { sight.session() } else { "" }.to_owned(),
+            session: if by_session {
+                sight.session_in(scope)
+            } else {
+                String::new()
+            },
         },
     }
 }
@@ -74,7 +78,7 @@ pub(super) fn meters(sight: Sight<'_>) -> Vec<Meter> {
         let mut meter = Meter {
             scope: scope.id,
             from_ms: 0,
-            session: by_session.then(|| sight.session().to_owned()),
+            session: by_session.then(|| sight.session_in(scope)),
             key,
         };
         if meter.key.is_counter() {
@@ -91,7 +95,7 @@ pub(super) fn meters(sight: Sight<'_>) -> Vec<Meter> {
         }
     }
     for (_, scope) in sight.caller.scopes() {
-        let meter = Book::session_meter(scope.id, sight.session());
+        let meter = Book::session_meter(scope.id, sight.session_in(scope));
         if scope.max_sessions().is_some() && !meters.contains(&meter) {
             meters.push(meter);
         }
@@ -119,12 +123,11 @@ impl<'a> Purses<'a> {
                 purses.push(Purse::of_limit(sight, at, scope, bound));
             }
         }
-        let shares: Vec<Purse<'a>> = purses
-            .iter()
-            .filter_map(|purse| purse.share(sight))
-            .collect();
-        purses.extend(shares);
-        Self { purses }
+        // First: who has its share waits at its own scope, and in nobody's way.
+        let shares = purses.iter().filter_map(|purse| purse.share(sight));
+        let mut all: Vec<Purse<'a>> = shares.collect();
+        all.append(&mut purses);
+        Self { purses: all }
     }
 
     /// What is not there even when every hold is freed. A scope whose budget is all spent is cut off
@@ -165,7 +168,7 @@ impl<'a> Purses<'a> {
         }
         for purse in self.enforced() {
             let needed = purse.needed(ask, cap);
-            let short = needed > purse.free() || sight.around.queue_ahead(purse.scope.id);
+            let short = needed > purse.free() || sight.around.queue_ahead(purse.queue(sight));
             if needed > 0 && short {
                 return Err(purse.wait(sight, needed));
             }
@@ -350,6 +353,17 @@ impl<'a> Purse<'a> {
                 held_micro: held,
             },
         };
-        Stop::Wait(sight.caller.by(self.at, refusal), self.scope.id)
+        Stop::Wait(sight.caller.by(self.at, refusal), self.queue(sight))
+    }
+
+    fn queue(&self, sight: Sight<'_>) -> Queue {
+        let child = self
+            .at
+            .checked_sub(1)
+            .and_then(|at| sight.caller.path.get(at));
+        Queue {
+            scope: self.scope.id,
+            child: child.map_or(self.scope.id, |child| child.id),
+        }
     }
 }

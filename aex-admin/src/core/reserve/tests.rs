@@ -139,6 +139,7 @@ impl Case {
                 book: &book,
                 peers: self.contenders - 1,
                 waiting: &|scope| u64::from(self.queue_ahead && scope == AGENT),
+                queued: &|queue| u64::from(self.queue_ahead && queue.scope == AGENT),
                 queue: None,
             },
             defaults: &defaults(),

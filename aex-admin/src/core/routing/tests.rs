@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use aex_admin_proto::scope::KERNEL;
 
 use super::*;
+use crate::core::reserve::Queue;
 
 const READY: Candidate = Candidate {
     tried: false,
@@ -201,7 +202,13 @@ fn what_is_told_when_none_is_granted() {
     let unpriced = Stop::Refuse(Refusal::ModelNotPriced { model: "m".into() });
     let full = Stop::Refuse(Refusal::ConcurrencyLimit { limit: 1 });
     let poor = Stop::TooLong(Refusal::AgentPaused);
-    let held = Stop::Wait(Refusal::Cancelled, KERNEL);
+    let held = Stop::Wait(
+        Refusal::Cancelled,
+        Queue {
+            scope: KERNEL,
+            child: KERNEL,
+        },
+    );
     check_told(&[full.clone(), poor.clone()], 0);
     check_told(&[no_key.clone(), full.clone(), poor.clone()], 1);
     check_told(&[no_key.clone(), unpriced.clone()], 0);

@@ -372,6 +372,7 @@ impl Model {
             .position(|waiter| waiter.params.id == params.id)
         {
             let waiter = self.waiting.remove(at);
+            self.stirred.insert(waiter.agent);
             self.at_once
                 .push((waiter.tag, Answer::refused(Refusal::Cancelled)));
         }
@@ -543,6 +544,7 @@ impl Model {
         let late = |waiter: &mut Waiter| waiter.deadline_boot_ms <= now_boot_ms;
         let late: Vec<Waiter> = self.waiting.extract_if(.., late).collect();
         for waiter in late {
+            self.stirred.insert(waiter.agent);
             self.note_refused(&waiter.params, &waiter.refusal);
             self.with_commit
                 .push((waiter.tag, Answer::refused(waiter.refusal)));
@@ -591,6 +593,7 @@ impl Model {
             .position(|waiter| waiter.params.id == id)
         {
             let waiter = self.waiting.remove(at);
+            self.stirred.insert(waiter.agent);
             self.at_once
                 .push((waiter.tag, Answer::refused(Refusal::Cancelled)));
         }
@@ -613,7 +616,9 @@ impl Model {
     fn session_gone(&mut self, session: u64) {
         let is_of = |ask: &Ask| matches!(ask, Ask::Reserve { session: of, .. } if *of == session);
         self.locked_out.retain(|(_, _, ask)| !is_of(ask));
-        self.waiting.retain(|waiter| waiter.session != session);
+        let is_of = |waiter: &mut Waiter| waiter.session == session;
+        let gone: Vec<Waiter> = self.waiting.extract_if(.., is_of).collect();
+        self.stirred.extend(gone.iter().map(|waiter| waiter.agent));
         let since_boot_ms = self.now.boot_ms;
         for hold in self.state.holds.iter_mut().filter(|hold| hold.open) {
             if hold.owner == Owner::Session(session) {
