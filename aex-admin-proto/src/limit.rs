@@ -284,6 +284,12 @@ impl FromStr for Limit {
             Some((amount, "enforce")) => (amount, Mode::Enforce),
             Some((amount, "warn")) => (amount, Mode::Warn),
             Some((amount, "shadow")) => (amount, Mode::Shadow),
+            Some((_, rest)) if amount.contains('@') => {
+                return Err(NotALimit(format!(
+                    "@model:NAME and @provider:NAME stand before the =, as in tokens@model:m=5, not in \
+                     {rest:?}"
+                )));
+            }
             Some((_, mode)) => {
                 return Err(NotALimit(format!(
                     "there is no mode {mode:?}: enforce, warn or shadow"
@@ -382,6 +388,7 @@ mod tests {
             ("tokens@host:a=1", "model:NAME"),
             ("tokens@model:=1", "no name"),
             ("tokens=1:soft", "no mode"),
+            ("tokens/session=5@model:x", "before the ="),
         ] {
             let error = text.parse::<Limit>().unwrap_err().to_string();
             assert!(error.contains(why), "{text}: {error}");

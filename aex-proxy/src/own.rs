@@ -1,7 +1,7 @@
 //! What AEX itself answers to a token's holder, below `/v1/aex/`: its own budget and limits, what a request
 //! would come to, and narrower runs for its helpers. Pure translation: `aex-admin` decides.
 
-use aex_admin_proto::limit::{Limit, LimitKey, Mode, Quantity, Span};
+use aex_admin_proto::limit::Limit;
 use aex_admin_proto::operator::{self, ScopeView, Settings, TokenReply};
 use aex_admin_proto::worker::{Quote, Route as Api};
 use serde::{Deserialize, Serialize};
@@ -111,17 +111,22 @@ impl RunAsk {
     /// # Errors
     /// It is not of that form.
     pub fn read(body: &[u8]) -> Result<operator::RunParams, Invalid> {
-        let ask: Self = if body.is_empty() {
-            Self::default()
-        } else {
-            serde_json::from_slice(body)
-                .map_err(|error| Invalid::whole(format!("not a run's limits: {error}")))?
+        let ask: Self = match body.trim_ascii_start().first() {
+            None => Self::default(),
+            Some(b'{') => serde_json::from_slice(body)
+                .map_err(|error| Invalid::whole(format!("not a run's limits: {error}")))?,
+            Some(_) => {
+                return Err(Invalid::whole(
+                    "a run's limits are one JSON object".to_owned(),
+                ));
+            }
         };
-        let in_all = ask.max_tokens.map(|most| Limit {
-            key: LimitKey::of_all(Quantity::Tokens, Span::Whole),
-            most,
-            mode: Mode::Enforce,
-        });
+        // By its text, which says what a limit may be.
+        let in_all = ask
+            .max_tokens
+            .map(|most| format!("tokens={most}").parse::<Limit>());
+        let in_all = in_all.transpose();
+        let in_all = in_all.map_err(|error| Invalid::at("max_tokens", error.to_string()))?;
         let limits: Vec<Limit> = in_all.into_iter().chain(ask.limits).collect();
         Ok(operator::RunParams {
             budget_micro: ask.budget_micro,
@@ -223,7 +228,16 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(limits, ["tokens=7", "requests/minute=3"]);
-        assert!(RunAsk::read(br#"{"budget":5}"#).is_err());
+        for bad in [
+            &br#"{"budget":5}"#[..],
+            b"[5, 7]",
+            br#"{"max_tokens":0}"#,
+            br#"{"max_tokens":18446744073709551615}"#,
+            br#"{"limits":["tokens=0"]}"#,
+            br#"{"budget_micro":1.5}"#,
+        ] {
+            assert!(RunAsk::read(bad).is_err());
+        }
         assert!(RunAsk::read(b"").is_ok());
     }
 }

@@ -244,6 +244,11 @@ impl Charged {
         self.runs.is_empty() && self.groups.is_empty() && self.meters.is_empty()
     }
 
+    #[must_use]
+    pub fn has_sums(&self) -> bool {
+        self.meters.iter().any(|meter| meter.key.is_counter())
+    }
+
     /// What the end of a hold must say of it: its sums are in the event that opened it.
     #[must_use]
     pub fn without_sums(&self) -> Self {

@@ -116,7 +116,7 @@ impl Memory {
         let last_ms = ledger.last_event_at_ms()?.unwrap_or(i64::MIN);
         let now_ms = now.wall_ms.max(last_ms);
         let before = |ms: u64| now_ms.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX));
-        let mut unsaid = Vec::new();
+        let (mut unsaid, mut with_sums) = (Vec::new(), Vec::new());
         // Newest first: a correction comes before what it corrects.
         let mut corrected_pico: HashMap<String, i64> = HashMap::new();
         ledger.ended_since(before(WINDOW_MS), before(LATE_MS), |ended| {
@@ -129,10 +129,17 @@ impl Memory {
             let at_boot_ms = now.boot_ms.saturating_sub(age_ms);
             let corrected_pico = corrected_pico.remove(ended.hold);
             let counts = age_ms < WINDOW_MS;
-            let found = self.remember(ended, corrected_pico.unwrap_or(0), at_boot_ms, counts);
+            let corrected = corrected_pico.unwrap_or(0);
+            let found = self.remember(ended, corrected, at_boot_ms, counts, &mut with_sums);
             // A late figure counts once.
             unsaid.extend(found.filter(|_| corrected_pico.is_none()));
         })?;
+        for (id, opened) in with_sums {
+            let terms = ledger.terms(opened)?;
+            if let (Some(terms), Some(booked)) = (terms, self.booked.get_mut(&id)) {
+                booked.charged = terms.charged;
+            }
+        }
         for hold in unsaid {
             if let Some(terms) = ledger.terms(hold.opened)? {
                 let late = LateHold {
@@ -184,6 +191,7 @@ impl Memory {
         corrected_pico: i64,
         at_boot_ms: u64,
         counts: bool,
+        with_sums: &mut Vec<(HoldId, i64)>,
     ) -> Option<Unsaid> {
         #[derive(serde::Deserialize)]
         struct Detail {
@@ -203,6 +211,7 @@ impl Memory {
             ending: Option<Ending>,
             #[serde(default)]
             charged: Charged,
+            sums_in: Option<i64>,
         }
         let detail = serde_json::from_str::<Detail>(ended.detail).ok()?;
         if counts {
@@ -227,6 +236,7 @@ impl Memory {
                 asked_boot_ms: 0,
             };
             self.booked.insert(id, hold);
+            with_sums.extend(detail.sums_in.map(|opened| (id, opened)));
         }
         Some(Unsaid {
             id,

@@ -382,16 +382,16 @@ impl Writer {
             Command::Settle { params, reply } => self.settle(*params, reply, answers)?,
             Command::Receipts { said, reply } => self.receipts(said, reply, answers)?,
             Command::Models { token, reply } => {
-                let models = self.models(&token)?;
-                answers.push(reply, Ok(models));
+                let models = self.models(&token);
+                answer_looked(models, reply, answers)?;
             }
             Command::Me { token, reply } => {
-                let me = self.me(&token)?;
-                answers.push(reply, Ok(me));
+                let me = self.me(&token);
+                answer_looked(me, reply, answers)?;
             }
             Command::Quote { params, reply } => {
-                let quote = self.quote(&params)?;
-                answers.push(reply, Ok(quote));
+                let quote = self.quote(&params);
+                answer_looked(quote, reply, answers)?;
             }
             Command::Run { params, reply } => {
                 self.staged.write(&self.ledger)?;
@@ -481,6 +481,20 @@ fn gather(queue: &Receiver<Command>, batch: &mut Vec<Command>) {
             batch.push(command);
         }
     }
+}
+
+/// Trouble of one operation is its own answer: a row that cannot be read stops whoever is below it alone.
+fn answer_looked<T: Send + 'static>(
+    found: Result<T, LedgerError>,
+    reply: Reply<T>,
+    answers: &mut Answers,
+) -> Result<(), LedgerError> {
+    let answer = match found {
+        Ok(found) => Ok(found),
+        Err(error) => Err(requests::of_one_operation(error)?),
+    };
+    answers.push(reply, answer);
+    Ok(())
 }
 
 /// What an agent did wrong is its refusal; trouble of one operation is its own answer.

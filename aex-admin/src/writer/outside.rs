@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Writer;
 use crate::core::reserve::Now;
-use crate::core::scope::Recorded;
+use crate::core::scope::{Recorded, Scope};
 use crate::ledger::{Event, LedgerError};
 
 #[derive(Serialize)]
@@ -43,6 +43,13 @@ impl Writer {
                 ledger.append(&event)?;
                 Ok(())
             })?;
+            if let Some(was) = recorded {
+                let before = Scope {
+                    grant: was,
+                    ..scope.clone()
+                };
+                self.forget_dropped(&before, &scope.grant)?;
+            }
             self.stirred.insert(scope.id);
             self.shared.count(|counters| counters.outside_updates += 1);
         }

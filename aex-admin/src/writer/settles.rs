@@ -54,6 +54,10 @@ struct Detail<'a> {
     overrun: bool,
     #[serde(skip_serializing_if = "Charged::is_plain")]
     charged: Charged,
+    /// Id of its `hold.open` event, where that has sums in which it counts: a receipt may still come that
+    /// contradicts this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sums_in: Option<i64>,
 }
 
 #[expect(
@@ -420,6 +424,8 @@ impl<'a> Entry<'a> {
             receipt: hold.course.receipt.is_some(),
             overrun: self.cost_pico > hold.terms.hold_pico,
             charged: hold.terms.charged.without_sums(),
+            sums_in: (hold.course.receipt.is_none() && hold.terms.charged.has_sums())
+                .then_some(hold.event),
         }
     }
 }

@@ -5,12 +5,12 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::TokenDigest;
 use aex_admin_proto::limit::{Limit, LimitKey};
 use aex_admin_proto::operator::{
-    CreateParams, GroupCreateParams, ResolveParams, SetParams, Settings,
+    CreateParams, GroupCreateParams, GroupSetParams, ResolveParams, SetParams, Settings,
 };
 use aex_admin_proto::scope::ScopeKind;
 use aex_admin_proto::worker::ReserveReply;
 
-use crate::kernel::{Agent, Kernel, LIMIT, answered, ask, hold_pico, id};
+use crate::kernel::{Agent, Kernel, LIMIT, answered, ask, ended, hold_pico, id};
 
 fn limits(texts: &[&str]) -> Settings {
     let limits: Vec<Limit> = texts.iter().map(|text| text.parse().unwrap()).collect();
@@ -220,4 +220,126 @@ fn somebodys_own_sql_on_a_group_counts_at_the_next_request() {
         })
         .unwrap();
     assert!(receiver.recv_timeout(LIMIT).unwrap().is_err());
+}
+
+#[test]
+fn a_receipt_that_contradicts_a_settle_reaches_the_sums_after_a_restart_too() {
+    for restarts in [false, true] {
+        let home = tempfile::tempdir().unwrap();
+        let mut kernel = Kernel::start(home.path());
+        group(&kernel, "team", None, &["money/day=1.00"]);
+        let ana = agent_in(&kernel, "ana", "team", &[]);
+        let grant = kernel.reserve(ask(&ana, 3, Some(50))).unwrap();
+        kernel.settle(id(3), &grant, answered(0, 0)).unwrap();
+        if restarts {
+            kernel.stop();
+            drop(kernel);
+            kernel = Kernel::start(home.path());
+        }
+        kernel.receipt(id(3), ended(504));
+        let used: i64 = kernel.sql("SELECT used FROM counters WHERE metric = 'money/day'");
+        assert_eq!(
+            (used, spent_pico(&kernel, "team")),
+            (hold_pico(50), hold_pico(50))
+        );
+        kernel.audit();
+    }
+}
+
+#[test]
+fn no_agent_stands_in_the_way_of_another_groups() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    let budget = GroupSetParams {
+        name: "kernel".into(),
+        budget_micro: Some(hold_pico(50) * 2 / 1_000_000),
+        ..GroupSetParams::default()
+    };
+    kernel
+        .operator(OperatorCommand::GroupSet(Box::new(budget)))
+        .unwrap();
+    group(&kernel, "one", None, &[]);
+    group(&kernel, "two", None, &[]);
+    let (ana, ben) = (
+        agent_in(&kernel, "ana", "one", &[]),
+        agent_in(&kernel, "ben", "two", &[]),
+    );
+    let _held = kernel.reserve(ask(&ana, 1, Some(50))).unwrap();
+    let large = kernel.reserve_later(ask(&ana, 2, Some(90)));
+    // What fits is granted, whoever of another group waits for more.
+    let _small = kernel.reserve(ask(&ben, 3, Some(1))).unwrap();
+    assert!(large.try_recv().is_err());
+}
+
+#[test]
+fn who_leaves_lets_those_behind_go() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    let ana = kernel.agent("ana", hold_pico(50) * 2 / 1_000_000, 60);
+    let _held = kernel.reserve(ask(&ana, 1, Some(50))).unwrap();
+    let large = kernel.reserve_later(ask(&ana, 2, Some(60)));
+    let small = kernel.reserve_later(ask(&ana, 3, Some(10)));
+    kernel.queue.send(Command::Cancel { id: id(2) }).unwrap();
+    let ReserveReply::Refused(Refusal::Cancelled) = large.recv_timeout(LIMIT).unwrap().unwrap()
+    else {
+        panic!("not cancelled")
+    };
+    let ReserveReply::Granted(_) = small.recv_timeout(LIMIT).unwrap().unwrap() else {
+        panic!("it fits, and waits for nobody any more")
+    };
+}
+
+#[test]
+fn a_row_that_cannot_be_read_stops_those_below_it_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let mut kernel = Kernel::start(home.path());
+    group(&kernel, "team", None, &[]);
+    let ana = agent_in(&kernel, "ana", "team", &[]);
+    let borg = kernel.agent("borg", 1_000_000, 60);
+    kernel.outside("UPDATE nodes SET settings = '{bad' WHERE name = 'team'");
+    kernel.outside("INSERT INTO counters VALUES ('zz', 'tokens', '', 0, 1)");
+    let token = ana.token;
+    assert!(
+        kernel
+            .ask(|reply| Command::Me { token, reply })
+            .recv_timeout(LIMIT)
+            .unwrap()
+            .is_err()
+    );
+    let models = kernel.ask(|reply| Command::Models { token, reply });
+    assert!(models.recv_timeout(LIMIT).unwrap().is_err());
+    let params = Box::new(ask(&ana, 9, Some(5)));
+    let quote = kernel.ask(|reply| Command::Quote { params, reply });
+    assert!(quote.recv_timeout(LIMIT).unwrap().is_err());
+    kernel.stop();
+    drop(kernel);
+    kernel = Kernel::start(home.path());
+    assert!(kernel.reserve(ask(&borg, 1, Some(5))).is_ok());
+}
+
+#[test]
+fn limits_taken_away_by_somebodys_own_sql_or_of_sessions_leave_an_honest_audit() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    group(
+        &kernel,
+        "team",
+        None,
+        &["requests/session=5", "tokens=5000"],
+    );
+    let ana = agent_in(&kernel, "ana", "team", &["tokens=5000"]);
+    let grant = kernel.reserve(ask(&ana, 1, Some(5))).unwrap();
+    kernel.settle(id(1), &grant, answered(5, 5)).unwrap();
+    let drop_limits = ["requests/session", "tokens"].map(|key| key.parse().unwrap());
+    let dropped = GroupSetParams {
+        name: "team".into(),
+        drop_limits: drop_limits.into(),
+        ..GroupSetParams::default()
+    };
+    kernel
+        .operator(OperatorCommand::GroupSet(Box::new(dropped)))
+        .unwrap();
+    kernel.outside("UPDATE agents SET more = NULL WHERE name = 'ana'");
+    let _ = kernel.reserve(ask(&ana, 2, Some(5))).unwrap();
+    kernel.audit();
 }
