@@ -158,7 +158,7 @@ pub struct CreateParams {
     #[serde(default)]
     pub settings: Settings,
     /// The group above it; absent: none but the kernel.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
 }
 
@@ -305,7 +305,7 @@ pub struct TokenCreateParams {
     #[serde(default)]
     pub label: Option<String>,
     /// It may look (`/v1/models`, `/v1/aex/me`, quotes), and carry nothing out.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
 }
 

@@ -118,7 +118,6 @@ fn each_mistake_is_one_of_usage() {
         "agent create a 99999999 30",
         "agent create a 5 30 --ttl 10",
         "agent create a 5 30 --max-session-tokens 0",
-        "agent create a 5 30 --group g",
         "agent create a 5 30 --allowed-models ,",
         "agent create a 5 30 --allow-passthrough --require-passthrough",
         "agent create a 5 30 --streaming --no-streaming",
