@@ -298,6 +298,31 @@ fn keys_follow_agent_and_provider() {
 }
 
 #[test]
+fn a_run_gives_no_key_that_is_not_allowed_above_it() {
+    let decided = |above, own_key| {
+        let mut c = case();
+        c.agent().grant.settings.passthrough = above;
+        let mut run = scope(ScopeId::Node(2), ScopeKind::Run, "atlas/2");
+        run.grant.settings.passthrough = Some(Passthrough::Require);
+        c.path.insert(0, run);
+        c.facts.own_key = own_key;
+        match c.decide() {
+            Ok(terms) => format!("{:?}", terms.key),
+            Err(Stop::Refuse(refusal) | Stop::TooLong(refusal)) => refusal.to_string(),
+            Err(Stop::Wait(..)) => "waits".into(),
+        }
+    };
+    let allow = Some(Passthrough::Allow);
+    assert_eq!(
+        decided(None, true),
+        "Passthrough mode not enabled for this agent"
+    );
+    assert_eq!(decided(None, false), "Provider key required");
+    assert_eq!(decided(allow, true), "Own");
+    assert_eq!(decided(allow, false), "Provider key required");
+}
+
+#[test]
 fn output_raising_parameters_are_refused_on_free_models_too() {
     let mut c = case();
     c.model.as_mut().unwrap().price = Some(Price::FREE);
