@@ -21,6 +21,8 @@ pub enum Quantity {
     Input,
     /// Output tokens of one choice of one request.
     Output,
+    /// That a session is there: kept as a sum, and no limit by itself.
+    Sessions,
 }
 
 /// Over what time it is counted.
@@ -98,13 +100,14 @@ impl Subject {
 }
 
 impl Quantity {
-    const ALL: [(Self, &'static str); 6] = [
+    const ALL: [(Self, &'static str); 7] = [
         (Self::Money, "money"),
         (Self::Tokens, "tokens"),
         (Self::Requests, "requests"),
         (Self::Parallel, "parallel"),
         (Self::Input, "input"),
         (Self::Output, "output"),
+        (Self::Sessions, "sessions"),
     ];
 
     #[must_use]
@@ -121,6 +124,7 @@ impl Quantity {
             Self::Money => span != Span::Minute,
             Self::Tokens | Self::Requests => true,
             Self::Parallel | Self::Input | Self::Output => span == Span::Whole,
+            Self::Sessions => span == Span::Session,
         }
     }
 }
@@ -164,6 +168,7 @@ impl LimitKey {
     pub fn is_counter(&self) -> bool {
         match self.what {
             Quantity::Money | Quantity::Tokens | Quantity::Requests => self.span != Span::Minute,
+            Quantity::Sessions => true,
             _ => false,
         }
     }
@@ -227,7 +232,7 @@ impl FromStr for LimitKey {
                 ))
             })?;
         if !what.goes_with(span) {
-            let span = span.name().unwrap_or_default();
+            let span = span.name().unwrap_or("all time");
             return Err(NotALimit(format!(
                 "{} has no limit per {span}",
                 what.name()
@@ -279,6 +284,10 @@ impl FromStr for Limit {
             ))
         })?;
         let key: LimitKey = key.parse()?;
+        if key.what == Quantity::Sessions {
+            let why = "how many sessions there may be is max_sessions, not a limit of this form";
+            return Err(NotALimit(why.to_owned()));
+        }
         let (amount, mode) = match amount.split_once(':') {
             None => (amount, Mode::Enforce),
             Some((amount, "enforce")) => (amount, Mode::Enforce),
@@ -387,6 +396,8 @@ mod tests {
             ("money=9000000.000001", "above zero"),
             ("tokens@host:a=1", "model:NAME"),
             ("tokens@model:=1", "no name"),
+            ("sessions/session=5", "max_sessions"),
+            ("sessions=5", "no limit per"),
             ("tokens=1:soft", "no mode"),
             ("tokens/session=5@model:x", "before the ="),
         ] {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use aex_admin_proto::HoldId;
-use aex_admin_proto::limit::{LimitKey, Quantity, Span};
+use aex_admin_proto::limit::{LimitKey, Quantity};
 use aex_admin_proto::operator::AgentState;
 use aex_admin_proto::scope::ScopeId;
 use rusqlite::Connection;
@@ -141,11 +141,9 @@ impl Counters {
 
     /// What a limit has counted goes with it; that there was a session stays.
     fn forget_dropped(&mut self, scope: Option<ScopeId>, now: &Recorded) {
-        let is_session =
-            |key: &LimitKey| *key == LimitKey::of_all(Quantity::Requests, Span::Session);
         let still = |key: &LimitKey| {
             let mut limits = now.settings.limits.iter().flatten();
-            is_session(key) || limits.any(|limit| limit.key == *key)
+            key.what == Quantity::Sessions || limits.any(|limit| limit.key == *key)
         };
         let is_open = now.state != AgentState::Closed;
         self.made

@@ -14,7 +14,7 @@ use super::{Catalogue, Config, LoadError, MAX_CONFIG_BYTES, parse};
 /// # Errors
 /// See [`LoadError`]; it names the file that is at fault, be it models.yaml or the prices beside it.
 pub fn load(path: &Path) -> Result<(Config, Vec<String>), LoadError> {
-    let text = read_text(path)?;
+    let text = read_text(path, MAX_CONFIG_BYTES)?;
     let catalogue = load_catalogue(path)?;
     parse(&text, &catalogue).map_err(|error| LoadError::Invalid {
         path: path.to_owned(),
@@ -28,7 +28,7 @@ pub fn load(path: &Path) -> Result<(Config, Vec<String>), LoadError> {
 /// The prices' file is there and cannot be taken up.
 pub fn load_catalogue(config_file: &Path) -> Result<Cow<'static, Catalogue>, LoadError> {
     let path = prices_file(config_file);
-    let text = match read_text(&path) {
+    let text = match read_text(&path, MAX_CONFIG_BYTES) {
         Ok(text) => text,
         Err(LoadError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return Ok(Cow::Borrowed(Catalogue::builtin()));
@@ -47,7 +47,11 @@ pub fn prices_file(config_file: &Path) -> PathBuf {
     config_file.with_file_name("prices.yaml")
 }
 
-fn read_text(path: &Path) -> Result<String, LoadError> {
+/// A whole file of at most `limit_bytes`, as text.
+///
+/// # Errors
+/// It cannot be read, is no file, too large, or no UTF-8.
+pub(crate) fn read_text(path: &Path, limit_bytes: usize) -> Result<String, LoadError> {
     let failed = |source| LoadError::Read {
         path: path.to_owned(),
         source,
@@ -61,13 +65,13 @@ fn read_text(path: &Path) -> Result<String, LoadError> {
     let mut bytes = Vec::new();
     File::open(path)
         .map_err(failed)?
-        .take(MAX_CONFIG_BYTES as u64 + 1)
+        .take(limit_bytes as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    if bytes.len() > MAX_CONFIG_BYTES {
+    if bytes.len() > limit_bytes {
         return Err(LoadError::TooLarge {
             path: path.to_owned(),
-            limit_bytes: MAX_CONFIG_BYTES,
+            limit_bytes,
         });
     }
     String::from_utf8(bytes).map_err(|_| LoadError::NotUtf8 {

@@ -29,6 +29,7 @@ mod tests;
 pub use build::parse;
 pub use catalogue::{Catalogue, CatalogueModel, CatalogueProvider};
 pub use error::{ConfigError, LoadError};
+pub(crate) use load::read_text;
 pub use load::{load, load_catalogue, prices_file};
 pub use types::{
     Config, DefaultLimits, Model, ModelLimits, OutputCapParam, PriceSource, Pricing, Provider,

@@ -56,8 +56,8 @@ pub struct Book {
 }
 
 /// What marks a session as there.
-pub(crate) fn session_key() -> LimitKey {
-    LimitKey::of_all(Quantity::Requests, Span::Session)
+fn session_key() -> LimitKey {
+    LimitKey::of_all(Quantity::Sessions, Span::Session)
 }
 
 /// Whose a session is, where its scope tells them apart: the agent before the space, which no id has.
@@ -256,7 +256,7 @@ impl Book {
         }
     }
 
-    /// A hold ended. `never_sent`: it was not known to be dispatched.
+    /// A hold ended. `dispatched`: it was known to be.
     pub fn ended(
         &mut self,
         agent: i64,
@@ -347,10 +347,6 @@ impl Book {
 
     /// Forgets a sum whose limit is gone.
     pub fn forget(&mut self, scope: ScopeId, limit: &LimitKey) {
-        if *limit == session_key() {
-            // It is also what marks a session as there.
-            return;
-        }
         if let Some(sums) = self.counters.get_mut(&scope) {
             sums.retain(|sum, _| sum.key != *limit);
         }

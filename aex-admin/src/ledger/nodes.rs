@@ -108,10 +108,6 @@ pub(super) fn all(conn: &Connection) -> Result<Vec<Scope>> {
     many(conn, "ORDER BY n.id", [])
 }
 
-pub(super) fn by_name(conn: &Connection, name: &str) -> Result<Option<Scope>> {
-    Ok(many(conn, "WHERE n.name = ?1", [name])?.pop())
-}
-
 impl Ledger {
     /// # Errors
     /// SQLite's own, or a value that cannot be.
@@ -122,7 +118,7 @@ impl Ledger {
     /// # Errors
     /// SQLite's own, or a value that cannot be.
     pub fn node_by_name(&self, name: &str) -> Result<Option<Scope>> {
-        by_name(&self.conn, name)
+        Ok(many(&self.conn, "WHERE n.name = ?1", [name])?.pop())
     }
 
     /// Runs of an agent that have not been ended, the oldest first.

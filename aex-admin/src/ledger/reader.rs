@@ -49,14 +49,6 @@ pub fn nodes(conn: &Connection) -> Result<Vec<Scope>> {
     nodes::all(conn)
 }
 
-/// A group, or the kernel.
-///
-/// # Errors
-/// SQLite's own, or a value that cannot be.
-pub fn group(conn: &Connection, name: &str) -> Result<Option<Scope>> {
-    nodes::by_name(conn, name)
-}
-
 fn many(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Scope>> {
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query(params)?;

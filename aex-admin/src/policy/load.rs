@@ -1,7 +1,6 @@
 //! Reads the directory of policies. The one place of this module that opens a file.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::Warning;
@@ -93,32 +92,14 @@ fn paths(directory: &Path) -> Result<Vec<PathBuf>, LoadError> {
     Ok(paths)
 }
 
-fn read_text(path: &Path, limit_bytes: usize) -> Result<String, LoadError> {
-    let failed = |source| LoadError::Read {
-        path: path.to_owned(),
-        source,
-    };
-    // Asked before the open, which would wait for ever on a FIFO.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(LoadError::NotAFile {
-            path: path.to_owned(),
-        });
-    }
-    let mut bytes = Vec::new();
-    File::open(path)
-        .map_err(failed)?
-        .take(limit_bytes as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() > limit_bytes {
-        return Err(LoadError::Policies {
-            path: path.to_owned(),
+fn read_text(path: &Path, left_bytes: usize) -> Result<String, LoadError> {
+    config::read_text(path, left_bytes).map_err(|error| match error {
+        LoadError::TooLarge { path, .. } => LoadError::Policies {
+            path,
             problem: format!(
                 "with it the policies are larger than {MAX_BYTES} bytes in all: take some out"
             ),
-        });
-    }
-    String::from_utf8(bytes).map_err(|_| LoadError::NotUtf8 {
-        path: path.to_owned(),
+        },
+        other => other,
     })
 }

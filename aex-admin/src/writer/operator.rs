@@ -18,7 +18,6 @@ use super::settings::{
     check_budget, check_name, check_rpm, check_settings, clear, drop_limits, merge,
 };
 use super::{Reply, Writer};
-use crate::core::book::session_key;
 use crate::core::reserve::Now;
 use crate::core::scope::{Recorded, Scope};
 use crate::ledger::reader::HoldHistory;
@@ -340,9 +339,7 @@ impl Writer {
             let mut limits = grant.settings.limits.iter().flatten();
             limits.any(|limit| limit.key == *key)
         };
-        // What marks a session as there stays.
-        let dropped = before.filter(|limit| limit.key != session_key() && !still(&limit.key));
-        for limit in dropped {
+        for limit in before.filter(|limit| !still(&limit.key)) {
             self.ledger.forget_counters(scope.id, &limit.key)?;
             self.shared.memory().book.forget(scope.id, &limit.key);
         }
