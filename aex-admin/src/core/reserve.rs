@@ -32,7 +32,7 @@ use limits::{
     check_token_rates,
 };
 use params::check_params;
-use purse::{Purses, meters};
+use purse::Purses;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -328,7 +328,7 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
     check_request_rates(sight, &mut told)?;
     let caps = check_token_rates(sight, &ask, &mut told)?;
     let (output_cap, hold_pico) = purses.fit(sight, &Ask { caps, ..ask }, &mut told)?;
-    let charged = Charged::of(caller.path.iter().map(AsRef::as_ref), meters(sight));
+    let charged = Charged::of(caller.path.iter().map(AsRef::as_ref), purses.meters(sight));
     Ok(Terms {
         route: asked.route,
         model: model.name.to_owned(),

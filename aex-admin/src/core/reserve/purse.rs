@@ -22,6 +22,8 @@ struct Purse<'a> {
     unspent: i128,
     held: i128,
     from: Source<'a>,
+    /// The sum that it is.
+    meter: Option<Meter>,
 }
 
 enum Source<'a> {
@@ -65,42 +67,29 @@ fn counter_key(sight: Sight<'_>, scope: &Scope, bound: &Bound<'_>) -> CounterKey
     }
 }
 
-/// Where a hold of this request counts, beyond each scope's own windows and budget.
-pub(super) fn meters(sight: Sight<'_>) -> Vec<Meter> {
-    let mut meters: Vec<Meter> = Vec::new();
-    for (at, scope, bound) in sight.bounds() {
-        let key = bound.key();
-        let is_part = key.is_window() && key.subject != Subject::All;
-        if !key.is_counter() && !is_part {
-            continue;
+impl<'a> Purses<'a> {
+    /// Where a hold of this request counts, beyond each scope's own windows and budget.
+    pub(super) fn meters(self, sight: Sight<'_>) -> Vec<Meter> {
+        let sums = self.purses.into_iter().filter_map(|purse| purse.meter);
+        let mut meters: Vec<Meter> = sums.collect();
+        for (_, scope, bound) in sight.bounds() {
+            let key = bound.key();
+            if key.is_window() && key.subject != Subject::All {
+                meters.push(Meter {
+                    scope: scope.id,
+                    key,
+                    from_ms: 0,
+                    session: None,
+                });
+            }
         }
-        let by_session = bound.span == Span::Session;
-        let mut meter = Meter {
-            scope: scope.id,
-            from_ms: 0,
-            session: by_session.then(|| sight.session_in(scope)),
-            key,
-        };
-        if meter.key.is_counter() {
-            let begin = match period_of(sight, at, bound.span) {
-                (begin, Some(_)) => begin,
-                // It counts from now, unless it has begun.
-                (_, None) => sight.now.wall_ms,
-            };
-            let book = sight.around.book;
-            meter.from_ms = book.begin(&counter_key(sight, scope, &bound), begin);
+        for (_, scope) in sight.caller.scopes() {
+            if scope.max_sessions().is_some() {
+                meters.push(Book::session_meter(scope.id, sight.session_in(scope)));
+            }
         }
-        if !meters.contains(&meter) {
-            meters.push(meter);
-        }
+        meters
     }
-    for (_, scope) in sight.caller.scopes() {
-        let meter = Book::session_meter(scope.id, sight.session_in(scope));
-        if scope.max_sessions().is_some() && !meters.contains(&meter) {
-            meters.push(meter);
-        }
-    }
-    meters
 }
 
 impl<'a> Purses<'a> {
@@ -115,6 +104,7 @@ impl<'a> Purses<'a> {
                     unspent,
                     held: i128::from(scope.balance.held_pico),
                     from: Source::Budget,
+                    meter: None,
                 });
             }
         }
@@ -191,10 +181,18 @@ impl<'a> Purses<'a> {
 impl<'a> Purse<'a> {
     fn of_limit(sight: Sight<'a>, at: usize, scope: &'a Scope, bound: Bound<'a>) -> Self {
         let (begin, end) = period_of(sight, at, bound.span);
-        let counter = sight
-            .around
-            .book
-            .counter(&counter_key(sight, scope, &bound), begin);
+        let key = counter_key(sight, scope, &bound);
+        let book = sight.around.book;
+        let counter = book.counter(&key, begin);
+        // Where there is no period it counts from now, unless it has begun.
+        let from_ms = book.begin(&key, end.map_or(sight.now.wall_ms, |_| begin));
+        let by_session = bound.span == Span::Session;
+        let meter = Meter {
+            scope: scope.id,
+            from_ms,
+            session: by_session.then(|| key.sum.session.clone()),
+            key: key.sum.key,
+        };
         let unit = if bound.what == Quantity::Money {
             i128::from(PICO_PER_MICRO)
         } else {
@@ -210,6 +208,7 @@ impl<'a> Purse<'a> {
                 bound,
                 resets_at_ms: end,
             },
+            meter: Some(meter),
         }
     }
 
@@ -234,6 +233,7 @@ impl<'a> Purse<'a> {
             unspent: self.unspent.max(0) * i128::from(percent) / 100,
             held,
             from: Source::Share,
+            meter: None,
         })
     }
 
