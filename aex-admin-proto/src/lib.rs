@@ -15,6 +15,7 @@ pub mod checkpoints;
 pub mod client;
 pub mod clock;
 pub mod egress;
+pub mod explain;
 pub mod frame;
 pub mod id;
 pub mod limit;

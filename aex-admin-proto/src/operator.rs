@@ -77,6 +77,8 @@ pub mod method {
     pub const LEDGER_BACKUP: &str = "ledger.backup";
     /// [`super::ResolveParams`] → [`super::ResolveReply`].
     pub const LEDGER_RESOLVE: &str = "ledger.resolve";
+    /// [`crate::explain::ExplainParams`] → [`crate::explain::ExplainReply`]. Nothing is held.
+    pub const POLICY_EXPLAIN: &str = "policy.explain";
     /// `{}` → [`super::ModelList`]. Auditors too.
     pub const MODEL_LIST: &str = "models.list";
     /// [`super::ConfigText`] → [`super::ConfigSummary`], or error `BAD_CONFIG`.

@@ -19,7 +19,7 @@ pub const KERNEL: ScopeId = ScopeId::Node(1);
 /// The name under which the kernel's own scope is shown and set.
 pub const KERNEL_NAME: &str = "kernel";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScopeKind {
     Kernel,
