@@ -26,7 +26,9 @@ pub struct ExplainParams {
 pub enum ExplainReply {
     Explained(Box<Explained>),
     /// Count the prompt with this tokenizer and ask again, with [`Facts::measured`].
-    Measure { tokenizer: String },
+    Measure {
+        tokenizer: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +61,7 @@ pub enum Outcome {
 }
 
 /// What was looked at for one target of the model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetLooks {
     /// Absent: the model is not in models.yaml.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +70,9 @@ pub struct TargetLooks {
     pub upstream_model: Option<String>,
     /// In the order in which they were looked at; the last one is what stopped it, if anything did.
     pub looks: Vec<Look>,
+    /// Why this target is not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
 }
 
 /// One rule that was looked at.

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use aex_admin_proto::Refusal;
-use aex_admin_proto::capabilities::{OnForbiddenTool, route_name, temperature_range};
+use aex_admin_proto::capabilities::{Capabilities, OnForbiddenTool, route_name, temperature_range};
 use aex_admin_proto::operator::Settings;
 use aex_admin_proto::tools::{
     HOSTED_TOOL, TOOL_PARAMS, Tool, ToolRules, may_be, may_offer_tools, may_set_form, tool_text,
@@ -53,6 +53,15 @@ pub fn check(
         return Err(denied(format!("choices above {most}")));
     }
     check_temperature(settings, facts)
+}
+
+/// Whether the settings have anything to say of what a request may ask for.
+#[must_use]
+pub fn has_any(settings: &Settings) -> bool {
+    settings.streaming.is_some()
+        || settings.vision.is_some()
+        || ToolRules::of(settings).is_some()
+        || *settings.capabilities != Capabilities::default()
 }
 
 /// Whether a parameter that AEX does not know may set one that it does, in another spelling: some

@@ -8,12 +8,13 @@
 mod limits;
 mod params;
 mod purse;
+mod told;
 
 use std::sync::Arc;
 
 use aex_admin_proto::Refusal;
 use aex_admin_proto::egress::KeyPolicy;
-use aex_admin_proto::limit::{Mode, Subject};
+use aex_admin_proto::limit::Subject;
 use aex_admin_proto::operator::{AgentState, Passthrough};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use aex_admin_proto::ticket::KeyMode;
@@ -33,6 +34,8 @@ use limits::{
 };
 use params::check_params;
 use purse::Purses;
+use told::Told;
+pub use told::Trail;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -196,6 +199,15 @@ pub enum Stop {
     Wait(Refusal, Queue),
 }
 
+impl Stop {
+    #[must_use]
+    pub fn refusal(&self) -> &Refusal {
+        match self {
+            Self::Refuse(refusal) | Self::TooLong(refusal) | Self::Wait(refusal, _) => refusal,
+        }
+    }
+}
+
 impl From<Refusal> for Stop {
     fn from(refusal: Refusal) -> Self {
         Self::Refuse(refusal)
@@ -212,6 +224,8 @@ pub struct Question<'a> {
     pub around: Around<'a>,
     pub defaults: &'a Defaults,
     pub now: Now,
+    /// Where every rule that is looked at is written; none on the way of a request.
+    pub trail: Option<&'a Trail>,
 }
 
 /// What the rules are held against, once it is known who asks for what.
@@ -252,29 +266,6 @@ impl<'a> Sight<'a> {
     }
 }
 
-/// Limits that were passed, and are not enforced.
-#[derive(Default)]
-struct Told {
-    warned: Vec<String>,
-    shadowed: Vec<String>,
-}
-
-impl Told {
-    /// Whether a limit that is passed stops the request; where it does not, that it was passed is told.
-    fn stops(&mut self, scope: &Scope, bound: &Bound<'_>) -> bool {
-        let list = match bound.mode {
-            Mode::Enforce => return true,
-            Mode::Warn => &mut self.warned,
-            Mode::Shadow => &mut self.shadowed,
-        };
-        let text = format!("limit {} of this {}", bound.key(), scope.kind.name());
-        if !list.contains(&text) {
-            list.push(text);
-        }
-        false
-    }
-}
-
 /// The whole decision, in its order.
 ///
 /// # Errors
@@ -287,13 +278,21 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
         now,
         ..
     } = question;
-    let caller = authenticate(question.caller, now)?;
+    let mut told = Told {
+        trail: question.trail,
+        ..Told::default()
+    };
+    let caller = authenticate(question.caller, now)
+        .map_err(|refusal| told.refused(at_fault(question.caller, now), "state", refusal))?;
     check_scope(caller)?;
-    let (model, price) = choose_model(asked.model, caller, question.model)?;
+    let (model, price) = choose_model(asked.model, caller, question.model, &told)?;
     let mut tools: Vec<ToolRules> = Vec::new();
     for (_, scope) in caller.scopes() {
         let settings = &scope.grant.settings;
-        capabilities::check(settings, asked.route, model.provider, asked.facts)?;
+        let checked = capabilities::check(settings, asked.route, model.provider, asked.facts);
+        if checked.is_err() || capabilities::has_any(settings) {
+            told.said(Some(scope), "capabilities", checked)?;
+        }
         tools.extend(ToolRules::of(settings));
     }
     let left = capabilities::without_stripped(&tools, asked.facts);
@@ -302,8 +301,9 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
         ..asked
     };
     let facts = asked.facts;
-    let key = choose_key(facts, caller, model)?;
-    check_params(asked, model, &price)?;
+    let key = choose_key(facts, caller, model);
+    let key = told.said(keys_scope(caller), "provider key", key)?;
+    told.said(None, "parameters", check_params(asked, model, &price))?;
     let sight = Sight {
         asked,
         caller,
@@ -312,7 +312,6 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
         defaults,
         now,
     };
-    let mut told = Told::default();
     let input_tokens = bound_input(sight, &mut told)?;
     let caps = bound_output(sight, &mut told)?;
     let ask = Ask {
@@ -321,9 +320,9 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
         input_tokens,
         caps,
     };
-    check_sessions(sight)?;
+    check_sessions(sight, &told)?;
     let purses = Purses::of(sight);
-    purses.check_unspent(&ask, caller)?;
+    purses.check_unspent(&ask, caller, &told)?;
     check_parallel(sight, &mut told)?;
     check_request_rates(sight, &mut told)?;
     let caps = check_token_rates(sight, &ask, &mut told)?;
@@ -394,6 +393,7 @@ pub fn counted_first(stop: Stop, question: Question<'_>) -> Result<(String, Refu
             facts: &at_least,
             ..question.asked
         },
+        trail: None,
         ..question
     };
     match decide(hopeful) {
@@ -424,6 +424,15 @@ pub fn authenticate(caller: Option<&Caller>, now: Now) -> Result<&Caller, Refusa
     Ok(caller)
 }
 
+/// The scope that is closed, paused or at its end, where that is why nothing may be asked.
+fn at_fault(caller: Option<&Caller>, now: Now) -> Option<&Scope> {
+    let mut path = caller?.path.iter().map(AsRef::as_ref);
+    path.find(|scope| {
+        let ended = scope.expires_at_ms.is_some_and(|at| now.wall_ms >= at);
+        ended || scope.grant.state != AgentState::Active
+    })
+}
+
 /// Whether every whitelist of the path names the model.
 #[must_use]
 pub fn may_use(caller: &Caller, model: &str) -> bool {
@@ -435,19 +444,23 @@ fn choose_model<'a>(
     asked: &str,
     caller: &Caller,
     model: Option<&'a ModelFacts<'a>>,
+    told: &Told<'_>,
 ) -> Result<(&'a ModelFacts<'a>, Price), Refusal> {
-    if !may_use(caller, asked) {
-        return Err(Refusal::ModelNotAllowed {
-            model: asked.to_owned(),
-        });
+    let named = || asked.to_owned();
+    for (_, scope) in caller.scopes() {
+        let settings = &scope.grant.settings;
+        if settings.allowed_models.is_none() {
+            continue;
+        }
+        let listed = settings.has_model(asked).then_some(());
+        let listed = listed.ok_or_else(|| Refusal::ModelNotAllowed { model: named() });
+        told.said(Some(scope), "allowed_models", listed)?;
     }
-    let model = model.ok_or_else(|| Refusal::ModelNotFound {
-        model: asked.to_owned(),
-    })?;
-    let price = model.price.clone().ok_or_else(|| Refusal::ModelNotPriced {
-        model: asked.to_owned(),
-    })?;
-    Ok((model, price))
+    let model = model.ok_or_else(|| Refusal::ModelNotFound { model: named() });
+    let model = told.said(None, "models.yaml", model)?;
+    let price = model.price.clone();
+    let price = price.ok_or_else(|| Refusal::ModelNotPriced { model: named() });
+    Ok((model, told.said(None, "price", price)?))
 }
 
 fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<KeyMode, Refusal> {
@@ -482,6 +495,15 @@ fn passthrough(caller: &Caller) -> (bool, bool) {
         allowed |= said.is_some() && scope.kind != ScopeKind::Run;
     }
     (allowed, required)
+}
+
+/// The scope that has the last word on an agent's own key, if any has one.
+fn keys_scope(caller: &Caller) -> Option<&Scope> {
+    let said = |wanted: Passthrough| {
+        let mut scopes = caller.scopes().map(|(_, scope)| scope);
+        scopes.find(|scope| scope.grant.settings.passthrough == Some(wanted))
+    };
+    said(Passthrough::Deny).or_else(|| said(Passthrough::Require))
 }
 
 /// Output tokens a choice: the least that makes sense, and the most that may be granted. Equal when

@@ -177,6 +177,12 @@ const METHODS: &[(&str, &[Role], &str, &[&str])] = &[
         "Appends a correction: what a request really cost, or an agent's money.",
         &["hold", "agent", "cost_pico", "reason"],
     ),
+    (
+        m::POLICY_EXPLAIN,
+        OPERATOR,
+        "Which rule decides about a request of an agent, with figures.",
+        &["agent", "run", "route", "model", "facts"],
+    ),
     (m::MODEL_LIST, READ, "Models and their prices.", &[]),
     (
         m::CONFIG_CHECK,

@@ -63,6 +63,7 @@ pub(super) fn dispatch(
         m::RUN_END => change(kernel, call, raw, Op::RunEnd),
         m::TOKEN_CREATE => change(kernel, call, raw, Op::TokenCreate),
         m::TOKEN_REVOKE => change(kernel, call, raw, Op::TokenRevoke),
+        m::POLICY_EXPLAIN => change(kernel, call, raw, |params| Op::Explain(Box::new(params))),
         m::LEDGER_CHECKPOINT => change(kernel, call, raw, |_: NoParams| Op::Checkpoint),
         m::CONFIG_CHECK => {
             let (call, ConfigText { text }) = params(call, raw)?;

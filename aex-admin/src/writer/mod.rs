@@ -10,6 +10,7 @@
 mod answers;
 mod checkpoints;
 mod corrections;
+mod explain;
 mod grants;
 mod idempotency;
 mod locked;

@@ -1,6 +1,7 @@
 //! What an operator changes: agents, their limits, their state, their tokens. Each change and its
 //! event are one operation.
 
+use aex_admin_proto::explain::ExplainParams;
 use aex_admin_proto::limit::LimitKey;
 use aex_admin_proto::operator::{
     AgentState, CreateParams, GroupCreateParams, GroupSetParams, NameParams, ResolveParams,
@@ -45,6 +46,7 @@ pub enum OperatorCommand {
     RunEnd(NameParams),
     TokenCreate(TokenCreateParams),
     TokenRevoke(TokenIdParams),
+    Explain(Box<ExplainParams>),
     Checkpoint,
     /// With what was read of the reservation before, if it is about one.
     Resolve(Box<ResolveParams>, Option<HoldHistory>),
@@ -113,6 +115,7 @@ impl Writer {
             OperatorCommand::RunEnd(params) => self.end_run_named(&params.name, now),
             OperatorCommand::TokenCreate(params) => self.create_token(&params, now),
             OperatorCommand::TokenRevoke(params) => self.revoke_token(params.id, now),
+            OperatorCommand::Explain(params) => self.explain(&params, now),
             OperatorCommand::Checkpoint => (self.ledger.checkpoint(now.wall_ms))
                 .map_err(Trouble::Ledger)
                 .and_then(|checkpoint| reply_of(&checkpoint)),

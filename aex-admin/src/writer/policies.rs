@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aex_admin_proto::Refusal;
+use aex_admin_proto::explain::{Look, Verdict};
 use aex_admin_proto::operator::PolicyCounts;
 use aex_admin_proto::scope::ScopeKind;
 use aex_admin_proto::ticket::KeyMode;
@@ -11,6 +12,7 @@ use aex_admin_proto::worker::{Facts, ReserveParams};
 use jiff::tz::TimeZone;
 
 use super::Writer;
+use super::requests::Manner;
 use crate::core::capabilities::{hosted, without_stripped};
 use crate::core::hold::Terms;
 use crate::core::money::ceil_micro;
@@ -38,6 +40,7 @@ impl Writer {
         caller: &Caller,
         params: &ReserveParams,
         terms: &mut Terms,
+        manner: Manner<'_>,
         now: Now,
     ) -> Result<(), Refusal> {
         if self.policies.is_empty() {
@@ -70,15 +73,23 @@ impl Writer {
             labels: &above.labels,
             run: above.run,
         });
-        let counted = [
+        let found = [
             (judged.denied.as_slice(), Outcome::Denied),
             (&judged.warned, Outcome::Warned),
             (&judged.shadowed, Outcome::Shadowed),
         ];
-        for (denials, outcome) in counted {
+        for (denials, outcome) in found {
             for denial in denials {
-                self.count_policy(denial, outcome);
+                if manner.counts {
+                    self.count_policy(denial, outcome);
+                }
+                if let Some(trail) = manner.trail {
+                    trail.note(look(denial, outcome));
+                }
             }
+        }
+        if let (Some(trail), None) = (manner.trail, &judged.denied) {
+            trail.note(none_forbids(self.policies.len()));
         }
         match judged.denied {
             Some(Denial { policy, reason, .. }) => Err(Refusal::PolicyForbids { policy, reason }),
@@ -120,6 +131,31 @@ impl Writer {
                 "a policy could not be evaluated"
             );
         }
+    }
+}
+
+/// A policy that matches, for who asks why.
+fn look(denial: &Denial, outcome: Outcome) -> Look {
+    Look {
+        scope: None,
+        rule: format!("policy {}", denial.policy),
+        verdict: match outcome {
+            Outcome::Denied => Verdict::Refuses,
+            Outcome::Warned => Verdict::Warns,
+            Outcome::Shadowed => Verdict::Shadows,
+        },
+        figures: None,
+        why: denial.reason.clone(),
+    }
+}
+
+fn none_forbids(policies: usize) -> Look {
+    Look {
+        scope: None,
+        rule: "policies".to_owned(),
+        verdict: Verdict::Passes,
+        figures: None,
+        why: Some(format!("none of {policies} forbids it")),
     }
 }
 

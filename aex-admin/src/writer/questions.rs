@@ -6,7 +6,8 @@ use aex_admin_proto::refusal::Refusal;
 use aex_admin_proto::worker::{MeReply, ModelEntry, ModelsReply, Quote, QuoteReply, ReserveParams};
 
 use super::Writer;
-use super::requests::Decided;
+use super::requests::{Decided, Manner};
+use crate::core::hold::Terms;
 use crate::core::money::ceil_micro;
 use crate::core::reserve::{self, Caller, Now};
 use crate::ledger::LedgerError;
@@ -82,21 +83,30 @@ impl Writer {
             ..caller
         });
         let agent = token.map_or(0, |token| token.agent);
-        Ok(match self.decide_for(caller, agent, params, 0, None, now) {
-            Decided::Grant { terms, .. } => QuoteReply::Passes(Quote {
-                hold_micro: ceil_micro(i128::from(terms.hold_pico)),
-                input_tokens: terms.input_tokens,
-                output_cap: terms.output_cap,
-                warnings: terms.warned,
-                provider: terms.provider,
-            }),
-            // What is held may come free meanwhile; that it is held now is what can be said.
-            Decided::Refuse { refusal, .. } | Decided::Wait { refusal, .. } => {
-                QuoteReply::Refused(refusal)
-            }
-            Decided::Measure { tokenizer, refusal } => QuoteReply::Measure { tokenizer, refusal },
-            // A quote names no key.
-            Decided::Replay(_) => QuoteReply::Refused(Refusal::Cancelled),
-        })
+        Ok(
+            match self.decide_for(caller, agent, params, Manner::only_asked(None), now) {
+                Decided::Grant { terms, .. } => QuoteReply::Passes(quote_of(*terms)),
+                // What is held may come free meanwhile; that it is held now is what can be said.
+                Decided::Refuse { refusal, .. } | Decided::Wait { refusal, .. } => {
+                    QuoteReply::Refused(refusal)
+                }
+                Decided::Measure { tokenizer, refusal } => {
+                    QuoteReply::Measure { tokenizer, refusal }
+                }
+                // A quote names no key.
+                Decided::Replay(_) => QuoteReply::Refused(Refusal::Cancelled),
+            },
+        )
+    }
+}
+
+/// What a grant would come to.
+pub(super) fn quote_of(terms: Terms) -> Quote {
+    Quote {
+        hold_micro: ceil_micro(i128::from(terms.hold_pico)),
+        input_tokens: terms.input_tokens,
+        output_cap: terms.output_cap,
+        warnings: terms.warned,
+        provider: terms.provider,
     }
 }

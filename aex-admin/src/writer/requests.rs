@@ -16,7 +16,7 @@ use super::{Reply, SessionId, Writer, grants};
 use crate::core::hold::Terms;
 use crate::core::money::Balance;
 use crate::core::reservation::{Owner, Reservation};
-use crate::core::reserve::{self, Around, Asked, Caller, Now, Question, Queue, Stop};
+use crate::core::reserve::{self, Around, Asked, Caller, Now, Question, Queue, Stop, Trail};
 use crate::core::routing::{self, Instead};
 use crate::core::scope::Scope;
 use crate::ledger::{Event, LedgerError, NewHold, TokenRow};
@@ -42,6 +42,30 @@ pub(super) enum Decided {
         queue: Queue,
         refusal: Refusal,
     },
+}
+
+/// How a request is decided.
+#[derive(Clone, Copy)]
+pub(super) struct Manner<'a> {
+    /// How many more of the same token its batch holds.
+    pub peers: u64,
+    /// Where it stood and waited.
+    pub queue: Option<Queue>,
+    /// Where the rules that are looked at are written, for who asks why.
+    pub trail: Option<&'a Trail>,
+    /// False: it is not asked for, only about.
+    pub counts: bool,
+}
+
+impl<'a> Manner<'a> {
+    pub(super) fn only_asked(trail: Option<&'a Trail>) -> Self {
+        Self {
+            peers: 0,
+            queue: None,
+            trail,
+            counts: false,
+        }
+    }
 }
 
 /// Where a request waits, of which agent, and its answer when nothing comes free.
@@ -202,7 +226,13 @@ impl Writer {
                 Before::Replay(replay) => Decided::Replay(replay),
             });
         }
-        Ok(self.decide_for(caller, agent, params, peers, queue, now))
+        let manner = Manner {
+            peers,
+            queue,
+            trail: None,
+            counts: true,
+        };
+        Ok(self.decide_for(caller, agent, params, manner, now))
     }
 
     /// The decision itself: nothing is written.
@@ -211,8 +241,7 @@ impl Writer {
         caller: Option<Caller>,
         agent: i64,
         params: &ReserveParams,
-        peers: u64,
-        queue: Option<Queue>,
+        manner: Manner<'_>,
         now: Now,
     ) -> Decided {
         let targets = self.targets(params, now);
@@ -226,10 +255,10 @@ impl Writer {
         let queued = |queue| self.waiting.in_queue(queue) as u64;
         let around = Around {
             book: &memory.book,
-            peers,
+            peers: manner.peers,
             waiting: &waiting,
             queued: &queued,
-            queue,
+            queue: manner.queue,
         };
         let decided = routing::first_granted(&targets, |model| {
             let question = Question {
@@ -243,22 +272,16 @@ impl Writer {
                 around,
                 defaults: &defaults,
                 now,
+                trail: manner.trail,
             };
-            let stop = match reserve::decide(question) {
-                Ok(mut terms) => match &caller {
-                    Some(caller) => match self.judge(caller, params, &mut terms, now) {
-                        Ok(()) => return Ok(terms),
-                        Err(refusal) => return Err(Instead::Stop(Stop::Refuse(refusal))),
-                    },
-                    None => return Ok(terms),
-                },
-                Err(stop) if params.facts.measured.is_some() => return Err(Instead::Stop(stop)),
-                Err(stop) => stop,
-            };
-            match reserve::counted_first(stop, question) {
-                Ok((tokenizer, refusal)) => Err(Instead::Measure { tokenizer, refusal }),
-                Err(stop) => Err(Instead::Stop(stop)),
+            if let Some(trail) = manner.trail {
+                trail.begin(model);
             }
+            let decided = self.decide_target(question, params, manner);
+            if let (Some(trail), Err(Instead::Stop(stop))) = (manner.trail, &decided) {
+                trail.ended(stop.refusal());
+            }
+            decided
         });
         drop(memory);
         match decided {
@@ -275,6 +298,32 @@ impl Writer {
             Err(Instead::Stop(Stop::Refuse(refusal) | Stop::TooLong(refusal))) => {
                 Decided::Refuse { agent, refusal }
             }
+        }
+    }
+
+    /// By every rule, and by policies; whether its prompt is worth counting.
+    fn decide_target(
+        &self,
+        question: Question<'_>,
+        params: &ReserveParams,
+        manner: Manner<'_>,
+    ) -> Result<Terms, Instead> {
+        let stop = match (reserve::decide(question), question.caller) {
+            (Ok(mut terms), Some(caller)) => {
+                return match self.judge(caller, params, &mut terms, manner, question.now) {
+                    Ok(()) => Ok(terms),
+                    Err(refusal) => Err(Instead::Stop(Stop::Refuse(refusal))),
+                };
+            }
+            (Ok(terms), None) => return Ok(terms),
+            (Err(stop), _) => stop,
+        };
+        if params.facts.measured.is_some() {
+            return Err(Instead::Stop(stop));
+        }
+        match reserve::counted_first(stop, question) {
+            Ok((tokenizer, refusal)) => Err(Instead::Measure { tokenizer, refusal }),
+            Err(stop) => Err(Instead::Stop(stop)),
         }
     }
 

@@ -2,20 +2,26 @@
 //! path, the token's own first, and of the model.
 
 use aex_admin_proto::Refusal;
+use aex_admin_proto::explain::{Figures, Look, Verdict};
 use aex_admin_proto::limit::{Mode, Quantity, Span, Subject};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use aex_admin_proto::worker::Route;
 
+use super::told::{count, look};
 use super::{Ask, Caps, Sight, Stop, Told, prompt_param};
 use crate::core::book::LiveKey;
 use crate::core::live::Live;
 use crate::core::scope::Bound;
 
 /// The upper bound of the prompt's tokens, within every scope's limit.
-pub(super) fn bound_input(sight: Sight<'_>, told: &mut Told) -> Result<u64, Stop> {
+pub(super) fn bound_input(sight: Sight<'_>, told: &mut Told<'_>) -> Result<u64, Stop> {
     let bound = sight.model.rendering.prompt_tokens(sight.asked.facts);
     for (at, scope, limit) in sight.bounds() {
-        if limit.what != Quantity::Input || bound <= limit.most || !told.stops(scope, &limit) {
+        if limit.what != Quantity::Input
+            || !told.stops(scope, &limit, bound <= limit.most, || {
+                figures(&limit, bound)
+            })
+        {
             continue;
         }
         let most = limit.most;
@@ -35,6 +41,33 @@ pub(super) fn bound_input(sight: Sight<'_>, told: &mut Told) -> Result<u64, Stop
     Ok(bound)
 }
 
+/// Figures of a limit, for a request that needs that much.
+fn figures(limit: &Bound<'_>, needed: u64) -> Figures {
+    Figures::new(limit.what, count(needed), count(limit.most))
+}
+
+/// Notes a limit of the model itself.
+fn of_model(
+    told: &Told<'_>,
+    sight: Sight<'_>,
+    limit: &str,
+    fits: bool,
+    figures: impl FnOnce() -> Figures,
+) {
+    told.note(|| Look {
+        rule: format!("{limit} of model {}", sight.model.name),
+        figures: Some(figures()),
+        ..look(
+            None,
+            if fits {
+                Verdict::Passes
+            } else {
+                Verdict::Refuses
+            },
+        )
+    });
+}
+
 fn whose(kind: ScopeKind) -> &'static str {
     match kind {
         ScopeKind::Kernel => "this kernel",
@@ -44,7 +77,7 @@ fn whose(kind: ScopeKind) -> &'static str {
     }
 }
 
-pub(super) fn bound_output(sight: Sight<'_>, told: &mut Told) -> Result<Caps, Stop> {
+pub(super) fn bound_output(sight: Sight<'_>, told: &mut Told<'_>) -> Result<Caps, Stop> {
     let asked = sight.asked;
     if !asked.route.generates() {
         return Ok(Caps { least: 0, most: 0 });
@@ -61,11 +94,18 @@ pub(super) fn bound_output(sight: Sight<'_>, told: &mut Told) -> Result<Caps, St
     let above = |whose: &str, most: u64| {
         format!("the output cap of {cap} tokens is above the limit of {whose}: {most}")
     };
-    if let Some(most) = sight.model.max_output_tokens.filter(|&most| cap > most) {
-        return refuse(above("this model", most));
+    if let Some(most) = sight.model.max_output_tokens {
+        of_model(told, sight, "max_output_tokens", cap <= most, || {
+            Figures::new(Quantity::Output, count(cap), count(most))
+        });
+        if cap > most {
+            return refuse(above("this model", most));
+        }
     }
     for (at, scope, limit) in sight.bounds() {
-        if limit.what != Quantity::Output || cap <= limit.most || !told.stops(scope, &limit) {
+        if limit.what != Quantity::Output
+            || !told.stops(scope, &limit, cap <= limit.most, || figures(&limit, cap))
+        {
             continue;
         }
         let whose = whose(scope.kind);
@@ -106,14 +146,32 @@ fn cap_param(route: Route) -> &'static str {
 }
 
 /// A scope has only so many sessions: a new id is no way out of a session's limit.
-pub(super) fn check_sessions(sight: Sight<'_>) -> Result<(), Refusal> {
+pub(super) fn check_sessions(sight: Sight<'_>, told: &Told<'_>) -> Result<(), Refusal> {
     let book = sight.around.book;
     for (_, scope) in sight.caller.scopes() {
         let Some(most) = scope.max_sessions() else {
             continue;
         };
         let session = sight.session_in(scope);
-        if !book.has_session(scope.id, &session) && book.sessions(scope.id, &session) >= most {
+        let known = book.has_session(scope.id, &session);
+        let there = book.sessions(scope.id, &session);
+        let fits = known || there < most;
+        told.note(|| Look {
+            rule: "max_sessions".to_owned(),
+            figures: Some(Figures {
+                used: Some(count(there)),
+                ..Figures::new(Quantity::Sessions, i64::from(!known), count(most))
+            }),
+            ..look(
+                Some(scope),
+                if fits {
+                    Verdict::Passes
+                } else {
+                    Verdict::Refuses
+                },
+            )
+        });
+        if !fits {
             return Err(Refusal::CapabilityNotAllowed {
                 capability: "another session (max_sessions)".to_owned(),
             });
@@ -130,7 +188,7 @@ fn key_of(scope: ScopeId, bound: &Bound<'_>) -> LiveKey {
 }
 
 /// Requests at once: each scope's own limit, and the share of its parent's that one child may have.
-pub(super) fn check_parallel(sight: Sight<'_>, told: &mut Told) -> Result<(), Refusal> {
+pub(super) fn check_parallel(sight: Sight<'_>, told: &mut Told<'_>) -> Result<(), Refusal> {
     let around = sight.around;
     for (at, scope, limit) in sight.bounds() {
         if limit.what != Quantity::Parallel {
@@ -138,8 +196,20 @@ pub(super) fn check_parallel(sight: Sight<'_>, told: &mut Told) -> Result<(), Re
         }
         let live = around.book.live(&key_of(scope.id, &limit));
         let open = live.map_or(0, |live| live.open);
-        let full = open >= limit.most || share_is_full(sight, at, &limit);
-        if full && told.stops(scope, &limit) {
+        let in_all = || Figures {
+            used: Some(count(open)),
+            ..figures(&limit, 1)
+        };
+        let share = child_share(sight, at, &limit);
+        let of_child = |(open, most): (u64, u64)| Figures {
+            used: Some(count(open)),
+            ..Figures::new(limit.what, 1, count(most))
+        };
+        let stops = told.stops(scope, &limit, open < limit.most, in_all)
+            || share.is_some_and(|share| {
+                told.stops_child(scope, &limit, share.0 < share.1, || of_child(share))
+            });
+        if stops {
             let limit = limit.most;
             return Err(sight.caller.by(at, Refusal::ConcurrencyLimit { limit }));
         }
@@ -147,22 +217,18 @@ pub(super) fn check_parallel(sight: Sight<'_>, told: &mut Told) -> Result<(), Re
     Ok(())
 }
 
-/// Whether the child of the scope at `at` has its share of that one's slots. One slot it always may have.
-fn share_is_full(sight: Sight<'_>, at: usize, limit: &Bound<'_>) -> bool {
+/// How many slots the child of the scope at `at` has, and how many it may have. One it always may.
+fn child_share(sight: Sight<'_>, at: usize, limit: &Bound<'_>) -> Option<(u64, u64)> {
     let path = &sight.caller.path;
-    let (Some(child), Some(scope)) = (at.checked_sub(1).and_then(|at| path.get(at)), path.get(at))
-    else {
-        return false;
-    };
-    let Some(percent) = scope.grant.settings.max_held_percent else {
-        return false;
-    };
+    let (child, scope) = (path.get(at.checked_sub(1)?)?, path.get(at)?);
+    let percent = scope.grant.settings.max_held_percent?;
     let most = limit.most.saturating_mul(percent) / 100;
-    *limit.subject == Subject::All && sight.around.open(child.id) >= most.max(1)
+    (*limit.subject == Subject::All).then(|| (sight.around.open(child.id), most.max(1)))
 }
 
-pub(super) fn check_request_rates(sight: Sight<'_>, told: &mut Told) -> Result<(), Refusal> {
+pub(super) fn check_request_rates(sight: Sight<'_>, told: &mut Told<'_>) -> Result<(), Refusal> {
     let now_boot_ms = sight.now.boot_ms;
+    let idle = Live::default();
     let refusal = |live: &Live, limit: u64| Refusal::RequestRate {
         limit,
         retry_after_ms: live.requests.wait_ms(now_boot_ms, 1),
@@ -171,28 +237,39 @@ pub(super) fn check_request_rates(sight: Sight<'_>, told: &mut Told) -> Result<(
         if (limit.what, limit.span) != (Quantity::Requests, Span::Minute) {
             continue;
         }
-        let Some(live) = sight.around.book.live(&key_of(scope.id, &limit)) else {
-            continue;
+        let live = sight.around.book.live(&key_of(scope.id, &limit));
+        let live = live.unwrap_or(&idle);
+        let used = live.requests_used();
+        let seen = || Figures {
+            used: Some(count(used)),
+            retry_after_ms: (used >= limit.most).then(|| live.requests.wait_ms(now_boot_ms, 1)),
+            ..figures(&limit, 1)
         };
-        if live.requests_used() >= limit.most && told.stops(scope, &limit) {
+        if told.stops(scope, &limit, used < limit.most, seen) {
             return Err(sight.caller.by(at, refusal(live, limit.most)));
         }
     }
-    let of_model = LiveKey::Model(sight.model.name.to_owned());
-    match (
-        sight.model.max_requests_per_minute,
-        sight.around.book.live(&of_model),
-    ) {
-        (Some(limit), Some(live)) if live.requests_used() >= limit => Err(refusal(live, limit)),
-        _ => Ok(()),
+    let Some(limit) = sight.model.max_requests_per_minute else {
+        return Ok(());
+    };
+    let live = LiveKey::Model(sight.model.name.to_owned());
+    let live = sight.around.book.live(&live).unwrap_or(&idle);
+    let used = live.requests_used();
+    of_model(told, sight, "requests/minute", used < limit, || Figures {
+        used: Some(count(used)),
+        ..Figures::new(Quantity::Requests, 1, count(limit))
+    });
+    if used >= limit {
+        return Err(refusal(live, limit));
     }
+    Ok(())
 }
 
 /// Answers the caps with what the windows leave to a request that has none of its own.
 pub(super) fn check_token_rates(
     sight: Sight<'_>,
     ask: &Ask<'_>,
-    told: &mut Told,
+    told: &mut Told<'_>,
 ) -> Result<Caps, Stop> {
     let mut caps = ask.caps;
     let idle = Live::default();
@@ -214,23 +291,40 @@ pub(super) fn check_token_rates(
         let live = sight.around.book.live(&key_of(scope.id, &limit));
         let live = live.unwrap_or(&idle);
         let remaining = limit.most.saturating_sub(live.tokens_used());
-        if needed <= remaining {
-            if limit.mode == Mode::Enforce {
-                leave(remaining);
-            }
-        } else if told.stops(scope, &limit) {
+        let fits = needed <= remaining;
+        let seen = || of_tokens(live, limit.most, needed, sight.now.boot_ms);
+        if told.stops(scope, &limit, fits, seen) {
             let refusal = sight.caller.by(at, refusal(live, limit.most, remaining));
             return Err(Stop::TooLong(refusal));
         }
+        if fits && limit.mode == Mode::Enforce {
+            leave(remaining);
+        }
     }
     if let Some(limit) = sight.model.max_tokens_per_minute {
-        let of_model = LiveKey::Model(sight.model.name.to_owned());
-        let live = sight.around.book.live(&of_model).unwrap_or(&idle);
+        let live = LiveKey::Model(sight.model.name.to_owned());
+        let live = sight.around.book.live(&live).unwrap_or(&idle);
         let remaining = limit.saturating_sub(live.tokens_used());
+        of_model(told, sight, "tokens/minute", needed <= remaining, || {
+            of_tokens(live, limit, needed, sight.now.boot_ms)
+        });
         if needed > remaining {
             return Err(Stop::TooLong(refusal(live, limit, remaining)));
         }
         leave(remaining);
     }
     Ok(caps)
+}
+
+/// Figures of a window of tokens.
+fn of_tokens(live: &Live, limit: u64, needed: u64, now_boot_ms: u64) -> Figures {
+    let remaining = limit.saturating_sub(live.tokens_used());
+    let short = needed.saturating_sub(remaining);
+    Figures {
+        used: Some(count(live.tokens.sum())),
+        held: Some(count(live.open_tokens)),
+        retry_after_ms: (short > 0 && needed <= limit)
+            .then(|| live.tokens.wait_ms(now_boot_ms, short)),
+        ..Figures::new(Quantity::Tokens, count(needed), count(limit))
+    }
 }

@@ -2,9 +2,11 @@
 //! share of its parent's that one child may hold. Every purse must have what is needed, or none gives.
 
 use aex_admin_proto::Refusal;
+use aex_admin_proto::explain::{Figures, Look, Verdict};
 use aex_admin_proto::limit::{LimitKey, Mode, Quantity, Span, Subject};
 use aex_admin_proto::scope::ScopeKind;
 
+use super::told::look;
 use super::{Ask, Caller, Queue, Sight, Stop, Told};
 use crate::core::book::{Book, CounterKey, Sum};
 use crate::core::money::{ceil_micro, floor_micro};
@@ -122,13 +124,23 @@ impl<'a> Purses<'a> {
 
     /// What is not there even when every hold is freed. A scope whose budget is all spent is cut off
     /// whole, from free models too.
-    pub(super) fn check_unspent(&self, ask: &Ask<'_>, caller: &Caller) -> Result<(), Stop> {
-        for purse in self.purses.iter().filter(|purse| purse.is_enforced()) {
+    pub(super) fn check_unspent(
+        &self,
+        ask: &Ask<'_>,
+        caller: &Caller,
+        told: &Told<'_>,
+    ) -> Result<(), Stop> {
+        for purse in self.enforced() {
             let needed = purse.needed(ask, ask.caps.least);
             let cut_off = matches!(purse.from, Source::Budget) && purse.unspent <= 0;
-            if matches!(purse.from, Source::Share) || (!cut_off && needed <= purse.unspent) {
+            if matches!(purse.from, Source::Share) {
                 continue;
             }
+            if !cut_off && needed <= purse.unspent {
+                told.note(|| purse.look(needed, Verdict::Passes));
+                continue;
+            }
+            told.note(|| purse.look(needed, Verdict::Refuses));
             let output_alone = Ask {
                 input_tokens: 0,
                 ..*ask
@@ -150,24 +162,24 @@ impl<'a> Purses<'a> {
         &self,
         sight: Sight<'_>,
         ask: &Ask<'_>,
-        told: &mut Told,
+        told: &mut Told<'_>,
     ) -> Result<(u64, i64), Stop> {
         let mut cap = ask.caps.most;
         for purse in self.enforced() {
-            cap = cap.min(purse.cap(sight, ask)?);
+            cap = cap.min(purse.cap(sight, ask, told)?);
         }
         for purse in self.enforced() {
             let needed = purse.needed(ask, cap);
             let short = needed > purse.free() || sight.around.queue_ahead(purse.queue(sight));
             if needed > 0 && short {
-                return Err(purse.wait(sight, needed));
+                return Err(purse.wait(sight, needed, told));
             }
         }
         for purse in self.purses.iter().filter(|purse| !purse.is_enforced()) {
-            if let Source::Limit { bound, .. } = &purse.from
-                && purse.needed(ask, cap) > purse.free()
-            {
-                told.stops(purse.scope, bound);
+            if let Source::Limit { bound, .. } = &purse.from {
+                let needed = purse.needed(ask, cap);
+                let fits = needed <= purse.free();
+                told.stops(purse.scope, bound, fits, || purse.figures(needed));
             }
         }
         Ok((cap, ask.hold_pico(cap)))
@@ -269,7 +281,7 @@ impl<'a> Purse<'a> {
     }
 
     /// The cap that this purse gives: the even share of what is free among those in flight.
-    fn cap(&self, sight: Sight<'_>, ask: &Ask<'_>) -> Result<u64, Stop> {
+    fn cap(&self, sight: Sight<'_>, ask: &Ask<'_>, told: &Told<'_>) -> Result<u64, Stop> {
         let caps = ask.caps;
         let least = self.needed(ask, caps.least);
         if caps.least == caps.most || least == 0 {
@@ -283,7 +295,7 @@ impl<'a> Purse<'a> {
             // Nothing will come free: the least is all that this gives.
             Ok(caps.least)
         } else {
-            Err(self.wait(sight, least))
+            Err(self.wait(sight, least, told))
         }
     }
 
@@ -334,7 +346,45 @@ impl<'a> Purse<'a> {
         }
     }
 
-    fn wait(&self, sight: Sight<'_>, needed: i128) -> Stop {
+    /// As an operator sees it.
+    fn look(&self, needed: i128, verdict: Verdict) -> Look {
+        let rule = match (&self.from, self.limit()) {
+            (Source::Share, _) => "max_held of what is above".to_owned(),
+            (_, Some(limit)) => limit.to_string(),
+            (_, None) => "budget".to_owned(),
+        };
+        Look {
+            rule,
+            figures: Some(self.figures(needed)),
+            ..look(Some(self.scope), verdict)
+        }
+    }
+
+    fn figures(&self, needed: i128) -> Figures {
+        let left = self.shown(self.unspent, false);
+        let most = match &self.from {
+            Source::Budget => self.scope.balance.budget_micro,
+            Source::Limit { bound, .. } => i64::try_from(bound.most).ok(),
+            Source::Share => None,
+        };
+        let most = most.unwrap_or(left);
+        Figures {
+            used: Some(most.saturating_sub(left)),
+            held: Some(self.shown(self.held, true)),
+            resets_at_ms: match &self.from {
+                Source::Limit { resets_at_ms, .. } => *resets_at_ms,
+                _ => None,
+            },
+            ..Figures::new(self.what, self.shown(needed, true), most)
+        }
+    }
+
+    fn wait(&self, sight: Sight<'_>, needed: i128, told: &Told<'_>) -> Stop {
+        told.note(|| Look {
+            why: (needed <= self.free())
+                .then(|| "what is free is for requests that came before".to_owned()),
+            ..self.look(needed, Verdict::Waits)
+        });
         let needed = self.shown(needed, true);
         let free = self.shown(self.free(), false).max(0);
         let held = self.shown(self.held, true);

@@ -36,15 +36,15 @@ fn defaults() -> Defaults {
 /// Bound of the prompt in `case()`: 48 + 8 + 44.
 const INPUT: u64 = 100;
 
-struct Case {
+pub(super) struct Case {
     route: Route,
-    facts: Facts,
+    pub(super) facts: Facts,
     /// The token's own scope first; empty for a token that nobody knows.
-    path: Vec<Scope>,
+    pub(super) path: Vec<Scope>,
     token_expires_at_ms: Option<i64>,
-    model: Option<ModelFacts<'static>>,
+    pub(super) model: Option<ModelFacts<'static>>,
     /// Of the agent.
-    live: Live,
+    pub(super) live: Live,
     /// Requests of the token that are decided at once.
     contenders: u64,
     queue_ahead: bool,
@@ -52,7 +52,7 @@ struct Case {
 
 const AGENT: ScopeId = ScopeId::Agent(1);
 
-fn scope(id: ScopeId, kind: ScopeKind, name: &str) -> Scope {
+pub(super) fn scope(id: ScopeId, kind: ScopeKind, name: &str) -> Scope {
     Scope {
         id,
         kind,
@@ -65,7 +65,7 @@ fn scope(id: ScopeId, kind: ScopeKind, name: &str) -> Scope {
     }
 }
 
-fn case() -> Case {
+pub(super) fn case() -> Case {
     let mut agent = scope(AGENT, ScopeKind::Agent, "atlas");
     agent.grant.rpm = Some(60);
     agent.balance.budget_micro = Some(5_000_000);
@@ -111,14 +111,14 @@ impl Case {
         case
     }
 
-    fn agent(&mut self) -> &mut Scope {
+    pub(super) fn agent(&mut self) -> &mut Scope {
         self.path
             .iter_mut()
             .find(|scope| scope.id == AGENT)
             .unwrap()
     }
 
-    fn ask<T>(&self, ask: impl FnOnce(Question<'_>) -> T) -> T {
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(Question<'_>) -> T) -> T {
         let caller = (!self.path.is_empty()).then(|| Caller {
             path: self.path.iter().cloned().map(Arc::new).collect(),
             token_revoked: false,
@@ -144,6 +144,7 @@ impl Case {
             },
             defaults: &defaults(),
             now: NOW,
+            trail: None,
         })
     }
 
@@ -177,7 +178,7 @@ impl Case {
 }
 
 /// A budget that pays for exactly `pico`, in a balance with the rest already spent.
-fn balance(pico: i64, held_pico: i64) -> Balance {
+pub(super) fn balance(pico: i64, held_pico: i64) -> Balance {
     let budget_micro = pico / PICO_PER_MICRO + 1;
     let carry_pico = budget_micro * PICO_PER_MICRO - pico;
     Balance {

@@ -1,0 +1,106 @@
+//! Why a request of an agent would pass or not, for its operator: the decision itself, with every rule that
+//! it looks at written down.
+
+use aex_admin_proto::explain::{
+    ExplainParams, ExplainReply, Explained, Look, Outcome, TargetLooks, Verdict,
+};
+use aex_admin_proto::refusal::Refusal;
+use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::scope::{ScopeId, ScopeKind};
+use aex_admin_proto::worker::ReserveParams;
+use aex_admin_proto::{HoldId, TokenDigest};
+
+use super::Writer;
+use super::operator::{Changed, Trouble, agent_id, reply_of};
+use super::questions::quote_of;
+use super::requests::{Decided, Manner};
+use crate::core::reserve::{Caller, Now, Trail};
+use crate::ledger::LedgerError;
+
+impl Writer {
+    pub(super) fn explain(&mut self, params: &ExplainParams, now: Now) -> Changed {
+        let (agent, own) = self.asked_for(params)?;
+        let caller = Caller {
+            path: self.staged.path(&self.ledger, own)?,
+            token_revoked: false,
+            token_expires_at_ms: None,
+            read_only: false,
+        };
+        let asked = ReserveParams {
+            // Draws the target of a weighted model.
+            id: HoldId::random().map_err(|error| LedgerError::Value(error.to_string()))?,
+            // Not looked at: who asks is known.
+            token: TokenDigest::of(b""),
+            route: params.route,
+            model: params.model.clone(),
+            facts: params.facts.clone(),
+            idempotency: None,
+            again: None,
+        };
+        let trail = Trail::default();
+        let manner = Manner::only_asked(Some(&trail));
+        let decided = self.decide_for(Some(caller), agent, &asked, manner, now);
+        let (outcome, quote, refusal) = match decided {
+            Decided::Measure { tokenizer, .. } => {
+                return reply_of(&ExplainReply::Measure { tokenizer });
+            }
+            Decided::Grant { terms, .. } => (Outcome::Passes, Some(quote_of(*terms)), None),
+            Decided::Wait { refusal, .. } => (Outcome::Waits, None, Some(refusal)),
+            Decided::Refuse { refusal, .. } => (Outcome::Refused, None, Some(refusal)),
+            // It has no key.
+            Decided::Replay(_) => (Outcome::Refused, None, Some(Refusal::Cancelled)),
+        };
+        let targets = trail.into_targets();
+        let decided_by = refusal.as_ref().map(|refusal| decisive(&targets, refusal));
+        reply_of(&ExplainReply::Explained(Box::new(Explained {
+            outcome,
+            agent: params.agent.clone(),
+            run: params.run.clone(),
+            model: params.model.clone(),
+            quote,
+            refusal,
+            decided_by,
+            targets,
+        })))
+    }
+
+    /// The agent, and the scope whose token asks.
+    fn asked_for(&mut self, params: &ExplainParams) -> Result<(i64, ScopeId), Trouble> {
+        let agent = self.living(&params.agent)?;
+        let id = agent_id(&agent)?;
+        let Some(name) = &params.run else {
+            return Ok((id, agent.id));
+        };
+        let run = self.ledger.node_by_name(name)?;
+        let run = run.filter(|run| run.kind == ScopeKind::Run);
+        let path = match &run {
+            Some(run) => self.staged.path(&self.ledger, run.id)?,
+            None => Vec::new(),
+        };
+        match run.filter(|_| path.iter().any(|scope| scope.id == agent.id)) {
+            Some(run) => Ok((id, run.id)),
+            None => {
+                let text = format!("{} has no run {name}; see aex tree", params.agent);
+                Err(RpcError::new(code::NOT_FOUND, text).into())
+            }
+        }
+    }
+}
+
+/// The rule that stopped the target whose refusal is told. Where several are refused alike, the first.
+fn decisive(targets: &[TargetLooks], refusal: &Refusal) -> Look {
+    let told = |target: &&TargetLooks| target.refusal.as_ref() == Some(refusal);
+    let last = targets
+        .iter()
+        .find(told)
+        .and_then(|target| target.looks.last());
+    last.filter(|look| look.verdict.stops())
+        .cloned()
+        .unwrap_or_else(|| Look {
+            scope: None,
+            rule: "the request itself".to_owned(),
+            verdict: Verdict::Refuses,
+            figures: None,
+            why: Some(refusal.to_string()),
+        })
+}
