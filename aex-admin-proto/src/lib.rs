@@ -26,6 +26,7 @@ pub mod policies;
 pub mod prices;
 pub mod quiet;
 pub mod refusal;
+pub mod rehearsal;
 pub mod rpc;
 pub mod scope;
 pub mod ticket;

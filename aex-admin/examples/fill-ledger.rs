@@ -16,7 +16,7 @@ use aex_admin_proto::clock;
 use aex_admin_proto::operator::{AgentState, Settings};
 use aex_admin_proto::scope::{KERNEL, ScopeId};
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::{Basis, OnDisconnect, Usage};
+use aex_admin_proto::worker::{Basis, Facts, OnDisconnect, Usage};
 use clap::Parser;
 use serde_json::json;
 
@@ -294,6 +294,8 @@ fn terms(usage: &Usage) -> Result<Terms, FillError> {
         shadowed: Vec::new(),
         attempt: None,
         tools: Vec::new(),
+        asked: Facts::default(),
+        names_left_out: 0,
     })
 }
 

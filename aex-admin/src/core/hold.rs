@@ -2,7 +2,7 @@
 
 use aex_admin_proto::ticket::KeyMode;
 use aex_admin_proto::tools::ToolRules;
-use aex_admin_proto::worker::{OnDisconnect, Route};
+use aex_admin_proto::worker::{Facts, OnDisconnect, Route};
 use aex_admin_proto::{HoldId, KeyMark};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,18 @@ fn one() -> u64 {
 )]
 fn is_one(number: &u64) -> bool {
     *number == 1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands a reference to it"
+)]
+fn is_none(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_plain(facts: &Facts) -> bool {
+    *facts == Facts::default()
 }
 
 fn is_chat(route: &Route) -> bool {
@@ -78,6 +90,12 @@ pub struct Terms {
     /// Under which its answer is read, by each scope that has any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<ToolRules>,
+    /// What it asked for that the other fields do not say ([`super::recall`]): for rehearsals.
+    #[serde(default, skip_serializing_if = "is_plain")]
+    pub asked: Facts,
+    /// Names that had no place there.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub names_left_out: u64,
 }
 
 /// A hold of a request that another target was asked for first.

@@ -13,6 +13,7 @@ pub mod live;
 pub mod money;
 pub mod period;
 pub mod price;
+pub mod recall;
 pub mod refusals;
 pub mod reservation;
 pub mod reserve;

@@ -27,6 +27,7 @@ use super::bound::Rendering;
 use super::capabilities;
 use super::hold::Terms;
 use super::price::Price;
+use super::recall;
 use super::scope::{Bound, Charged, DefaultLimits, Scope};
 use limits::{
     bound_input, bound_output, check_parallel, check_request_rates, check_sessions,
@@ -327,6 +328,7 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
     check_request_rates(sight, &mut told)?;
     let caps = check_token_rates(sight, &ask, &mut told)?;
     let (output_cap, hold_pico) = purses.fit(sight, &Ask { caps, ..ask }, &mut told)?;
+    let (kept, names_left_out) = recall::kept(facts);
     let charged = Charged::of(caller.path.iter().map(AsRef::as_ref), purses.meters(sight));
     Ok(Terms {
         route: asked.route,
@@ -351,6 +353,8 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
         shadowed: told.shadowed,
         attempt: None,
         tools,
+        asked: kept,
+        names_left_out,
     })
 }
 

@@ -18,6 +18,7 @@ mod known;
 mod load;
 mod names;
 mod parse;
+mod request;
 mod rule;
 mod slice;
 mod source;
@@ -32,6 +33,7 @@ pub use judge::{Denial, Judged, Policies};
 pub use known::Known;
 pub use load::{directory, load, load_all};
 pub use parse::PolicyFile;
+pub use request::ToJudge;
 pub use rule::Mode;
 pub use time::PolicyTime;
 

@@ -6,19 +6,14 @@ use std::sync::Arc;
 use aex_admin_proto::Refusal;
 use aex_admin_proto::explain::{Look, Verdict};
 use aex_admin_proto::operator::PolicyCounts;
-use aex_admin_proto::scope::ScopeKind;
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::{Facts, ReserveParams};
-use jiff::tz::TimeZone;
+use aex_admin_proto::worker::ReserveParams;
 
 use super::Writer;
 use super::requests::Manner;
-use crate::core::capabilities::{hosted, without_stripped};
 use crate::core::hold::Terms;
-use crate::core::money::ceil_micro;
-use crate::core::period;
 use crate::core::reserve::{Caller, Now};
-use crate::policy::{Ask, Denial, KERNEL_GROUP, MAX_POLICIES, Policies, PolicyTime};
+use crate::policy::{Denial, MAX_POLICIES, Policies, ToJudge};
 
 /// Most policies that an answer's head warns of.
 const MAX_WARNINGS: usize = 8;
@@ -46,32 +41,13 @@ impl Writer {
         if self.policies.is_empty() {
             return Ok(());
         }
-        let above = Above::of(caller);
-        // What is cut out is not asked for.
-        let facts: &Facts = &without_stripped(&terms.tools, &params.facts);
-        let tools: Vec<&str> = facts
-            .tools
-            .iter()
-            .map(String::as_str)
-            .chain(hosted(facts))
-            .collect();
-        let judged = self.policies.judge(&Ask {
-            agent: above.agent,
-            groups: &above.groups,
-            route: params.route,
-            model: &terms.model,
-            provider: &terms.provider,
-            input_tokens: terms.input_tokens,
-            output_tokens: terms.output_tokens(),
-            cost_micro: ceil_micro(i128::from(terms.hold_pico)),
-            stream: facts.stream,
-            images: facts.images,
-            tools: &tools,
+        let judged = self.policies.judge_request(&ToJudge {
+            caller,
+            facts: &params.facts,
+            terms,
             own_key: terms.key == KeyMode::Own,
-            time: PolicyTime::at(&self.zone(caller), now.wall_ms),
-            session: facts.session.as_deref(),
-            labels: &above.labels,
-            run: above.run,
+            time_zone: &self.config.time_zone,
+            wall_ms: now.wall_ms,
         });
         let found = [
             (judged.denied.as_slice(), Outcome::Denied),
@@ -102,16 +78,6 @@ impl Writer {
                 Ok(())
             }
         }
-    }
-
-    /// In which a policy's hours and days are: the one of the token's own scope.
-    fn zone(&self, caller: &Caller) -> TimeZone {
-        let mut named = caller
-            .path
-            .iter()
-            .filter_map(|scope| scope.grant.settings.time_zone.as_deref());
-        let named = named.next().and_then(period::zone);
-        named.unwrap_or_else(|| self.config.time_zone.clone())
     }
 
     fn count_policy(&self, denial: &Denial, outcome: Outcome) {
@@ -156,37 +122,6 @@ fn none_forbids(policies: usize) -> Look {
         verdict: Verdict::Passes,
         figures: None,
         why: Some(format!("none of {policies} forbids it")),
-    }
-}
-
-/// What policies know of who asks.
-struct Above<'a> {
-    agent: &'a str,
-    /// The nearest first, the kernel last.
-    groups: Vec<&'a str>,
-    labels: Vec<&'a str>,
-    run: bool,
-}
-
-impl<'a> Above<'a> {
-    fn of(caller: &'a Caller) -> Self {
-        let mut above = Self {
-            agent: "",
-            groups: Vec::new(),
-            labels: Vec::new(),
-            run: false,
-        };
-        for scope in &caller.path {
-            match scope.kind {
-                ScopeKind::Agent => above.agent = &scope.name,
-                ScopeKind::Group => above.groups.push(&scope.name),
-                ScopeKind::Run => above.run = true,
-                ScopeKind::Kernel => above.groups.push(KERNEL_GROUP),
-            }
-            let labels = scope.grant.settings.labels.iter().flatten();
-            above.labels.extend(labels.map(String::as_str));
-        }
-        above
     }
 }
 

@@ -10,7 +10,7 @@ use aex_admin::core::price::{PICO_PER_MICRO, Price};
 use aex_admin::core::scope::Charged;
 use aex_admin_proto::egress::{Ending, Exchange};
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::{Observed, OnDisconnect, Route, Usage, UsageSeen};
+use aex_admin_proto::worker::{Facts, Observed, OnDisconnect, Route, Usage, UsageSeen};
 use num_bigint::BigInt;
 
 fn free_pico(balance: &Balance) -> i128 {
@@ -99,6 +99,8 @@ impl Random {
             shadowed: Vec::new(),
             attempt: None,
             tools: Vec::new(),
+            asked: Facts::default(),
+            names_left_out: 0,
         }
     }
 

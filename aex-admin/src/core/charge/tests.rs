@@ -1,5 +1,5 @@
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::{Route, UsageChunks};
+use aex_admin_proto::worker::{Facts, Route, UsageChunks};
 use proptest::prelude::*;
 
 use super::*;
@@ -37,6 +37,8 @@ fn terms() -> Terms {
         shadowed: Vec::new(),
         attempt: None,
         tools: Vec::new(),
+        asked: Facts::default(),
+        names_left_out: 0,
     }
 }
 
