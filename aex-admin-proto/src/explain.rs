@@ -1,5 +1,7 @@
 //! `aex policy explain`: why a request would pass or not, rule by rule, for an operator. Figures are of
 //! every scope: none of this is for an agent's eyes.
+//!
+//! A request's facts come from `aex-proxy facts` ([`BodyRead`]): its reader is the one that workers have.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +9,27 @@ use crate::Refusal;
 use crate::limit::Quantity;
 use crate::scope::ScopeKind;
 use crate::worker::{Facts, Quote, Route};
+
+/// Longest request body that is explained: `max_body_bytes` is no more than this.
+pub const MAX_BODY_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What `aex-proxy facts` prints of a request body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum BodyRead {
+    Request { model: String, facts: Box<Facts> },
+    NotARequest { invalid: Invalid },
+}
+
+/// Why a body is no request: what the agent is told with status 400.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Invalid {
+    pub message: String,
+    /// A path such as `messages[2].content`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub param: Option<String>,
+}
 
 /// What is asked of `policy.explain`: the request as a worker would ask for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -140,6 +140,14 @@ pub fn session(headers: &HeaderMap) -> Result<Option<String>, Fault> {
     Ok(one_word(headers, &SESSION, MAX_SESSION_BYTES)?.map(str::to_owned))
 }
 
+/// A session's name, by the rule of its header.
+///
+/// # Errors
+/// It is not one visible word, or too long.
+pub fn session_named(name: &str) -> Result<&str, Invalid> {
+    word(name.as_bytes(), MAX_SESSION_BYTES).ok_or_else(|| not_a_word(&SESSION, MAX_SESSION_BYTES))
+}
+
 /// The name under which this request must not be carried out twice.
 ///
 /// # Errors
@@ -157,15 +165,22 @@ fn one_word<'h>(
     let Some(value) = values.next() else {
         return Ok(None);
     };
-    let word = value.as_bytes();
-    let good = (1..=max_bytes).contains(&word.len()) && word.iter().all(u8::is_ascii_graphic);
-    match std::str::from_utf8(word) {
-        Ok(word) if good && values.next().is_none() => Ok(Some(word)),
-        _ => Err(Fault::Invalid(Invalid::at(
-            name.as_str(),
-            format!("{name} must be sent once, as one word of at most {max_bytes} characters"),
-        ))),
+    match word(value.as_bytes(), max_bytes) {
+        Some(word) if values.next().is_none() => Ok(Some(word)),
+        _ => Err(Fault::Invalid(not_a_word(name, max_bytes))),
     }
+}
+
+fn word(bytes: &[u8], max_bytes: usize) -> Option<&str> {
+    let good = (1..=max_bytes).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+    std::str::from_utf8(bytes).ok().filter(|_| good)
+}
+
+fn not_a_word(name: &HeaderName, max_bytes: usize) -> Invalid {
+    Invalid::at(
+        name.as_str(),
+        format!("{name} must be sent once, as one word of at most {max_bytes} characters"),
+    )
 }
 
 /// Checks that the body is JSON as it stands, and tells its length where the head does.

@@ -5,7 +5,8 @@
 //! `aex-admin` ([`admin`]), forwards to `aex-egress` ([`egress`]), and settles. What happens in
 //! between is decided by the pure [`exchange`], with [`sse`] and [`usage`]; every error becomes HTTP
 //! in [`answer`]. What was answered under an `Idempotency-Key` ([`idempotency`]) is kept ([`keeping`],
-//! [`spool`]) and given again. What AEX itself answers to a token's holder is in [`own`].
+//! [`spool`]) and given again. What AEX itself answers to a token's holder is in [`own`]. How
+//! a body is read is also told to an operator, in [`facts`].
 //!
 //! Absent on purpose: policy, prices, budgets (it asks), any way to a provider but the egress, and
 //! every network connection of its own making.
@@ -16,6 +17,7 @@ pub mod body;
 pub mod carry;
 pub mod egress;
 pub mod exchange;
+pub mod facts;
 pub mod fallback;
 pub mod headers;
 pub mod idempotency;

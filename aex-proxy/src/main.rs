@@ -1,13 +1,18 @@
-//! The `aex-proxy` program: hardens itself, takes the listener over, serves until told to stop.
+//! The `aex-proxy` program: hardens itself, takes the listener over, serves until told to stop. Or, as
+//! `aex-proxy facts`, reads one request from standard input and tells what a worker sees in it.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use aex_admin_proto::explain::{BodyRead, MAX_BODY_BYTES};
 use aex_admin_proto::places::Places;
+use aex_admin_proto::worker::{Route, TOKENIZERS};
+use aex_proxy::facts::{self, Beside};
 use aex_proxy::listener;
 use aex_proxy::server::{self, Options};
-use clap::Parser;
+use aex_proxy::tokenizer::Tokenizer;
+use clap::{Parser, Subcommand};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +29,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     name = "aex-proxy",
     version,
+    args_conflicts_with_subcommands = true,
     after_help = "Example (what the supervisor runs, the listener being descriptor 3):\n  \
         AEX_HOME=~/.aex aex-proxy --worker 1 --listen-fd 3\n\n\
         Logs go to stderr; AEX_LOG sets how much (error, warn, info, debug)."
@@ -45,6 +51,43 @@ struct Args {
     /// [default: run/spool below $AEX_HOME or ~/.aex; without a home none are kept]
     #[arg(long, value_name = "PATH")]
     spool: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Read one request body from standard input and print what a worker sees in it, for
+    /// `aex policy explain`
+    ///
+    /// Prints one JSON document and sends nothing anywhere: {"model", "facts"}, or, with exit 1,
+    /// {"invalid"} where an agent would be answered with status 400. Facts are sizes, names and numbers,
+    /// never the text of the prompt.
+    #[command(
+        after_help = "Exit 2: the body could not be read, or is longer than any that a worker takes.\n\n\
+                      Example:\n  aex-proxy facts --route /v1/chat/completions < request.json"
+    )]
+    Facts(FactsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct FactsArgs {
+    /// Where the request would be sent to
+    #[arg(long, value_name = "PATH", value_parser = facts::route_at)]
+    route: Route,
+    /// It brings its own provider key
+    #[arg(long)]
+    own_key: bool,
+    /// Its header x-aex-session
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
+    /// Count the prompt with this tokenizer as well: o200k_base or cl100k_base
+    #[arg(long, value_name = "NAME", value_parser = tokenizer)]
+    tokenizer: Option<Tokenizer>,
+}
+
+fn tokenizer(name: &str) -> Result<Tokenizer, String> {
+    Tokenizer::named(name).ok_or_else(|| format!("there are {}", TOKENIZERS.join(" and ")))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +108,15 @@ const MAX_BLOCKING_THREADS: usize = 32;
 
 fn main() -> ExitCode {
     let hardened = harden();
-    let args = Args::parse();
+    let mut args = Args::parse();
+    if let Some(Command::Facts(asked)) = args.command.take() {
+        let told = hardened.map_err(|error| error.to_string());
+        return told.and_then(|()| tell_facts(asked)).unwrap_or_else(|why| {
+            // With stderr closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "aex-proxy: {why}");
+            ExitCode::from(2)
+        });
+    }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         // A full disk must not end the program: the log's own errors are dropped, not printed.
@@ -89,6 +140,28 @@ fn harden() -> Result<(), StartError> {
     prctl::set_dumpable(false)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     Ok(())
+}
+
+fn tell_facts(asked: FactsArgs) -> Result<ExitCode, String> {
+    let beside = Beside {
+        route: asked.route,
+        own_key: asked.own_key,
+        session: asked.session,
+        tokenizer: asked.tokenizer,
+    };
+    let mut body = Vec::new();
+    // One byte more, by which one that is too long is known.
+    let mut input = std::io::stdin().take(MAX_BODY_BYTES + 1);
+    (input.read_to_end(&mut body)).map_err(|error| format!("standard input: {error}"))?;
+    let read = facts::of(&beside, &body).map_err(|error| error.to_string())?;
+    let mut document = serde_json::to_vec(&read).map_err(|error| error.to_string())?;
+    document.push(b'\n');
+    (std::io::stdout().write_all(&document))
+        .map_err(|error| format!("standard output: {error}"))?;
+    Ok(match read {
+        BodyRead::Request { .. } => ExitCode::SUCCESS,
+        BodyRead::NotARequest { .. } => ExitCode::FAILURE,
+    })
 }
 
 fn run(args: Args) -> Result<(), StartError> {
@@ -132,4 +205,47 @@ fn options(args: Args) -> Result<Options, StartError> {
             egress_socket.ok_or(StartError::NoHome)?,
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once("aex-proxy").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn serving_needs_no_subcommand() {
+        Args::command().debug_assert();
+        for line in ["", "--worker 1", "--worker 2 --listen-fd 3 --spool /tmp/s"] {
+            let args = parse(line).unwrap();
+            assert!(args.command.is_none(), "{line}");
+        }
+        assert_eq!(parse("--worker 2 --listen-fd 3").unwrap().worker, 2);
+    }
+
+    #[test]
+    fn facts_are_asked_for_alone() {
+        let line = "facts --route /v1/responses --own-key --session s --tokenizer cl100k_base";
+        let Some(Command::Facts(asked)) = parse(line).unwrap().command else {
+            panic!("{line}");
+        };
+        assert_eq!(asked.route, Route::Responses);
+        assert!(asked.own_key);
+        assert_eq!(asked.session.as_deref(), Some("s"));
+        assert_eq!(asked.tokenizer, Tokenizer::named("cl100k_base"));
+        for line in [
+            "facts",
+            "facts --route /v1/models",
+            "facts --route /v1/responses --tokenizer p50k_base",
+            "--worker 1 facts --route /v1/responses",
+            "facts --route /v1/responses --worker 1",
+            "other",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
 }

@@ -24,6 +24,15 @@ impl Tokenizer {
         tables.get(at).copied().map(Self)
     }
 
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        let [o200k, cl100k] = TOKENIZERS;
+        match self.0 {
+            Table::O200k => o200k,
+            Table::Cl100k => cl100k,
+        }
+    }
+
     /// Tokens of a text that stands alone.
     #[must_use]
     pub fn count(self, text: &str) -> u64 {
@@ -49,11 +58,9 @@ mod tests {
             ("o200k_base", "안녕하세요", 2),
             ("cl100k_base", "안녕하세요", 5),
         ] {
-            assert_eq!(
-                Tokenizer::named(name).unwrap().count(text),
-                tokens,
-                "{name} {text}"
-            );
+            let tokenizer = Tokenizer::named(name).unwrap();
+            assert_eq!(tokenizer.count(text), tokens, "{name} {text}");
+            assert_eq!(tokenizer.name(), name);
         }
         assert_eq!(Tokenizer::named("p50k_base"), None);
     }

@@ -7,6 +7,7 @@
 
 mod common;
 
+use std::io::{Seek, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
@@ -97,4 +98,34 @@ fn without_a_listener_the_program_says_what_to_do() {
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("--listen-fd"), "{said}");
+}
+
+#[test]
+fn the_program_tells_what_a_worker_sees_in_a_request() {
+    for (body, exit, document) in [
+        (
+            r#"{"model":"m","prompt":"hi"}"#,
+            0,
+            r#"{"model":"m","facts":{"body_bytes":27,"#,
+        ),
+        (
+            r#"{"model":"m"}"#,
+            1,
+            r#"{"invalid":{"message":"prompt is missing","param":"prompt"}}"#,
+        ),
+    ] {
+        let mut input = tempfile::tempfile().unwrap();
+        input.write_all(body.as_bytes()).unwrap();
+        input.rewind().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_aex-proxy"))
+            .args(["facts", "--route", "/v1/completions"])
+            .env_clear()
+            .stdin(input)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(exit), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.starts_with(document), "{said}");
+        assert!(said.ends_with("}\n"), "{said}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod capabilities;
+mod explain;
 mod group;
 mod limits;
 mod values;
@@ -14,6 +15,7 @@ use aex_admin_proto::operator::RunParams;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use agent::AgentCommand;
+pub(crate) use explain::ExplainArgs;
 pub(crate) use group::GroupCommand;
 
 use crate::credentials;
@@ -117,7 +119,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Policies: what settings allow and you forbid all the same
+    /// Policies: what settings allow and you forbid all the same; and which rule decides on a request
     #[command(after_help = "Example:\n  aex policy check && aex config reload")]
     Policy {
         #[command(subcommand)]
@@ -390,6 +392,13 @@ pub(crate) enum PolicyCommand {
         #[arg(value_name = "DIR")]
         directory: Option<PathBuf>,
     },
+    /// Why a request would pass or not: each rule that is looked at, whose it is, with its figures
+    ///
+    /// The request is judged as the kernel would judge it now, by the same reader and the same rules:
+    /// settings, policies, limits and budgets of the agent and of all that is above it. Nothing is sent to
+    /// a provider, and nothing is held. The kernel must run.
+    #[command(after_help = explain::HELP)]
+    Explain(ExplainArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use aex_admin_proto::capabilities::route_name;
+use aex_admin_proto::worker::Route;
+
 /// Largest amount that is taken: in picodollars it still fits 64 bits.
 const MAX_USD: i64 = 9_000_000;
 const MAX_DECIMALS: usize = 6;
@@ -165,6 +168,19 @@ pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// A route by its path, with or without `/v1`, or by the name that `--allowed-routes` takes.
+pub(crate) fn route(text: &str) -> Result<Route, String> {
+    let (below, name) = (
+        text.strip_prefix("/v1").unwrap_or(text),
+        text.replace('-', "_"),
+    );
+    let is_meant = |route: &Route| route.path() == below || route_name(*route) == name;
+    Route::ALL.into_iter().find(is_meant).ok_or_else(|| {
+        let paths = Route::ALL.map(|route| format!("/v1{}", route.path()));
+        format!("there is no such route: {}", paths.join(", "))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +256,27 @@ mod tests {
         assert_eq!(names("a, b"), Ok(Names(vec!["a".into(), "b".into()])));
         for text in ["", ",", "a,", "a,,b"] {
             assert!(names(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_named_by_its_path_or_its_name() {
+        for (text, meant) in [
+            ("/v1/chat/completions", Some(Route::ChatCompletions)),
+            ("/chat/completions", Some(Route::ChatCompletions)),
+            ("chat-completions", Some(Route::ChatCompletions)),
+            ("chat_completions", Some(Route::ChatCompletions)),
+            ("/v1/completions", Some(Route::Completions)),
+            ("completions", Some(Route::Completions)),
+            ("/embeddings", Some(Route::Embeddings)),
+            ("responses", Some(Route::Responses)),
+            ("", None),
+            ("/v1", None),
+            ("/v1/models", None),
+            ("/v1/v1/responses", None),
+            ("chat", None),
+        ] {
+            assert_eq!(route(text).ok(), meant, "{text}");
         }
     }
 

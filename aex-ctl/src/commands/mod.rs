@@ -2,8 +2,10 @@
 
 mod advice;
 mod agent;
+mod child;
 mod config;
 mod daemon;
+mod explain;
 mod group;
 mod kernel;
 mod ledger;
@@ -66,7 +68,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Fault> {
         Command::Ledger { command } => ledger::run(command, &kernel()?, out).await,
         Command::Prices { command } => prices::run(command, &kernel()?.places, out).await,
         Command::Config { command } => config::run(command, &kernel()?, out).await,
-        Command::Policy { command } => policy::run(command, &kernel()?.places, out).await,
+        Command::Policy { command } => policy::run(command, &kernel()?, out).await,
         Command::Rpc { method, params } => rpc(&method, params, &kernel()?, out).await,
     }
 }

@@ -1,4 +1,4 @@
-//! `aex policy check`. The reader of policies is `aex-admin`; this runs it, so that no kernel need.
+//! `aex policy`. `check`: the reader of policies is `aex-admin`; this runs it, so that no kernel need.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,20 @@ use aex_admin_proto::places::Places;
 use aex_admin_proto::policies::PolicyCheck;
 use tokio::process::Command;
 
+use super::explain;
 use crate::args::PolicyCommand;
 use crate::fault::Fault;
+use crate::link::Kernel;
 use crate::output::Out;
 use crate::render;
 use crate::supervisor::check;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(command: PolicyCommand, places: &Places, out: Out) -> Result<u8, Fault> {
+pub(super) async fn run(command: PolicyCommand, kernel: &Kernel, out: Out) -> Result<u8, Fault> {
     match command {
         PolicyCommand::Check { directory } => {
-            let checked = checked(places, directory.as_deref()).await?;
+            let checked = checked(&kernel.places, directory.as_deref()).await?;
             let Some(problem) = &checked.problem else {
                 out.answer(&checked, || render::policies(&checked))?;
                 return Ok(0);
@@ -30,6 +32,7 @@ pub(super) async fn run(command: PolicyCommand, places: &Places, out: Out) -> Re
             }
             Err(Fault::Failed(problem.clone()))
         }
+        PolicyCommand::Explain(args) => explain::run(args, kernel, out).await,
     }
 }
 

@@ -6,9 +6,9 @@ use std::process::Stdio;
 
 use aex_admin_proto::operator::RestoreReport;
 use aex_admin_proto::places::Places;
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use super::child::given;
 use crate::fault::Fault;
 use crate::output::Out;
 use crate::render;
@@ -35,7 +35,7 @@ pub(super) async fn run(
     if accept_loss {
         restore.arg("--accept-loss");
     }
-    let output = given(restore, sent).await?;
+    let output = given(restore, "aex-admin restore", &sent).await?;
     let Ok(report) = serde_json::from_slice::<RestoreReport>(&output.stdout) else {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(Fault::failed(said.trim().trim_start_matches("aex-admin: ")));
@@ -66,24 +66,4 @@ async fn sent(places: &Places) -> Result<Vec<u8>, Fault> {
         )));
     }
     Ok(output.stdout)
-}
-
-async fn given(mut command: Command, input: Vec<u8>) -> Result<std::process::Output, Fault> {
-    let failed = |error| Fault::failed(format!("cannot run aex-admin restore: {error}"));
-    command
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let mut child = command.spawn().map_err(failed)?;
-    let stdin = child.stdin.take();
-    // It reads all of it before it says anything.
-    let write = async {
-        if let Some(mut stdin) = stdin {
-            let _ = stdin.write_all(&input).await;
-        }
-    };
-    let (output, ()) = tokio::join!(child.wait_with_output(), write);
-    output.map_err(failed)
 }

@@ -2,6 +2,7 @@
 
 mod agent;
 mod capabilities;
+mod explain;
 mod figures;
 mod ledger;
 mod policies;
@@ -9,6 +10,7 @@ mod prices;
 mod table;
 
 pub(crate) use agent::{agent, agents, new_token, scope, tokens, tree};
+pub(crate) use explain::explained;
 pub(crate) use figures::{metrics, models, programs, status};
 pub(crate) use ledger::{CSV_HEAD, audit, csv, event, replay, restore};
 

@@ -7,6 +7,7 @@
 )]
 
 mod commands;
+mod explain;
 mod fake_admin;
 mod fake_programs;
 mod run;
