@@ -1,7 +1,7 @@
 //! `aex-admin`: the privileged owner of the ledger, the policy, the prices and the ticket key.
 //!
 //! Owns: [`core`] (pure decisions), the configuration ([`config`]), operators' policies
-//! ([`policy`]), the SQLite ledger ([`ledger`]),
+//! ([`policy`]) and their rehearsal ([`rehearse`]), the SQLite ledger ([`ledger`]),
 //! the one thread that writes it ([`writer`]), and the JSON-RPC sockets ([`rpc`]). Absent on purpose:
 //! provider keys, prompt or completion text, and the network.
 
@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod policy;
 pub mod policy_check;
 pub mod prices;
+pub mod rehearse;
 pub mod restore;
 pub mod rpc;
 pub mod serve;

@@ -31,6 +31,8 @@ pub use catalogue::{Catalogue, CatalogueModel, CatalogueProvider};
 pub use error::{ConfigError, LoadError};
 pub(crate) use load::read_text;
 pub use load::{load, load_catalogue, prices_file};
+pub(crate) use yaml::read as read_yaml;
+
 pub use types::{
     Config, DefaultLimits, Model, ModelLimits, OutputCapParam, PriceSource, Pricing, Provider,
     ProviderFacts,

@@ -22,7 +22,7 @@ const MAX_ALIASES: usize = 1_000;
 const MAX_REPLAYED_EVENTS: usize = 50_000;
 
 /// Reads one document.
-pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
+pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Result<T, ConfigError> {
     if text.len() > MAX_CONFIG_BYTES {
         return Err(ConfigError::anywhere(format!(
             "larger than {MAX_CONFIG_BYTES} bytes"

@@ -108,11 +108,17 @@ pub(super) fn all(conn: &Connection) -> Result<Vec<Scope>> {
     many(conn, "ORDER BY n.id", [])
 }
 
+/// # Errors
+/// SQLite's own, or a value that cannot be.
+pub(super) fn one(conn: &Connection, id: i64) -> Result<Option<Scope>> {
+    Ok(many(conn, "WHERE n.id = ?1", [id])?.pop())
+}
+
 impl Ledger {
     /// # Errors
     /// SQLite's own, or a value that cannot be.
     pub fn node(&self, id: i64) -> Result<Option<Scope>> {
-        Ok(many(&self.conn, "WHERE n.id = ?1", [id])?.pop())
+        one(&self.conn, id)
     }
 
     /// # Errors

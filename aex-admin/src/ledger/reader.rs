@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use aex_admin_proto::operator::{EventView, TokenView};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use serde_json::value::RawValue;
 
 use super::agents;
@@ -47,6 +47,14 @@ pub fn open_runs(conn: &Connection) -> Result<Vec<Scope>> {
 /// SQLite's own, or a value that cannot be.
 pub fn nodes(conn: &Connection) -> Result<Vec<Scope>> {
     nodes::all(conn)
+}
+
+/// A scope that is no agent.
+///
+/// # Errors
+/// SQLite's own, or a value that cannot be.
+pub fn node(conn: &Connection, id: i64) -> Result<Option<Scope>> {
+    nodes::one(conn, id)
 }
 
 fn many(conn: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Scope>> {
@@ -232,12 +240,54 @@ pub fn snapshot(path: &Path) -> Result<Connection> {
 ///
 /// # Errors
 /// SQLite's own.
-pub fn each_event(conn: &Connection, mut each: impl FnMut(i64, &Event<'_>, &[u8])) -> Result<()> {
+pub fn each_event(conn: &Connection, each: impl FnMut(i64, &Event<'_>, &[u8])) -> Result<()> {
+    each_event_from(conn, 0, each)
+}
+
+/// Every event since `since_ms`, in order. What an earlier time has that a clock which was set back wrote
+/// later is left out.
+///
+/// # Errors
+/// SQLite's own.
+pub fn each_event_since(
+    conn: &Connection,
+    since_ms: i64,
+    mut each: impl FnMut(&Event<'_>),
+) -> Result<()> {
+    let first = first_since(conn, since_ms)?;
+    each_event_from(conn, first, |_, event, _| {
+        if event.at_ms >= since_ms {
+            each(event);
+        }
+    })
+}
+
+/// The first event of a time, as far as times go up with ids. By halves: history is long.
+fn first_since(conn: &Connection, since_ms: i64) -> Result<i64> {
+    let mut at = conn.prepare("SELECT at_ms FROM events WHERE id >= ?1 ORDER BY id LIMIT 1")?;
+    let (mut low, mut high) = (1, events::head(conn)?.id.saturating_add(1));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let at_ms: Option<i64> = at.query_row([middle], |row| row.get(0)).optional()?;
+        if at_ms.is_some_and(|at_ms| at_ms < since_ms) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
+}
+
+fn each_event_from(
+    conn: &Connection,
+    first: i64,
+    mut each: impl FnMut(i64, &Event<'_>, &[u8]),
+) -> Result<()> {
     let mut statement = conn.prepare(
         "SELECT id, at_ms, agent, action, cost_micro, cost_pico, held_pico, hold, detail, hash \
-         FROM events ORDER BY id",
+         FROM events WHERE id >= ?1 ORDER BY id",
     )?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query([first])?;
     while let Some(row) = rows.next()? {
         let text = |at| {
             row.get_ref(at)

@@ -183,6 +183,12 @@ const METHODS: &[(&str, &[Role], &str, &[&str])] = &[
         "Which rule decides about a request of an agent, with figures.",
         &["agent", "run", "route", "model", "facts"],
     ),
+    (
+        m::POLICY_REHEARSE,
+        READ,
+        "Which recorded requests a proposal would have refused.",
+        &["policies", "scopes", "since_ms"],
+    ),
     (m::MODEL_LIST, READ, "Models and their prices.", &[]),
     (
         m::CONFIG_CHECK,

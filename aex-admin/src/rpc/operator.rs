@@ -12,6 +12,7 @@ use aex_admin_proto::operator::{
     ConfigText, MAX_AGAINST, Metrics, ModelList, NameParams, ResolveParams, ScopeList, ScopeView,
     Tail, TailParams, TokenList, method as m,
 };
+use aex_admin_proto::rehearsal::{Rehearsal, RehearseParams};
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use aex_admin_proto::worker::POLL_MS;
@@ -26,6 +27,7 @@ use crate::core::period;
 use crate::core::reserve::Now;
 use crate::core::scope::Scope;
 use crate::ledger::{LedgerError, backup, reader};
+use crate::rehearse::{RehearseError, rehearse};
 use crate::writer::{Command, OperatorCommand as Op};
 use crate::{audit, views};
 
@@ -155,6 +157,10 @@ fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) 
         m::LEDGER_REPLAY => answer(call, async move {
             aside(&kernel, "a replay", |path| audit::replay(&path)).await
         }),
+        m::POLICY_REHEARSE => {
+            let (call, asked) = params(call, raw)?;
+            answer(call, async move { rehearse_now(&kernel, asked).await });
+        }
         m::LEDGER_BACKUP => {
             let (call, BackupParams { path }) = params(call, raw)?;
             answer(call, async move {
@@ -348,6 +354,18 @@ async fn audit_now(kernel: &Kernel, against: Vec<Checkpoint>) -> Result<AuditRep
     .await
 }
 
+async fn rehearse_now(kernel: &Kernel, asked: RehearseParams) -> Result<Rehearsal, RpcError> {
+    let config = kernel.config();
+    let played = aside(kernel, "a rehearsal", move |path| {
+        match rehearse(&config, &path, &asked) {
+            Ok(told) => Ok(Ok(told)),
+            Err(RehearseError::Proposal(error)) => Ok(Err(error)),
+            Err(RehearseError::Ledger(error)) => Err(error),
+        }
+    });
+    played.await?.map_err(|error| reload::bad_file(&error))
+}
+
 /// Long work on the ledger's file: one at a time, on a thread and a connection of its own.
 async fn aside<T: Send + 'static>(
     kernel: &Kernel,
@@ -357,7 +375,7 @@ async fn aside<T: Send + 'static>(
     if kernel.at_long_work.swap(true, Ordering::AcqRel) {
         return Err(RpcError::new(
             code::CONFLICT,
-            "an audit, replay or backup is running already; try again when it is done",
+            "an audit, replay, rehearsal or backup is running already; try again when it is done",
         ));
     }
     let path = kernel.ledger.clone();

@@ -1,9 +1,7 @@
 //! Why a request of an agent would pass or not, for its operator: the decision itself, with every rule that
 //! it looks at written down.
 
-use aex_admin_proto::explain::{
-    ExplainParams, ExplainReply, Explained, Look, Outcome, TargetLooks, Verdict,
-};
+use aex_admin_proto::explain::{ExplainParams, ExplainReply, Explained, Outcome};
 use aex_admin_proto::refusal::Refusal;
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
@@ -50,8 +48,7 @@ impl Writer {
             // It has no key.
             Decided::Replay(_) => (Outcome::Refused, None, Some(Refusal::Cancelled)),
         };
-        let targets = trail.into_targets();
-        let decided_by = refusal.as_ref().map(|refusal| decisive(&targets, refusal));
+        let decided_by = refusal.as_ref().map(|refusal| trail.decisive(refusal));
         reply_of(&ExplainReply::Explained(Box::new(Explained {
             outcome,
             agent: params.agent.clone(),
@@ -60,7 +57,7 @@ impl Writer {
             quote,
             refusal,
             decided_by,
-            targets,
+            targets: trail.into_targets(),
         })))
     }
 
@@ -85,22 +82,4 @@ impl Writer {
             }
         }
     }
-}
-
-/// The rule that stopped the target whose refusal is told. Where several are refused alike, the first.
-fn decisive(targets: &[TargetLooks], refusal: &Refusal) -> Look {
-    let told = |target: &&TargetLooks| target.refusal.as_ref() == Some(refusal);
-    let last = targets
-        .iter()
-        .find(told)
-        .and_then(|target| target.looks.last());
-    last.filter(|look| look.verdict.stops())
-        .cloned()
-        .unwrap_or_else(|| Look {
-            scope: None,
-            rule: "the request itself".to_owned(),
-            verdict: Verdict::Refuses,
-            figures: None,
-            why: Some(refusal.to_string()),
-        })
 }

@@ -60,6 +60,7 @@ use answers::Answers;
 pub use answers::{Outlet, Reply};
 use locked::Locked;
 pub use operator::OperatorCommand;
+pub(crate) use settings::check_proposed;
 pub use shared::{Counters, PendingOrders, Shared};
 use staged::Staged;
 use waiting::Waiting;

@@ -3,6 +3,7 @@
 
 use aex_admin_proto::limit::{Limit, LimitKey, Subject};
 use aex_admin_proto::operator::Settings;
+use aex_admin_proto::rpc::{RpcError, code};
 
 use super::operator::{Trouble, invalid};
 use super::patterns::check_patterns;
@@ -102,6 +103,14 @@ pub(super) fn check_settings(settings: &Settings, config: &Config) -> Result<(),
         )));
     }
     Ok(())
+}
+
+/// As [`check_settings`], for what is not to come into force.
+pub(crate) fn check_proposed(settings: &Settings, config: &Config) -> Result<(), RpcError> {
+    check_settings(settings, config).map_err(|trouble| match trouble {
+        Trouble::Rpc(error) => error,
+        Trouble::Ledger(error) => RpcError::new(code::INTERNAL, error.to_string()),
+    })
 }
 
 /// One limit of each kind, and none that can match nothing.

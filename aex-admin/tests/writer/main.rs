@@ -6,6 +6,7 @@ mod fallback;
 mod idempotency;
 mod kernel;
 mod refusals;
+mod rehearse;
 mod tamper;
 mod tree;
 mod upkeep;

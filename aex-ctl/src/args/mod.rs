@@ -399,7 +399,29 @@ pub(crate) enum PolicyCommand {
     /// a provider, and nothing is held. The kernel must run.
     #[command(after_help = explain::HELP)]
     Explain(ExplainArgs),
+    /// Which requests of the past would a proposal have refused
+    ///
+    /// Requests that were granted since then are decided again, by what is proposed alone: by whom they
+    /// would have been refused, and the money. Nothing is changed. The kernel must run.
+    #[command(after_help = REHEARSE_HELP)]
+    Rehearse {
+        /// NAME.cedar (policies), NAME.yaml (limits of scopes), or a directory of *.cedar and scopes.yaml
+        proposed: PathBuf,
+        /// How far back
+        #[arg(long = "since", value_name = "TIME", default_value = "24h", value_parser = values::seconds)]
+        since_s: u64,
+    },
 }
+
+const REHEARSE_HELP: &str = "\
+A scopes.yaml has settings under the names that `aex agent show --json` gives them:
+  kernel: { max_concurrency: 10 }
+  groups: { team: { limits: [money/day=5.00] } }
+  agents: { atlas: { limits: [requests/minute=10], capabilities: { denied_tools: [shell] } } }
+A sum counts from the beginning of that time. Exit 0 whatever is found, 1 where the proposal is at fault.
+
+Example:
+  aex policy rehearse ./proposed --since 7d";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PricesCommand {

@@ -12,6 +12,7 @@ mod ledger;
 mod logs;
 mod policy;
 mod prices;
+mod rehearse;
 mod restore;
 mod run;
 

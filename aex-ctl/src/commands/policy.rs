@@ -9,7 +9,7 @@ use aex_admin_proto::places::Places;
 use aex_admin_proto::policies::PolicyCheck;
 use tokio::process::Command;
 
-use super::explain;
+use super::{explain, rehearse};
 use crate::args::PolicyCommand;
 use crate::fault::Fault;
 use crate::link::Kernel;
@@ -33,6 +33,9 @@ pub(super) async fn run(command: PolicyCommand, kernel: &Kernel, out: Out) -> Re
             Err(Fault::Failed(problem.clone()))
         }
         PolicyCommand::Explain(args) => explain::run(args, kernel, out).await,
+        PolicyCommand::Rehearse { proposed, since_s } => {
+            rehearse::run(&proposed, since_s, kernel, out).await
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use aex_admin_proto::scope::ScopeKind;
 use aex_admin_proto::worker::Quote;
 
 use super::table::table;
-use super::{money, span, time};
+use super::{money, one_line, span, time};
 
 pub(crate) fn explained(explained: &Explained) -> String {
     let mut text = format!("{}\n", outcome(explained));
@@ -179,12 +179,6 @@ fn grouped(count: i128) -> String {
         text.push(digit);
     }
     text
-}
-
-/// A name or reason within a line. The request's own texts are an agent's: none may begin a line that
-/// looks like one of these, or shift a column. What could drive a terminal is taken out of all output.
-fn one_line(text: &str) -> String {
-    text.replace(|c: char| c.is_control(), "\u{fffd}")
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod figures;
 mod ledger;
 mod policies;
 mod prices;
+mod rehearsal;
 mod table;
 
 pub(crate) use agent::{agent, agents, new_token, scope, tokens, tree};
@@ -16,6 +17,7 @@ pub(crate) use ledger::{CSV_HEAD, audit, csv, event, replay, restore};
 
 pub(crate) use policies::policies;
 pub(crate) use prices::{import, price, prices};
+pub(crate) use rehearsal::rehearsal;
 
 use jiff::Timestamp;
 
@@ -50,6 +52,12 @@ fn span(span_ms: u64) -> String {
         (0, h, m) => format!("{h}h {m}m"),
         (d, h, _) => format!("{d}d {h}h"),
     }
+}
+
+/// A name or reason within a line. The request's own texts are an agent's: none may begin a line that
+/// looks like one of these, or shift a column. What could drive a terminal is taken out of all output.
+fn one_line(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), "\u{fffd}")
 }
 
 #[cfg(test)]

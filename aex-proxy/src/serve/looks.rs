@@ -107,6 +107,7 @@ async fn quoted(
         && let Ok(measured) = measure::count(&params, request, tokenizer).await
     {
         params.facts.measured = Some(measured);
+        params.facts.measured_by = Some(tokenizer.clone());
         reply = shared.admin.quote(&params).await.map_err(kernel)?;
     }
     Ok(match reply {

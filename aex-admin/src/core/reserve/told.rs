@@ -54,6 +54,21 @@ impl Trail {
         }
     }
 
+    /// The rule that stopped the target whose refusal is told. Where several are refused alike, the first.
+    #[must_use]
+    pub fn decisive(&self, refusal: &Refusal) -> Look {
+        let targets = self.targets.borrow();
+        let told = |target: &&TargetLooks| target.refusal.as_ref() == Some(refusal);
+        let target = targets.iter().find(told).or_else(|| targets.first());
+        let last = target.and_then(|target| target.looks.last());
+        let stops = last.filter(|look| look.verdict.stops());
+        stops.cloned().unwrap_or_else(|| Look {
+            rule: "the request itself".to_owned(),
+            why: Some(refusal.to_string()),
+            ..look(None, Verdict::Refuses)
+        })
+    }
+
     #[must_use]
     pub fn into_targets(self) -> Vec<TargetLooks> {
         self.targets.into_inner()

@@ -58,6 +58,7 @@ fn target(looks: Vec<Look>) -> TargetLooks {
         provider: Some("groq".into()),
         upstream_model: Some("gpt-oss-20b".into()),
         looks,
+        refusal: None,
     }
 }
 
@@ -248,6 +249,7 @@ fn a_target_is_named_as_it_is_there() {
             provider: provider.map(str::to_owned),
             upstream_model: upstream.map(str::to_owned),
             looks: Vec::new(),
+            refusal: None,
         };
         let document = Explained {
             targets: vec![target],
@@ -276,6 +278,7 @@ fn no_name_begins_a_line_of_its_own() {
             provider: Some(hostile.into()),
             upstream_model: Some(hostile.into()),
             looks: vec![by.clone()],
+            refusal: None,
         }],
         quote: Some(Quote {
             hold_micro: 1,
