@@ -363,7 +363,8 @@ async fn rehearse_now(kernel: &Kernel, asked: RehearseParams) -> Result<Rehearsa
             Err(RehearseError::Ledger(error)) => Err(error),
         }
     });
-    played.await?.map_err(|error| reload::bad_file(&error))
+    // As `aex policy check` tells it: FILE:LINE:COLUMN.
+    (played.await?).map_err(|error| RpcError::new(code::BAD_CONFIG, error.to_string()))
 }
 
 /// Long work on the ledger's file: one at a time, on a thread and a connection of its own.
