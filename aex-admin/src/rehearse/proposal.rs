@@ -50,6 +50,12 @@ impl Proposal {
             Some(file) => read_scopes(file, config, scopes)?,
             None => HashMap::new(),
         };
+        if policies.is_empty() && proposed.is_empty() {
+            return Err(LoadError::Policies {
+                path: "PROPOSED".into(),
+                problem: "it has no policy and no limit: there is nothing to rehearse".to_owned(),
+            });
+        }
         Ok(Self {
             policies,
             scopes: proposed,

@@ -1,7 +1,7 @@
 //! Why a request of an agent would pass or not, for its operator: the decision itself, with every rule that
 //! it looks at written down.
 
-use aex_admin_proto::explain::{ExplainParams, ExplainReply, Explained, Outcome};
+use aex_admin_proto::explain::{ExplainParams, ExplainReply, Explained, Look, Outcome, Verdict};
 use aex_admin_proto::refusal::Refusal;
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
@@ -37,7 +37,10 @@ impl Writer {
         };
         let trail = Trail::default();
         let manner = Manner::only_asked(Some(&trail));
-        let decided = self.decide_for(Some(caller), agent, &asked, manner, now);
+        let decided = match self.too_large(params, &trail) {
+            Some(refusal) => Decided::Refuse { agent, refusal },
+            None => self.decide_for(Some(caller), agent, &asked, manner, now),
+        };
         let (outcome, quote, refusal) = match decided {
             Decided::Measure { tokenizer, .. } => {
                 return reply_of(&ExplainReply::Measure { tokenizer });
@@ -59,6 +62,24 @@ impl Writer {
             decided_by,
             targets: trail.into_targets(),
         })))
+    }
+
+    /// A worker takes no such body, and asks nobody.
+    fn too_large(&self, params: &ExplainParams, trail: &Trail) -> Option<Refusal> {
+        let limit_bytes = self.config.max_body_bytes;
+        let refusal = Refusal::BodyTooLarge { limit_bytes };
+        if params.facts.body_bytes <= limit_bytes {
+            return None;
+        }
+        trail.note(Look {
+            scope: None,
+            rule: "max_body_bytes".to_owned(),
+            verdict: Verdict::Refuses,
+            figures: None,
+            why: Some(refusal.to_string()),
+        });
+        trail.ended(&refusal);
+        Some(refusal)
     }
 
     /// The agent, and the scope whose token asks.

@@ -486,6 +486,8 @@ fn a_proposal_that_could_not_come_into_force_is_not_rehearsed() {
             "{error}"
         );
     }
+    let nothing = refusal_of(&ledger, &proposal(&json!({"agents": {}}), &[], START_MS));
+    assert!(nothing.contains("nothing to rehearse"), "{nothing}");
     let error = refusal_of(
         &ledger,
         &proposal(

@@ -1,7 +1,7 @@
 //! What a proposal would have done.
 
 use aex_admin_proto::explain::LookScope;
-use aex_admin_proto::rehearsal::{Rehearsal, Tally};
+use aex_admin_proto::rehearsal::Rehearsal;
 
 use super::table::table;
 use super::{money, one_line, time};
@@ -13,12 +13,12 @@ pub(crate) fn rehearsal(told: &Rehearsal) -> String {
         .map(|warning| format!("warning: {}\n", one_line(warning)))
         .collect();
     text.push_str(&format!(
-        "{} granted from {} to {}, decided again by {} policies and the limits of {} scopes:\n",
-        counted(&told.requests, "request"),
+        "{} granted from {} to {}, decided again by {} and the limits of {}:\n",
+        counted(told.requests.requests, "request", "requests"),
         time(told.since_ms),
         time(told.until_ms),
-        told.policies,
-        told.scopes,
+        counted(told.policies, "policy", "policies"),
+        counted(told.scopes, "scope", "scopes"),
     ));
     text.push_str(&format!(
         "{} would have been refused, which cost {} of {}.\n",
@@ -38,11 +38,8 @@ pub(crate) fn rehearsal(told: &Rehearsal) -> String {
     text
 }
 
-fn counted(tally: &Tally, what: &str) -> String {
-    match tally.requests {
-        1 => format!("1 {what}"),
-        count => format!("{count} {what}s"),
-    }
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn refusals(told: &Rehearsal) -> String {
@@ -163,7 +160,8 @@ mod tests {
         for expected in [
             "warning: p.cedar:1:1",
             "1204 requests granted from",
-            "37 would have been refused, which cost $1.2345 of $40.10",
+            "decided again by 1 policy and the limits of 2 scopes",
+            "37 would have been refused, which cost $1.234500 of $40.100000",
             "3 would have waited",
             "policy dear",
             "group team: money/day",
