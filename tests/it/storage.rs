@@ -88,10 +88,12 @@ fn says_why(kernel: &Kernel, text: &str) {
     assert!(told.contains(text), "aex status: {output:?}");
 }
 
+/// A request may be refused a moment before the log says why.
 fn log_says(kernel: &Kernel, texts: &[&str]) {
-    let log = std::fs::read_to_string(kernel.places.logs.join("aex-admin.log")).unwrap();
-    let says = texts.iter().any(|text| log.contains(text));
-    assert!(says, "none of {texts:?} in the log of aex-admin: {log}");
+    wait_for(&format!("one of {texts:?} in the log of aex-admin"), || {
+        let log = std::fs::read_to_string(kernel.places.logs.join("aex-admin.log")).unwrap();
+        texts.iter().any(|text| log.contains(text)).then_some(())
+    });
 }
 
 /// The kernel cannot be started, says one of `texts`, and leaves nothing running.

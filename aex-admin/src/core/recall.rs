@@ -125,7 +125,7 @@ mod tests {
         });
         let terms: Terms = serde_json::from_value(serde_json::json!({
             "model": "m", "provider": "p", "upstream_model": "u", "key": "own",
-            "price": {"input_pico": 1, "output_pico": 1},
+            "price": crate::core::price::Price::FREE,
             "price_source": "s", "hold_pico": 1, "input_tokens": 77, "output_cap": 5, "choices": 6,
             "prompts": 2, "on_disconnect": "drain", "asked": asked,
         }))

@@ -1,9 +1,8 @@
 //! `aex policy explain`, with a fake reader of requests beside it: a script that notes what it was given.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -26,6 +25,8 @@ case "$*" in
 esac
 "#;
 
+const MAKE: &str = r#"cp "$1" aex && printf %s "$2" > aex-proxy && chmod 755 aex-proxy"#;
+
 struct Bench {
     directory: TempDir,
     admin: FakeAdmin,
@@ -34,10 +35,13 @@ struct Bench {
 impl Bench {
     fn new(answers: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_aex"), directory.path().join("aex")).unwrap();
-        let reader = directory.path().join("aex-proxy");
-        fs::write(&reader, READER).unwrap();
-        fs::set_permissions(&reader, fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: a program that any process has open for writing cannot be run, and one that
+        // another test starts has open what this one has, for a moment.
+        let made = Command::new("sh")
+            .args(["-c", MAKE, "make", env!("CARGO_BIN_EXE_aex"), READER])
+            .current_dir(&directory)
+            .status();
+        assert!(made.unwrap().success());
         let admin = FakeAdmin::start(move |method, params| {
             assert_eq!(method, "policy.explain");
             Ok(answers(params))
