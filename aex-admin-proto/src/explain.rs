@@ -70,6 +70,9 @@ pub struct Explained {
     /// The rule that decides, where the request does not pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decided_by: Option<Look>,
+    /// The order of targets is drawn anew for each request (`routing: weighted`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drawn: bool,
     /// In the order in which they would be tried.
     pub targets: Vec<TargetLooks>,
 }
@@ -86,7 +89,7 @@ pub enum Outcome {
 /// What was looked at for one target of the model.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetLooks {
-    /// Absent: the model is not in models.yaml.
+    /// Absent: it came to no target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -79,7 +79,7 @@ pub mod method {
     pub const LEDGER_RESOLVE: &str = "ledger.resolve";
     /// [`crate::explain::ExplainParams`] → [`crate::explain::ExplainReply`]. Nothing is held.
     pub const POLICY_EXPLAIN: &str = "policy.explain";
-    /// [`crate::rehearsal::RehearseParams`] → [`crate::rehearsal::Rehearsal`]. Auditors too.
+    /// [`crate::rehearsal::RehearseParams`] → [`crate::rehearsal::Rehearsal`].
     pub const POLICY_REHEARSE: &str = "policy.rehearse";
     /// `{}` → [`super::ModelList`]. Auditors too.
     pub const MODEL_LIST: &str = "models.list";

@@ -42,6 +42,10 @@ pub struct Rehearsal {
     pub refused: Tally,
     /// Would have waited for what other requests hold, and then been served.
     pub waited: Tally,
+    /// Still open at the end, and not decided: what they wait for, or what their prompt comes to, is not
+    /// known.
+    #[serde(default)]
+    pub undecided: u64,
     /// Who would have been refused, by which rule; the dearest first.
     pub refusals: Vec<RefusedBy>,
     /// Rules of mode `warn` or `shadow` that would have been passed, most often first.

@@ -74,10 +74,9 @@ fn policies(text: String) -> Policies {
         text,
     };
     let known = Known {
-        models: [("small", "near"), ("large", "far")]
-            .map(|(model, provider)| (model.to_owned(), provider.to_owned()))
-            .into(),
+        models: ["small", "large"].map(str::to_owned).into(),
         providers: ["near", "far"].map(str::to_owned).into(),
+        serving: ["near", "far"].map(str::to_owned).into(),
         ..Known::default()
     };
     match Policies::parse(&[file], &known) {

@@ -34,6 +34,12 @@ fn is_none(number: &u64) -> bool {
     *number == 0
 }
 
+/// What a newer version wrote there is not worth a hold that cannot be read.
+fn as_known<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Facts, D::Error> {
+    let asked = serde_json::Value::deserialize(deserializer)?;
+    Ok(serde_json::from_value(asked).unwrap_or_default())
+}
+
 fn is_plain(facts: &Facts) -> bool {
     *facts == Facts::default()
 }
@@ -91,7 +97,11 @@ pub struct Terms {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<ToolRules>,
     /// What it asked for that the other fields do not say ([`super::recall`]): for rehearsals.
-    #[serde(default, skip_serializing_if = "is_plain")]
+    #[serde(
+        default,
+        skip_serializing_if = "is_plain",
+        deserialize_with = "as_known"
+    )]
     pub asked: Facts,
     /// Names that had no place there.
     #[serde(default, skip_serializing_if = "is_none")]

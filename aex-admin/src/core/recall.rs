@@ -11,19 +11,18 @@ use super::hold::Terms;
 pub const MOST_NAMES: usize = 32;
 pub const MOST_NAME_BYTES: usize = 1024;
 
-/// What of `facts` is kept, and how many names did not fit. What the terms say themselves is left out.
+/// What of `facts` is kept, and how many names did not fit. What the terms say themselves is left out, as are
+/// names that only the client knows.
 #[must_use]
 pub fn kept(facts: &Facts) -> (Facts, u64) {
     let mut room = (MOST_NAMES, MOST_NAME_BYTES);
     let tools = within(&facts.tools, &mut room);
     let chosen_tools = within(&facts.chosen_tools, &mut room);
     let costly_params = within(&facts.costly_params, &mut room);
-    let unknown_params = within(&facts.unknown_params, &mut room);
     let named = [
         (&facts.tools, &tools),
         (&facts.chosen_tools, &chosen_tools),
         (&facts.costly_params, &costly_params),
-        (&facts.unknown_params, &unknown_params),
     ];
     let left_out = named
         .iter()
@@ -41,9 +40,9 @@ pub fn kept(facts: &Facts) -> (Facts, u64) {
         audio: facts.audio,
         files: facts.files,
         other_media: facts.other_media,
-        unknown_params,
         costly_params,
         session: facts.session.clone(),
+        measured_by: facts.measured_by.clone(),
         ..Facts::default()
     };
     (kept, left_out as u64)
@@ -52,14 +51,25 @@ pub fn kept(facts: &Facts) -> (Facts, u64) {
 fn within(names: &[String], room: &mut (usize, usize)) -> Vec<String> {
     let fits = |name: &&String| {
         let (count, bytes) = *room;
-        let fits = count > 0 && name.len() <= bytes;
+        let written = written_bytes(name);
+        let fits = count > 0 && written <= bytes;
         if fits {
-            *room = (count - 1, bytes - name.len());
+            *room = (count - 1, bytes - written);
         }
         fits
     };
     // One that does not fit ends it: which ones are kept does not depend on their lengths.
     names.iter().take_while(fits).cloned().collect()
+}
+
+/// In JSON.
+fn written_bytes(name: &str) -> usize {
+    let of = |byte: u8| match byte {
+        0..0x20 => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    name.bytes().map(of).sum()
 }
 
 /// The facts of a request that was granted, as far as they are known. By [`AS_RECORDED`] they come to the
@@ -102,6 +112,7 @@ mod tests {
             (names(40, 10), names(1, 10), 32, 9),
             (names(20, 100), vec![], 10, 10),
             (names(1, 2000), vec![], 0, 1),
+            (vec!["\u{1}".repeat(200)], vec![], 0, 1),
         ] {
             let facts = Facts {
                 tools,

@@ -303,7 +303,7 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
     };
     let facts = asked.facts;
     let key = choose_key(facts, caller, model);
-    let key = told.said(keys_scope(caller), "provider key", key)?;
+    let key = told.said(keys_scope(caller, facts, model), "provider key", key)?;
     told.said(None, "parameters", check_params(asked, model, &price))?;
     let sight = Sight {
         asked,
@@ -328,7 +328,8 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
     check_request_rates(sight, &mut told)?;
     let caps = check_token_rates(sight, &ask, &mut told)?;
     let (output_cap, hold_pico) = purses.fit(sight, &Ask { caps, ..ask }, &mut told)?;
-    let (kept, names_left_out) = recall::kept(facts);
+    // What is cut out was asked for as well.
+    let (kept, names_left_out) = recall::kept(question.asked.facts);
     let charged = Charged::of(caller.path.iter().map(AsRef::as_ref), purses.meters(sight));
     Ok(Terms {
         route: asked.route,
@@ -501,13 +502,21 @@ fn passthrough(caller: &Caller) -> (bool, bool) {
     (allowed, required)
 }
 
-/// The scope that has the last word on an agent's own key, if any has one.
-fn keys_scope(caller: &Caller) -> Option<&Scope> {
+/// The scope that has the last word on keys, where the provider itself has none.
+fn keys_scope<'c>(caller: &'c Caller, facts: &Facts, model: &ModelFacts<'_>) -> Option<&'c Scope> {
     let said = |wanted: Passthrough| {
         let mut scopes = caller.scopes().map(|(_, scope)| scope);
         scopes.find(|scope| scope.grant.settings.passthrough == Some(wanted))
     };
-    said(Passthrough::Deny).or_else(|| said(Passthrough::Require))
+    match model.keys {
+        KeyPolicy::Operator if facts.own_key => None,
+        KeyPolicy::Passthrough => None,
+        _ if facts.own_key => said(Passthrough::Deny).or_else(|| {
+            let mut scopes = caller.scopes().map(|(_, scope)| scope);
+            scopes.find(|scope| scope.kind == ScopeKind::Agent)
+        }),
+        _ => said(Passthrough::Require).filter(|_| passthrough(caller).1),
+    }
 }
 
 /// Output tokens a choice: the least that makes sense, and the most that may be granted. Equal when

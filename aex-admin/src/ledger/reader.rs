@@ -240,25 +240,26 @@ pub fn snapshot(path: &Path) -> Result<Connection> {
 ///
 /// # Errors
 /// SQLite's own.
-pub fn each_event(conn: &Connection, each: impl FnMut(i64, &Event<'_>, &[u8])) -> Result<()> {
-    each_event_from(conn, 0, each)
+pub fn each_event(conn: &Connection, mut each: impl FnMut(i64, &Event<'_>, &[u8])) -> Result<()> {
+    each_event_from(conn, 0, |id, event, hash| {
+        each(id, event, hash);
+        true
+    })
 }
 
-/// Every event since `since_ms`, in order. What an earlier time has that a clock which was set back wrote
-/// later is left out.
+/// Every event since `since_ms`, in order, until `each` says that it is enough. What an earlier time has that
+/// a clock which was set back wrote later is left out.
 ///
 /// # Errors
 /// SQLite's own.
 pub fn each_event_since(
     conn: &Connection,
     since_ms: i64,
-    mut each: impl FnMut(&Event<'_>),
+    mut each: impl FnMut(&Event<'_>) -> bool,
 ) -> Result<()> {
     let first = first_since(conn, since_ms)?;
     each_event_from(conn, first, |_, event, _| {
-        if event.at_ms >= since_ms {
-            each(event);
-        }
+        event.at_ms < since_ms || each(event)
     })
 }
 
@@ -281,7 +282,7 @@ fn first_since(conn: &Connection, since_ms: i64) -> Result<i64> {
 fn each_event_from(
     conn: &Connection,
     first: i64,
-    mut each: impl FnMut(i64, &Event<'_>, &[u8]),
+    mut each: impl FnMut(i64, &Event<'_>, &[u8]) -> bool,
 ) -> Result<()> {
     let mut statement = conn.prepare(
         "SELECT id, at_ms, agent, action, cost_micro, cost_pico, held_pico, hold, detail, hash \
@@ -304,7 +305,9 @@ fn each_event_from(
             detail: text(8)?.unwrap_or(""),
         };
         let hash = row.get_ref(9)?.as_blob().unwrap_or_default();
-        each(row.get(0)?, &event, hash);
+        if !each(row.get(0)?, &event, hash) {
+            break;
+        }
     }
     Ok(())
 }

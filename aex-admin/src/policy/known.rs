@@ -1,21 +1,22 @@
 //! What the names in policies may refer to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use cedar_policy::{EntityUid, Policy};
 
 use super::KERNEL_GROUP;
 use super::source::Source;
-use crate::config::Config;
+use crate::config::{Config, Model};
 
 /// What there is. Models and providers are the configuration's; agents and groups are the ledger's,
 /// and may be made later, so a policy may name others too.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
-    /// Each model's provider.
-    pub models: BTreeMap<String, String>,
+    pub models: BTreeSet<String>,
     pub providers: BTreeSet<String>,
+    /// Those that a target of any model is at.
+    pub serving: BTreeSet<String>,
     /// Absent: nobody looked.
     pub agents: Option<BTreeSet<String>>,
     /// Absent: nobody looked. The kernel's own need not be in it.
@@ -27,12 +28,12 @@ impl Known {
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self {
-            models: config
-                .models
-                .values()
-                .map(|model| (model.name.clone(), model.provider.clone()))
-                .collect(),
+            models: config.models.keys().cloned().collect(),
             providers: config.providers.keys().cloned().collect(),
+            serving: (config.models.values())
+                .flat_map(Model::targets)
+                .map(|target| target.provider.clone())
+                .collect(),
             agents: None,
             groups: None,
         }
@@ -79,7 +80,7 @@ fn missing(kind: &str, id: &str, known: &Known) -> Option<(String, bool)> {
     let later =
         |there: &Option<BTreeSet<String>>| there.as_ref().is_some_and(|there| !there.contains(id));
     match kind {
-        "Model" if !known.models.contains_key(id) => Some((
+        "Model" if !known.models.contains(id) => Some((
             format!(
                 "models.yaml has no model {id:?}, so this can match nothing: take a name that `aex models` lists"
             ),
@@ -91,7 +92,7 @@ fn missing(kind: &str, id: &str, known: &Known) -> Option<(String, bool)> {
             ),
             true,
         )),
-        "Provider" if !known.models.values().any(|provider| provider == id) => Some((
+        "Provider" if !known.serving.contains(id) => Some((
             format!(
                 "no model of models.yaml is at provider {id:?}, so this can match nothing: give it one, \
                  or take the policy out"

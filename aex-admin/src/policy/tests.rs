@@ -10,15 +10,10 @@ use aex_admin_proto::worker::Route;
 use super::{Ask, Known, Policies, PolicyError, PolicyFile, PolicyTime, Warning};
 
 fn known() -> Known {
-    let model = |name: &str, provider: &str| (name.to_owned(), provider.to_owned());
     Known {
-        models: [
-            model("small", "near"),
-            model("large", "far"),
-            model("vector", "far"),
-        ]
-        .into(),
+        models: ["small", "large", "vector"].map(str::to_owned).into(),
         providers: ["near", "far", "unused"].map(str::to_owned).into(),
+        serving: ["near", "far"].map(str::to_owned).into(),
         agents: Some(["atlas", "borg"].map(str::to_owned).into()),
         groups: Some(["dev", "eng"].map(str::to_owned).into()),
     }

@@ -48,18 +48,33 @@ pub(super) struct Report {
     pub unreadable: u64,
     pub until_ms: i64,
     pub left_out: u64,
-    refusals: BTreeMap<RefusedKey, Refusals>,
-    on_trial: BTreeMap<TrialKey, Sum>,
+    refused_lines: BTreeMap<RefusedKey, usize>,
+    refusals: Vec<Refusals>,
+    trial_lines: BTreeMap<TrialKey, usize>,
+    on_trial: Vec<Sum>,
 }
 
 /// In which sums a request counts, once its cost is known.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub waited: bool,
-    pub refused: bool,
-    pub refusal: Option<RefusedKey>,
-    pub trials: Vec<TrialKey>,
+    refused: bool,
+    /// Its line of the refusals.
+    line: Option<usize>,
 }
+
+impl Counts {
+    pub(super) fn waited(waited: bool) -> Self {
+        Self {
+            waited,
+            ..Self::default()
+        }
+    }
+}
+
+/// Lines of rules on trial that an open request passed.
+#[derive(Debug, Default)]
+pub(super) struct Trials(Vec<usize>);
 
 impl Report {
     /// A request that would have been refused.
@@ -77,45 +92,60 @@ impl Report {
             ..Counts::default()
         };
         let key = (agent.to_owned(), look.scope.clone(), look.rule.clone());
-        if self.refusals.len() >= MAX_LINES && !self.refusals.contains_key(&key) {
-            self.left_out += 1;
-            return counts;
-        }
-        let line = self
-            .refusals
-            .entry(key.clone())
-            .or_insert_with(|| Refusals {
-                sum: Sum::default(),
-                first_at_ms: at_ms,
-                last_at_ms: at_ms,
-                first_hold: hold.to_owned(),
-                reason: refusal.to_string(),
-            });
-        line.sum.requests += 1;
-        line.last_at_ms = at_ms;
-        counts.refusal = Some(key);
+        let line = match self.refused_lines.get(&key) {
+            Some(&line) => line,
+            None if self.refusals.len() >= MAX_LINES => {
+                self.left_out += 1;
+                return counts;
+            }
+            None => {
+                self.refusals.push(Refusals {
+                    sum: Sum::default(),
+                    first_at_ms: at_ms,
+                    last_at_ms: at_ms,
+                    first_hold: hold.to_owned(),
+                    reason: refusal.to_string(),
+                });
+                let line = self.refusals.len() - 1;
+                self.refused_lines.insert(key, line);
+                line
+            }
+        };
+        let told = &mut self.refusals[line];
+        told.sum.requests += 1;
+        told.last_at_ms = at_ms;
+        counts.line = Some(line);
         counts
     }
 
     /// A rule on trial that a request would have passed.
     pub(super) fn on_trial(
         &mut self,
-        counts: &mut Counts,
+        trials: &mut Trials,
         agent: &str,
         rule: &str,
         mode: &'static str,
     ) {
         let key = (agent.to_owned(), rule.to_owned(), mode);
-        if self.on_trial.len() >= MAX_LINES && !self.on_trial.contains_key(&key) {
-            self.left_out += 1;
-            return;
-        }
-        self.on_trial.entry(key.clone()).or_default().requests += 1;
-        counts.trials.push(key);
+        let line = match self.trial_lines.get(&key) {
+            Some(&line) => line,
+            None if self.on_trial.len() >= MAX_LINES => {
+                self.left_out += 1;
+                return;
+            }
+            None => {
+                self.on_trial.push(Sum::default());
+                let line = self.on_trial.len() - 1;
+                self.trial_lines.insert(key, line);
+                line
+            }
+        };
+        self.on_trial[line].requests += 1;
+        trials.0.push(line);
     }
 
     /// What a request cost, or a correction of that.
-    pub(super) fn cost(&mut self, counts: &Counts, cost_pico: i64) {
+    pub(super) fn cost(&mut self, counts: Counts, cost_pico: i64) {
         let cost_pico = i128::from(cost_pico);
         self.requests.cost_pico += cost_pico;
         if counts.refused {
@@ -124,20 +154,21 @@ impl Report {
         if counts.waited {
             self.waited.cost_pico += cost_pico;
         }
-        let line = counts.refusal.as_ref();
-        if let Some(line) = line.and_then(|key| self.refusals.get_mut(key)) {
-            line.sum.cost_pico += cost_pico;
+        if let Some(line) = counts.line {
+            self.refusals[line].sum.cost_pico += cost_pico;
         }
-        for key in &counts.trials {
-            if let Some(sum) = self.on_trial.get_mut(key) {
-                sum.cost_pico += cost_pico;
-            }
+    }
+
+    pub(super) fn trials_cost(&mut self, trials: &Trials, cost_pico: i64) {
+        for &line in &trials.0 {
+            self.on_trial[line].cost_pico += i128::from(cost_pico);
         }
     }
 
     /// Lines of refusals, the dearest first, and of rules on trial.
     pub(super) fn lines(&self) -> (Vec<RefusedBy>, Vec<OnTrial>) {
-        let refusals = self.refusals.iter();
+        let refusals = self.refused_lines.iter();
+        let refusals = refusals.map(|(key, &line)| (key, &self.refusals[line]));
         let mut refusals: Vec<RefusedBy> = refusals
             .map(|((agent, scope, rule), line)| RefusedBy {
                 agent: agent.clone(),
@@ -156,7 +187,8 @@ impl Report {
                 |line: &RefusedBy| (line.agent.clone(), line.scope.clone(), line.rule.clone());
             sum(b).cmp(&sum(a)).then_with(|| name(a).cmp(&name(b)))
         });
-        let on_trial = self.on_trial.iter();
+        let on_trial = self.trial_lines.iter();
+        let on_trial = on_trial.map(|(key, &line)| (key, &self.on_trial[line]));
         let mut on_trial: Vec<OnTrial> = on_trial
             .map(|((agent, rule, mode), sum)| OnTrial {
                 agent: agent.clone(),

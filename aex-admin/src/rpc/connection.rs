@@ -73,6 +73,11 @@ impl Outbox {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// The connection has ended: nobody waits for an answer.
+    pub(super) fn is_gone(&self) -> bool {
+        self.lock().stream.is_none()
+    }
+
     fn is_full(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) >= MAX_IN_FLIGHT
             || self.lock().bytes.len() > MAX_OUT_BYTES

@@ -185,7 +185,7 @@ const METHODS: &[(&str, &[Role], &str, &[&str])] = &[
     ),
     (
         m::POLICY_REHEARSE,
-        READ,
+        OPERATOR,
         "Which recorded requests a proposal would have refused.",
         &["policies", "scopes", "since_ms"],
     ),

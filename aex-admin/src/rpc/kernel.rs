@@ -46,7 +46,9 @@ pub struct Kernel {
     pub(super) in_force: watch::Sender<InForce>,
     pub(super) egress: watch::Sender<EgressState>,
     pub(super) reloading: tokio::sync::Mutex<()>,
+    /// An audit, a replay, a backup.
     pub(super) at_long_work: AtomicBool,
+    pub(super) at_rehearsal: AtomicBool,
     workers: Mutex<BTreeMap<SessionId, WorkerView>>,
     queue: Sender<Command>,
     sessions: AtomicU64,
@@ -74,6 +76,7 @@ impl Kernel {
             egress: watch::Sender::default(),
             reloading: tokio::sync::Mutex::default(),
             at_long_work: AtomicBool::new(false),
+            at_rehearsal: AtomicBool::new(false),
             workers: Mutex::default(),
             queue,
             sessions: AtomicU64::new(1),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aex_admin_proto::clock;
@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::connection::Outbox;
 use super::{Call, Kernel, discover, params, reload, reply};
 use crate::config;
 use crate::core::period;
@@ -33,6 +34,8 @@ use crate::{audit, views};
 
 const MAX_TAIL: u32 = 1000;
 const DEFAULT_TAIL: u32 = 20;
+/// Longest that a rehearsal may take.
+const MAX_REHEARSAL_MS: u64 = 600_000;
 
 /// Of a method that takes none.
 #[derive(Deserialize)]
@@ -155,16 +158,23 @@ fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) 
             answer(call, async move { audit_now(&kernel, against).await });
         }
         m::LEDGER_REPLAY => answer(call, async move {
-            aside(&kernel, "a replay", |path| audit::replay(&path)).await
+            aside(&kernel, &kernel.at_long_work, "a replay", |path| {
+                audit::replay(&path)
+            })
+            .await
         }),
         m::POLICY_REHEARSE => {
             let (call, asked) = params(call, raw)?;
-            answer(call, async move { rehearse_now(&kernel, asked).await });
+            let outbox = Arc::clone(&call.outbox);
+            answer(
+                call,
+                async move { rehearse_now(&kernel, outbox, asked).await },
+            );
         }
         m::LEDGER_BACKUP => {
             let (call, BackupParams { path }) = params(call, raw)?;
             answer(call, async move {
-                aside(&kernel, "a backup", move |ledger| {
+                aside(&kernel, &kernel.at_long_work, "a backup", move |ledger| {
                     backup::write(&ledger, Path::new(&path))
                 })
                 .await
@@ -348,40 +358,54 @@ async fn audit_now(kernel: &Kernel, against: Vec<Checkpoint>) -> Result<AuditRep
         let text = format!("at most {MAX_AGAINST} checkpoints at once");
         return Err(RpcError::new(code::INVALID_PARAMS, text));
     }
-    aside(kernel, "an audit", move |path| {
+    aside(kernel, &kernel.at_long_work, "an audit", move |path| {
         audit::of_file(&path, &against)
     })
     .await
 }
 
-async fn rehearse_now(kernel: &Kernel, asked: RehearseParams) -> Result<Rehearsal, RpcError> {
+/// Ends when its caller has gone, and after [`MAX_REHEARSAL_MS`]. In a place of its own: a backup need not
+/// wait for it.
+async fn rehearse_now(
+    kernel: &Kernel,
+    outbox: Arc<Outbox>,
+    asked: RehearseParams,
+) -> Result<Rehearsal, RpcError> {
     let config = kernel.config();
-    let played = aside(kernel, "a rehearsal", move |path| {
-        match rehearse(&config, &path, &asked) {
-            Ok(told) => Ok(Ok(told)),
-            Err(RehearseError::Proposal(error)) => Ok(Err(error)),
+    let until_boot_ms = clock::boot_ms().saturating_add(MAX_REHEARSAL_MS);
+    let played = aside(kernel, &kernel.at_rehearsal, "a rehearsal", move |path| {
+        let goes_on = || clock::boot_ms() < until_boot_ms && !outbox.is_gone();
+        match rehearse(&config, &path, &asked, &goes_on) {
             Err(RehearseError::Ledger(error)) => Err(error),
+            played => Ok(played),
         }
     });
-    // As `aex policy check` tells it: FILE:LINE:COLUMN.
-    (played.await?).map_err(|error| RpcError::new(code::BAD_CONFIG, error.to_string()))
+    played.await?.map_err(|error| {
+        let code = match error {
+            RehearseError::Proposal(_) => code::BAD_CONFIG,
+            _ => code::UNAVAILABLE,
+        };
+        // As `aex policy check` tells it: FILE:LINE:COLUMN.
+        RpcError::new(code, error.to_string())
+    })
 }
 
 /// Long work on the ledger's file: one at a time, on a thread and a connection of its own.
 async fn aside<T: Send + 'static>(
     kernel: &Kernel,
+    busy: &AtomicBool,
     what: &str,
     work: impl FnOnce(PathBuf) -> Result<T, LedgerError> + Send + 'static,
 ) -> Result<T, RpcError> {
-    if kernel.at_long_work.swap(true, Ordering::AcqRel) {
-        return Err(RpcError::new(
-            code::CONFLICT,
-            "an audit, replay, rehearsal or backup is running already; try again when it is done",
-        ));
+    if busy.swap(true, Ordering::AcqRel) {
+        let text = format!(
+            "{what}, or other work of its kind, is running already; try again when it is done"
+        );
+        return Err(RpcError::new(code::CONFLICT, text));
     }
     let path = kernel.ledger.clone();
     let done = tokio::task::spawn_blocking(move || work(path)).await;
-    kernel.at_long_work.store(false, Ordering::Release);
+    busy.store(false, Ordering::Release);
     match done {
         Ok(Ok(done)) => Ok(done),
         Ok(Err(LedgerError::Refused(text))) => Err(RpcError::new(code::CONFLICT, text)),
@@ -398,7 +422,7 @@ async fn resolve(kernel: &Kernel, call: Call, asked: ResolveParams) {
     let history = match asked.hold.clone() {
         None => Ok(None),
         Some(hold) => {
-            aside(kernel, "a resolve", move |path| {
+            aside(kernel, &kernel.at_long_work, "a resolve", move |path| {
                 reader::hold_history(&reader::snapshot(&path)?, &hold).map(Some)
             })
             .await

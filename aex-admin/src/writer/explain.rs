@@ -13,6 +13,7 @@ use super::operator::{Changed, Trouble, agent_id, reply_of};
 use super::questions::quote_of;
 use super::requests::{Decided, Manner};
 use crate::core::reserve::{Caller, Now, Trail};
+use crate::core::routing::Routing;
 use crate::ledger::LedgerError;
 
 impl Writer {
@@ -60,8 +61,14 @@ impl Writer {
             quote,
             refusal,
             decided_by,
+            drawn: self.is_drawn(&params.model),
             targets: trail.into_targets(),
         })))
+    }
+
+    fn is_drawn(&self, model: &str) -> bool {
+        let model = self.config.models.get(model);
+        model.is_some_and(|model| model.routing == Routing::Weighted && !model.fallbacks.is_empty())
     }
 
     /// A worker takes no such body, and asks nobody.

@@ -49,10 +49,11 @@ impl Writer {
             time_zone: &self.config.time_zone,
             wall_ms: now.wall_ms,
         });
+        // What denies comes last: it is what stops the request.
         let found = [
-            (judged.denied.as_slice(), Outcome::Denied),
-            (&judged.warned, Outcome::Warned),
+            (judged.warned.as_slice(), Outcome::Warned),
             (&judged.shadowed, Outcome::Shadowed),
+            (judged.denied.as_slice(), Outcome::Denied),
         ];
         for (denials, outcome) in found {
             for denial in denials {

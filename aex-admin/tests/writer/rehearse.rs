@@ -1,6 +1,8 @@
 //! A rehearsal says of recorded requests what the kernel itself says when the proposal is in force: the
 //! same requests, by the same clock, are asked of two kernels, one without the limits and one with them.
 
+mod cases;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -109,8 +111,8 @@ impl World {
         self.kernel.home.join("aex.db")
     }
 
-    fn reserve(&self, who: &str, number: u64, facts: &Facts) -> Result<Grant, Refusal> {
-        self.kernel.reserve(ReserveParams {
+    fn request(&self, who: &str, number: u64, facts: &Facts) -> ReserveParams {
+        ReserveParams {
             id: id(number),
             token: self.tokens[who],
             route: Route::ChatCompletions,
@@ -118,7 +120,15 @@ impl World {
             facts: facts.clone(),
             idempotency: None,
             again: None,
-        })
+        }
+    }
+
+    fn reserve(&self, who: &str, number: u64, facts: &Facts) -> Result<Grant, Refusal> {
+        self.kernel.reserve(self.request(who, number, facts))
+    }
+
+    fn after(&self, ms: u64) {
+        self.now_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
     fn cost_pico(&self, number: u64) -> i64 {
@@ -156,11 +166,11 @@ fn proposal(scopes: &Value, policies: &[(&str, &str)], since_ms: u64) -> Rehears
 }
 
 fn played(ledger: &Path, params: &RehearseParams) -> Rehearsal {
-    rehearse(&config(), ledger, params).unwrap()
+    rehearse(&config(), ledger, params, &|| true).unwrap()
 }
 
 fn refusal_of(ledger: &Path, params: &RehearseParams) -> String {
-    match rehearse(&config(), ledger, params) {
+    match rehearse(&config(), ledger, params, &|| true) {
         Err(RehearseError::Proposal(error)) => error.to_string(),
         other => panic!("{other:?}"),
     }
@@ -240,7 +250,7 @@ fn compare(seed: u64) -> u64 {
     for number in 0..80 {
         let step_ms = *rng.pick(&[0, 900, 7_000, 25_000, 61_000, 1_900_000]);
         for world in [&free, &bound] {
-            world.now_ms.fetch_add(step_ms, Ordering::Relaxed);
+            world.after(step_ms);
         }
         let agent = *rng.pick(&["ana", "ben"]);
         let who = if rng.below(4) == 0 {
@@ -326,175 +336,4 @@ fn rand_seed() -> u64 {
     let id = HoldId::random().unwrap();
     let bytes: [u8; 8] = id.as_bytes()[..8].try_into().unwrap();
     u64::from_be_bytes(bytes) >> 16
-}
-
-/// Ana asks four times, twice of them dearly, and Ben once; a rehearsal changes nothing.
-fn recorded() -> World {
-    let world = World::new(&Value::Null);
-    let asked = [
-        ("ana", 10),
-        ("ana", 90),
-        ("ana/run", 90),
-        ("ana", 10),
-        ("ben", 90),
-    ];
-    for (number, (who, cap)) in (0..).zip(asked) {
-        world.now_ms.fetch_add(1_000, Ordering::Relaxed);
-        let facts = Facts {
-            messages: 1,
-            ascii_bytes: 44,
-            choices: 1,
-            output_cap: Some(cap),
-            tools: vec!["shell".into()],
-            session: (who == "ben").then(|| "ci-1".to_owned()),
-            ..Facts::default()
-        };
-        let grant = world.reserve(who, number, &facts).unwrap();
-        world
-            .kernel
-            .settle(id(number), &grant, answered(50, cap))
-            .unwrap();
-    }
-    world
-}
-
-/// `agent rule requests cost`, of each line.
-fn lines(told: &Rehearsal) -> Vec<String> {
-    let line = |line: &aex_admin_proto::rehearsal::RefusedBy| {
-        let scope = line.scope.as_ref();
-        let scope = scope.map_or(String::new(), |scope| format!("{} ", scope.name));
-        format!(
-            "{} {scope}{} {} {}",
-            line.agent, line.rule, line.tally.requests, line.tally.cost_micro
-        )
-    };
-    told.refusals.iter().map(line).collect()
-}
-
-#[test]
-fn policies_and_limits_name_who_is_refused_by_what_and_the_money() {
-    let world = recorded();
-    let events: i64 = world.kernel.sql("SELECT COUNT(*) FROM events");
-    let ledger = world.ledger();
-    let policies = |text: &str, since_ms| {
-        lines(&played(
-            &ledger,
-            &proposal(&Value::Null, &[("p.cedar", text)], since_ms),
-        ))
-    };
-    let forbid = |when: &str| {
-        format!(
-            "@id(\"rule\") forbid (principal, action in Action::\"Request\", resource) when {{ {when} }};"
-        )
-    };
-    // 50 tokens at 0.01 and 90 at 0.1 micro-dollars are 9.5.
-    let dear = forbid("context.outputTokens > 50");
-    assert_eq!(
-        policies(&dear, START_MS),
-        ["ana policy rule 2 19", "ben policy rule 1 10"]
-    );
-    assert_eq!(
-        policies(&forbid("context.run"), START_MS),
-        ["ana policy rule 1 10"]
-    );
-    assert_eq!(
-        policies(
-            &forbid("context has session && context.session like \"ci-*\""),
-            START_MS
-        ),
-        ["ben policy rule 1 10"]
-    );
-    assert_eq!(
-        policies(
-            "@id(\"shell\") forbid (principal == Agent::\"ben\", action == Action::\"CallTool\", resource == Tool::\"shell\");",
-            START_MS
-        ),
-        ["ben policy shell 1 10"]
-    );
-    // Ben's alone is of that time.
-    assert_eq!(policies(&dear, START_MS + 5_000), ["ben policy rule 1 10"]);
-
-    let limits = |scopes: Value| lines(&played(&ledger, &proposal(&scopes, &[], START_MS)));
-    assert_eq!(
-        limits(json!({"groups": {"team": {"limits": ["money/day=0.000020"]}}})),
-        ["ana team money/day 1 10", "ben team money/day 1 10"]
-    );
-    assert_eq!(
-        limits(json!({"agents": {"ana": {"limits": ["requests=1"]}}})),
-        ["ana ana requests 3 21"]
-    );
-    assert_eq!(
-        limits(json!({"kernel": {"capabilities": {"denied_tools": ["SHELL"]}}})),
-        [
-            "ana kernel capabilities 4 22",
-            "ben kernel capabilities 1 10"
-        ]
-    );
-    let on_trial = played(
-        &ledger,
-        &proposal(
-            &json!({"agents": {"ana": {"limits": ["output=50:shadow"]}}}),
-            &[],
-            START_MS,
-        ),
-    );
-    assert_eq!(on_trial.refused.requests, 0);
-    let trial = &on_trial.on_trial[0];
-    assert_eq!(
-        (
-            trial.rule.as_str(),
-            trial.mode.as_str(),
-            trial.tally.requests
-        ),
-        ("limit output of this agent", "shadow", 2)
-    );
-    assert_eq!(
-        world.kernel.sql::<i64>("SELECT COUNT(*) FROM events"),
-        events
-    );
-    world.kernel.audit();
-}
-
-#[test]
-fn a_proposal_that_could_not_come_into_force_is_not_rehearsed() {
-    let world = recorded();
-    let ledger = world.ledger();
-    let scopes = |scopes: Value| refusal_of(&ledger, &proposal(&scopes, &[], START_MS));
-    for (proposed, expected) in [
-        (
-            json!({"groups": {"nobody": {}}}),
-            "there is no group nobody",
-        ),
-        (
-            json!({"agents": {"ana": {"limits": ["money/day=0"]}}}),
-            "no amount above zero",
-        ),
-        (
-            json!({"agents": {"ana": {"limits": ["tokens@model:x=5"]}}}),
-            "x",
-        ),
-        (json!({"agents": {"ana": {"budget": 5}}}), "budget"),
-        (json!({"agent": {}}), "agent"),
-        (
-            json!({"agents": {"ana": {"capabilities": {"max_choices": 0}}}}),
-            "max_choices",
-        ),
-    ] {
-        let error = scopes(proposed);
-        assert!(
-            error.starts_with("scopes.yaml") && error.contains(expected),
-            "{error}"
-        );
-    }
-    let nothing = refusal_of(&ledger, &proposal(&json!({"agents": {}}), &[], START_MS));
-    assert!(nothing.contains("nothing to rehearse"), "{nothing}");
-    let error = refusal_of(
-        &ledger,
-        &proposal(
-            &Value::Null,
-            &[("p.cedar", "forbid (principal, action, resource")],
-            START_MS,
-        ),
-    );
-    assert!(error.starts_with("p.cedar:1:"), "{error}");
 }

@@ -14,7 +14,7 @@ use aex_admin_proto::worker::Basis;
 
 use crate::kernel::{Kernel, LIMIT, answered, ask, ended, hold_pico, id, status};
 
-fn resolve(kernel: &Kernel, params: ResolveParams) -> Result<ResolveReply, RpcError> {
+pub(crate) fn resolve(kernel: &Kernel, params: ResolveParams) -> Result<ResolveReply, RpcError> {
     let history = params.hold.as_ref().map(|hold| {
         let conn = reader::snapshot(&kernel.home.join("aex.db")).unwrap();
         reader::hold_history(&conn, hold).unwrap()

@@ -19,6 +19,11 @@ pub(crate) fn explained(explained: &Explained) -> String {
     for warning in warnings {
         text.push_str(&format!("warning: {}\n", one_line(warning)));
     }
+    if explained.drawn {
+        text.push_str(
+            "the order of its targets is drawn anew for each request (routing: weighted)\n",
+        );
+    }
     for target in &explained.targets {
         text.push_str(&format!("\n{}\n", title(&explained.model, target)));
         text.push_str(&looks(&target.looks));
@@ -112,7 +117,7 @@ fn standing(figures: &Figures, verdict: Verdict) -> String {
 fn title(model: &str, target: &TargetLooks) -> String {
     let model = one_line(model);
     let Some(provider) = target.provider.as_deref().map(one_line) else {
-        return format!("{model}, which is not in models.yaml");
+        return model;
     };
     match target.upstream_model.as_deref().map(one_line) {
         Some(there) if there != model => format!("{model} at {provider}, there {there}"),

@@ -35,8 +35,8 @@ enum Source<'a> {
         bound: Bound<'a>,
         resets_at_ms: Option<i64>,
     },
-    /// The share of what its parent has left that this scope may hold beside another hold.
-    Share,
+    /// The share of what the scope above has left that this one may hold beside another hold.
+    Share { of: &'a Scope },
 }
 
 pub(super) struct Purses<'a> {
@@ -133,7 +133,7 @@ impl<'a> Purses<'a> {
         for purse in self.enforced() {
             let needed = purse.needed(ask, ask.caps.least);
             let cut_off = matches!(purse.from, Source::Budget) && purse.unspent <= 0;
-            if matches!(purse.from, Source::Share) {
+            if matches!(purse.from, Source::Share { .. }) {
                 continue;
             }
             if !cut_off && needed <= purse.unspent {
@@ -235,7 +235,7 @@ impl<'a> Purse<'a> {
             Source::Limit { bound, .. } => {
                 *bound.subject == Subject::All && bound.mode == Mode::Enforce
             }
-            Source::Share => false,
+            Source::Share { .. } => false,
         };
         let held = i128::from(child.balance.held_pico);
         (of_all && self.what == Quantity::Money && held > 0).then(|| Purse {
@@ -244,7 +244,7 @@ impl<'a> Purse<'a> {
             what: Quantity::Money,
             unspent: self.unspent.max(0) * i128::from(percent) / 100,
             held,
-            from: Source::Share,
+            from: Source::Share { of: self.scope },
             meter: None,
         })
     }
@@ -349,7 +349,7 @@ impl<'a> Purse<'a> {
     /// As an operator sees it.
     fn look(&self, needed: i128, verdict: Verdict) -> Look {
         let rule = match (&self.from, self.limit()) {
-            (Source::Share, _) => "max_held of what is above".to_owned(),
+            (Source::Share { of }, _) => format!("max_held of {} {}", of.kind.name(), of.name),
             (_, Some(limit)) => limit.to_string(),
             (_, None) => "budget".to_owned(),
         };
@@ -365,7 +365,7 @@ impl<'a> Purse<'a> {
         let most = match &self.from {
             Source::Budget => self.scope.balance.budget_micro,
             Source::Limit { bound, .. } => i64::try_from(bound.most).ok(),
-            Source::Share => None,
+            Source::Share { .. } => None,
         };
         let most = most.unwrap_or(left);
         Figures {
@@ -403,7 +403,12 @@ impl<'a> Purse<'a> {
                 held_micro: held,
             },
         };
-        Stop::Wait(sight.caller.by(self.at, refusal), self.queue(sight))
+        // A share is made of what the scope above has, which is not the token's to know.
+        let whose = match self.from {
+            Source::Share { .. } => self.at + 1,
+            _ => self.at,
+        };
+        Stop::Wait(sight.caller.by(whose, refusal), self.queue(sight))
     }
 
     fn queue(&self, sight: Sight<'_>) -> Queue {

@@ -60,8 +60,8 @@ impl Trail {
         let targets = self.targets.borrow();
         let told = |target: &&TargetLooks| target.refusal.as_ref() == Some(refusal);
         let target = targets.iter().find(told).or_else(|| targets.first());
-        let last = target.and_then(|target| target.looks.last());
-        let stops = last.filter(|look| look.verdict.stops());
+        let mut looks = target.iter().flat_map(|target| target.looks.iter().rev());
+        let stops = looks.find(|look| look.verdict.stops());
         stops.cloned().unwrap_or_else(|| Look {
             rule: "the request itself".to_owned(),
             why: Some(refusal.to_string()),

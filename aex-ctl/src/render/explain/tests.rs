@@ -28,6 +28,7 @@ fn passing() -> Explained {
         quote: None,
         refusal: None,
         decided_by: None,
+        drawn: false,
         targets: Vec::new(),
     }
 }
@@ -37,6 +38,7 @@ fn refused(refusal: Refusal, by: Look) -> Explained {
         outcome: Outcome::Refused,
         refusal: Some(refusal),
         decided_by: Some(by),
+        drawn: false,
         ..passing()
     }
 }
@@ -243,7 +245,7 @@ fn a_target_is_named_as_it_is_there() {
             "gpt-oss-20b at groq, there openai/gpt-oss-20b",
         ),
         (Some("groq"), None, "gpt-oss-20b at groq"),
-        (None, None, "gpt-oss-20b, which is not in models.yaml"),
+        (None, None, "gpt-oss-20b"),
     ] {
         let target = TargetLooks {
             provider: provider.map(str::to_owned),
