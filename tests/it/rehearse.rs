@@ -80,7 +80,8 @@ forbid (principal, action in Action::"Generate", resource) when { context.output
 fn explain_names_the_rule_that_decides_with_its_figures_and_decides_as_the_kernel_does() {
     let sim = sim();
     let kernel = Kernel::on(&sim);
-    policy(&kernel, DEAR);
+    let tried = "@id(\"tried\") @mode(\"shadow\") forbid (principal, action in Action::\"Request\", resource);";
+    policy(&kernel, &format!("{DEAR}{tried}"));
     let group = |options: &[&str]| {
         let mut args = vec!["group", "create"];
         args.extend(options);

@@ -106,3 +106,25 @@ fn missing(kind: &str, id: &str, known: &Known) -> Option<(String, bool)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Catalogue, parse};
+
+    #[test]
+    fn a_provider_of_a_further_target_serves() {
+        let text = "
+providers:
+  a: { base_url: 'http://127.0.0.1:1/v1' }
+  b: { base_url: 'http://127.0.0.1:2/v1' }
+  c: { base_url: 'http://127.0.0.1:3/v1' }
+models:
+  m: { targets: [{ provider: a, price: free }, { provider: b, price: free }] }
+";
+        let known = Known::of(&parse(text, Catalogue::builtin()).unwrap().0);
+        let serving: Vec<&str> = known.serving.iter().map(String::as_str).collect();
+        assert_eq!(serving, ["a", "b"]);
+        assert!(known.providers.contains("c"));
+    }
+}

@@ -116,6 +116,12 @@ fn notes(told: &Rehearsal) -> String {
             told.refused_then
         ));
     }
+    if told.undecided > 0 {
+        notes.push(format!(
+            "{} requests are still open, and not decided.",
+            told.undecided
+        ));
+    }
     if told.tools_unrecorded > 0 {
         notes.push(format!(
             "{} requests offered more tools than are recorded: rules of tools were asked of those that are.",

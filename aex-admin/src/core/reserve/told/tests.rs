@@ -6,7 +6,7 @@ use aex_admin_proto::scope::{KERNEL, ScopeId, ScopeKind};
 
 use super::*;
 use crate::core::reserve::tests::{Case, balance, case, scope};
-use crate::core::reserve::{Question, decide};
+use crate::core::reserve::{Question, Stop, decide};
 
 fn looks(case: &Case) -> Vec<Look> {
     let trail = Trail::default();
@@ -148,4 +148,62 @@ fn the_share_of_one_child_is_a_rule_of_the_scope_above() {
     );
     let kernel = case.path.last().unwrap();
     assert_eq!(kernel.id, KERNEL);
+}
+
+#[test]
+fn a_share_of_money_is_told_to_its_operator_and_not_to_its_agent() {
+    let mut case = limited("money/day=0.000001");
+    case.path[1].grant.settings.max_held_percent = Some(5);
+    // It holds something, and a twentieth of a micro-dollar is not there for another hold.
+    case.agent().balance.held_pico = 45_000;
+    assert_eq!(
+        last(&case),
+        "agent atlas: max_held of group team waits 1/0/0"
+    );
+    match case.ask(decide) {
+        Err(Stop::Wait(Refusal::Above { scope, .. }, queue)) => {
+            assert_eq!((scope, queue.scope), (ScopeKind::Group, case.path[0].id));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_decides_about_keys_is_named() {
+    use aex_admin_proto::egress::KeyPolicy;
+    use aex_admin_proto::operator::Passthrough;
+    for (keys, own_key, operator_key, said, expected) in [
+        (
+            KeyPolicy::Operator,
+            true,
+            true,
+            Some(Passthrough::Require),
+            "-",
+        ),
+        (KeyPolicy::Passthrough, false, true, None, "-"),
+        (KeyPolicy::Either, true, true, None, "agent atlas"),
+        (
+            KeyPolicy::Either,
+            true,
+            true,
+            Some(Passthrough::Deny),
+            "agent atlas",
+        ),
+        (
+            KeyPolicy::Either,
+            false,
+            true,
+            Some(Passthrough::Require),
+            "agent atlas",
+        ),
+        (KeyPolicy::Either, false, false, None, "-"),
+    ] {
+        let mut case = case();
+        case.facts.own_key = own_key;
+        case.agent().grant.settings.passthrough = said;
+        let model = case.model.as_mut().unwrap();
+        (model.keys, model.operator_key) = (keys, operator_key);
+        let expected = format!("{expected}: provider key refuses");
+        assert_eq!(last(&case), expected, "{keys:?} {own_key} {said:?}");
+    }
 }
