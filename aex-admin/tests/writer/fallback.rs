@@ -11,8 +11,17 @@ use crate::kernel::{Agent, Kernel, answered, ask, ended, hold_pico, id, status};
 
 /// The request of `number`, after the attempts before it.
 fn attempt(agent: &Agent, number: u8, before: &[(u8, &Grant)]) -> ReserveParams {
-    let tried = before.iter().map(|(number, grant)| Tried {
-        id: id(*number),
+    let before: Vec<(HoldId, &Grant)> = before
+        .iter()
+        .map(|(number, grant)| (id(*number), *grant))
+        .collect();
+    after(&before, ask(agent, number, Some(50)))
+}
+
+/// A request to the model of three targets, after the attempts before it.
+pub(crate) fn after(before: &[(HoldId, &Grant)], request: ReserveParams) -> ReserveParams {
+    let tried = before.iter().map(|(id, grant)| Tried {
+        id: *id,
         provider: grant.provider.clone(),
         upstream_model: grant.upstream_model.clone(),
     });
@@ -25,7 +34,7 @@ fn attempt(agent: &Agent, number: u8, before: &[(u8, &Grant)]) -> ReserveParams 
                 until_boot_ms,
             })
         }),
-        ..ask(agent, number, Some(50))
+        ..request
     }
 }
 

@@ -1,14 +1,11 @@
 //! Why a request would pass or not.
 
-use aex_admin_proto::explain::{
-    Explained, Figures, Look, LookScope, Outcome, TargetLooks, Verdict,
-};
+use aex_admin_proto::explain::{Explained, Figures, Look, Outcome, TargetLooks, Verdict};
 use aex_admin_proto::limit::Quantity;
-use aex_admin_proto::scope::ScopeKind;
 use aex_admin_proto::worker::Quote;
 
 use super::table::table;
-use super::{money, one_line, span, time};
+use super::{money, named, one_line, span, time};
 
 pub(crate) fn explained(explained: &Explained) -> String {
     let mut text = format!("{}\n", outcome(explained));
@@ -157,13 +154,6 @@ fn row(look: &Look) -> Vec<String> {
             |why| format!("{verdict}: {}", one_line(why)),
         ),
     ]
-}
-
-fn named(scope: &LookScope) -> String {
-    match scope.kind {
-        ScopeKind::Kernel => scope.kind.name().to_owned(),
-        kind => format!("{} {}", kind.name(), one_line(&scope.name)),
-    }
 }
 
 fn amount(what: Quantity, amount: i64) -> String {

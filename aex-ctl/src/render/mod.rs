@@ -19,6 +19,8 @@ pub(crate) use policies::policies;
 pub(crate) use prices::{import, price, prices};
 pub(crate) use rehearsal::rehearsal;
 
+use aex_admin_proto::explain::LookScope;
+use aex_admin_proto::scope::ScopeKind;
 use jiff::Timestamp;
 
 /// Micro-dollars to the last digit: `$0.012345`.
@@ -58,6 +60,14 @@ fn span(span_ms: u64) -> String {
 /// looks like one of these, or shift a column. What could drive a terminal is taken out of all output.
 fn one_line(text: &str) -> String {
     text.replace(|c: char| c.is_control(), "\u{fffd}")
+}
+
+/// A scope as people name it: there is one kernel.
+fn named(scope: &LookScope) -> String {
+    match scope.kind {
+        ScopeKind::Kernel => scope.kind.name().to_owned(),
+        kind => format!("{} {}", kind.name(), one_line(&scope.name)),
+    }
 }
 
 #[cfg(test)]

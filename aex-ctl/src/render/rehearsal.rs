@@ -4,7 +4,7 @@ use aex_admin_proto::explain::LookScope;
 use aex_admin_proto::rehearsal::Rehearsal;
 
 use super::table::table;
-use super::{money, one_line, time};
+use super::{money, named, one_line, time};
 
 pub(crate) fn rehearsal(told: &Rehearsal) -> String {
     let mut text: String = told
@@ -74,7 +74,7 @@ fn refusals(told: &Rehearsal) -> String {
 fn rule(scope: Option<&LookScope>, rule: &str) -> String {
     let rule = one_line(rule);
     match scope {
-        Some(scope) => format!("{} {}: {rule}", scope.kind.name(), one_line(&scope.name)),
+        Some(scope) => format!("{}: {rule}", named(scope)),
         None => rule,
     }
 }

@@ -93,12 +93,7 @@ impl Told<'_> {
         fits: bool,
         figures: impl FnOnce() -> Figures,
     ) -> bool {
-        self.note(|| Look {
-            rule: bound.key().to_string(),
-            figures: Some(figures()),
-            ..look(Some(scope), verdict(fits, bound.mode))
-        });
-        !fits && self.is_enforced(scope, bound)
+        self.stops_as(|| bound.key().to_string(), scope, bound, fits, figures)
     }
 
     /// As [`Self::stops`], for the share of a limit that one child of `scope` may have.
@@ -109,8 +104,20 @@ impl Told<'_> {
         fits: bool,
         figures: impl FnOnce() -> Figures,
     ) -> bool {
+        let rule = || format!("max_held of {}", bound.key());
+        self.stops_as(rule, scope, bound, fits, figures)
+    }
+
+    fn stops_as(
+        &mut self,
+        rule: impl FnOnce() -> String,
+        scope: &Scope,
+        bound: &Bound<'_>,
+        fits: bool,
+        figures: impl FnOnce() -> Figures,
+    ) -> bool {
         self.note(|| Look {
-            rule: format!("max_held of {}", bound.key()),
+            rule: rule(),
             figures: Some(figures()),
             ..look(Some(scope), verdict(fits, bound.mode))
         });

@@ -2,9 +2,10 @@
 
 use aex_admin_proto::egress::{Ending, Exchange, Failure};
 use aex_admin_proto::operator::ResolveParams;
-use aex_admin_proto::worker::{Again, Observed, Tried};
+use aex_admin_proto::worker::Observed;
 
 use super::*;
+use crate::fallback::after;
 
 /// Ana asks four times, twice of them dearly, and Ben once; a rehearsal changes nothing.
 fn recorded() -> World {
@@ -189,22 +190,11 @@ fn plain(output_cap: u64) -> Facts {
 
 /// The request of `number` to the model of three targets, after the attempts before it.
 fn attempt(world: &World, number: u64, before: &[(u64, &Grant)]) -> ReserveParams {
-    let tried = before.iter().map(|(number, grant)| Tried {
-        id: id(*number),
-        provider: grant.provider.clone(),
-        upstream_model: grant.upstream_model.clone(),
-    });
-    let first = before.first().map(|(_, grant)| grant.retry_until_boot_ms);
-    ReserveParams {
-        model: "two".into(),
-        again: first.map(|until_boot_ms| {
-            Box::new(Again {
-                tried: tried.collect(),
-                until_boot_ms,
-            })
-        }),
-        ..world.request("ana", number, &plain(50))
-    }
+    let before: Vec<(HoldId, &Grant)> = before
+        .iter()
+        .map(|(number, grant)| (id(*number), *grant))
+        .collect();
+    after(&before, world.request("ana", number, &plain(50)))
 }
 
 /// It was not reached.

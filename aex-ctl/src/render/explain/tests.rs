@@ -1,5 +1,8 @@
 use aex_admin_proto::Refusal;
 
+use aex_admin_proto::explain::LookScope;
+use aex_admin_proto::scope::ScopeKind;
+
 use super::*;
 
 fn scope(kind: ScopeKind, name: &str) -> Option<LookScope> {
