@@ -71,6 +71,16 @@ impl ToolRules {
         (rules != idle).then_some(rules)
     }
 
+    /// Any tool that is offered and has a plain name, and nothing by another door: what holds where a policy
+    /// is asked about each tool.
+    #[must_use]
+    pub fn as_offered() -> Self {
+        Self {
+            allowed: Some(vec!["*".to_owned()]),
+            ..Self::default()
+        }
+    }
+
     /// What the tool would need, if it is not allowed.
     #[must_use]
     pub fn forbids(&self, tool: Tool<'_>) -> Option<String> {
@@ -136,9 +146,19 @@ pub fn hosted_text(kind: &str) -> String {
 #[must_use]
 pub fn may_offer_tools(param: &str) -> bool {
     let plain = plain_letters(param);
-    ["tool", "function", "plugin", "mcp", "search", "connector"]
-        .iter()
-        .any(|part| plain.contains(part))
+    [
+        "tool",
+        "function",
+        "plugin",
+        "mcp",
+        "search",
+        "connector",
+        "skill",
+        "datasource",
+        "grounding",
+    ]
+    .iter()
+    .any(|part| plain.contains(part))
 }
 
 /// Whether a parameter that AEX does not know may prescribe the form of the answer.
@@ -153,9 +173,17 @@ pub fn may_set_form(param: &str) -> bool {
         "format",
         "json",
         "regex",
+        "ebnf",
     ]
     .iter()
     .any(|part| plain.contains(part))
+}
+
+/// Whether a parameter that AEX does not know may set the temperature.
+#[must_use]
+pub fn may_set_temperature(param: &str) -> bool {
+    let plain = plain_letters(param);
+    plain == "temp" || plain.contains("temperature") || plain.contains("dynatemp")
 }
 
 /// Whether a parameter that AEX does not know may be one that it does, in another spelling.

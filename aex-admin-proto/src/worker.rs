@@ -215,6 +215,9 @@ pub struct Facts {
     /// Top-level parameters that the worker does not know, by name.
     #[serde(skip_serializing_if = "is_default")]
     pub unknown_params: Vec<String>,
+    /// Keys inside of unknown and costly ones that may offer tools, prescribe a form, or set the temperature.
+    #[serde(skip_serializing_if = "is_default")]
+    pub nested_params: Vec<String>,
     /// Known parameters that cost, or act outside this request, by name (`web_search_options`, …).
     #[serde(skip_serializing_if = "is_default")]
     pub costly_params: Vec<String>,

@@ -245,7 +245,7 @@ impl Reader {
                 }
             }
             Kind::Costly => {
-                self.walk.value(name, raw, Place::Text)?;
+                self.walk.outside(name, raw)?;
                 if raw == "null" {
                     // The same as absent; so it is not forwarded either.
                     return Ok(());
@@ -254,8 +254,16 @@ impl Reader {
                 note(&mut self.costly, name)?;
             }
             Kind::Unknown => {
+                if let Some(known) = params::in_another_case(self.route, name) {
+                    return Err(Invalid::at(
+                        strict::shortened(name),
+                        format!(
+                            "this is {known} in another case, which some servers take for it: write {known}"
+                        ),
+                    ));
+                }
                 // Where it is let through, a template may write it into the prompt.
-                self.walk.value(name, raw, Place::Text)?;
+                self.walk.outside(name, raw)?;
                 note(&mut self.unknown, name)?;
             }
         }
@@ -365,6 +373,7 @@ impl Reader {
                 files: walk.files,
                 other_media: walk.other_media,
                 unknown_params: self.unknown,
+                nested_params: walk.nested,
                 costly_params: costly,
                 own_key: false,
                 session: None,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use aex_tests::harness::Kernel;
+use aex_tests::sim::{Behaviour, ToolCall};
 use serde_json::{Value, json};
 
 use crate::common::{MODEL, assert_error, hello, sim};
@@ -275,4 +276,62 @@ fn policies_are_checked_with_the_kernel_stopped() {
         "{bad}"
     );
     exits(&kernel.aex(&["policy", "check", "no-such-directory"]), 4);
+}
+
+const NO_SHELL: &str = r#"@id("no-shell")
+forbid (principal == Agent::"intern", action == Action::"CallTool", resource == Tool::"shell");
+"#;
+
+/// Whoever a policy may forbid a tool has no door beside the one that it is asked at, and no call in an
+/// answer that was not offered.
+#[test]
+fn a_policy_about_tools_holds_of_every_door_and_of_the_answer() {
+    let sim = sim();
+    let kernel = Kernel::on(&sim);
+    let intern = kernel.create_agent("intern", "1.00", 1000, &[]);
+    let other = kernel.create_agent("other", "1.00", 1000, &[]);
+    write(&kernel, "tools.cedar", NO_SHELL);
+    reload(&kernel);
+    let function = |name: &str| json!({"type": "function", "function": {"name": name}});
+    // A model that is free lets unknown parameters through.
+    let ask = |token: &str, more: Value| {
+        let mut more = more;
+        more["model"] = json!("sim-free");
+        kernel.chat(token, &hello(more))
+    };
+    assert_error(
+        &ask(&intern, json!({"tools": [function("shell")]})),
+        403,
+        "policy_forbids",
+    );
+    for more in [
+        json!({"tool_list": [function("shell")]}),
+        json!({"chat_template_kwargs": {"tools": [function("shell")]}}),
+        json!({"tools": [{"type": "namespace", "tools": [function("shell")]}]}),
+        json!({"messages": [{"role": "user", "content": "x", "tools": [function("shell")]}]}),
+        json!({"tool_choice": function("shell")}),
+    ] {
+        assert_error(&ask(&intern, more.clone()), 403, "capability_not_allowed");
+        assert_eq!(ask(&other, more.clone()).status, 200, "{more}");
+    }
+    assert_error(
+        &ask(&intern, json!({"Tools": [function("shell")]})),
+        400,
+        "invalid_request",
+    );
+    sim.behave(Behaviour {
+        tool_call: Some(ToolCall {
+            name: "shell".into(),
+            ..ToolCall::default()
+        }),
+        ..Behaviour::default()
+    });
+    let offered = json!({"tools": [function("read")]});
+    assert_error(
+        &ask(&intern, offered.clone()),
+        403,
+        "capability_not_allowed",
+    );
+    assert_eq!(ask(&other, offered).status, 200);
+    kernel.audit();
 }

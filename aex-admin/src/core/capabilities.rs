@@ -9,7 +9,8 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::capabilities::{Capabilities, OnForbiddenTool, route_name, temperature_range};
 use aex_admin_proto::operator::Settings;
 use aex_admin_proto::tools::{
-    HOSTED_TOOL, TOOL_PARAMS, Tool, ToolRules, may_be, may_offer_tools, may_set_form, tool_text,
+    HOSTED_TOOL, TOOL_PARAMS, Tool, ToolRules, may_be, may_offer_tools, may_set_form,
+    may_set_temperature, tool_text,
 };
 use aex_admin_proto::worker::{Facts, Route};
 
@@ -67,10 +68,12 @@ pub fn has_any(settings: &Settings) -> bool {
 /// Whether a parameter that AEX does not know may set one that it does, in another spelling: some
 /// servers do not mind the case.
 fn may_set(facts: &Facts, known: &str) -> bool {
-    facts
-        .unknown_params
-        .iter()
-        .any(|param| may_be(param, known))
+    unknown(facts).any(|param| may_be(param, known))
+}
+
+/// Names that AEX does not know, at the top and inside.
+fn unknown(facts: &Facts) -> impl Iterator<Item = &String> {
+    facts.unknown_params.iter().chain(&facts.nested_params)
 }
 
 /// Hosted tools that a request offers, whatever the parameter.
@@ -87,9 +90,17 @@ fn hosted_of(param: &str) -> Option<&str> {
 }
 
 fn check_tools(settings: &Settings, facts: &Facts) -> Result<(), Refusal> {
-    let Some(rules) = ToolRules::of(settings) else {
-        return Ok(());
-    };
+    match ToolRules::of(settings) {
+        Some(rules) => check_rules(&rules, facts),
+        None => Ok(()),
+    }
+}
+
+/// Whether a request keeps rules of tools.
+///
+/// # Errors
+/// The first tool, choice or hidden door that does not.
+pub fn check_rules(rules: &ToolRules, facts: &Facts) -> Result<(), Refusal> {
     if rules.on_forbidden == OnForbiddenTool::Refuse {
         let named = facts.tools.iter().map(|name| Tool::Named(name));
         let offered = named.chain(hosted(facts).map(Tool::Hosted));
@@ -98,13 +109,10 @@ fn check_tools(settings: &Settings, facts: &Facts) -> Result<(), Refusal> {
         }
     }
     for chosen in &facts.chosen_tools {
-        check_chosen(&rules, chosen, facts)?;
+        check_chosen(rules, chosen, facts)?;
     }
     // Where tools have rules, none may come in by a door that is not looked at.
-    let hidden = facts
-        .unknown_params
-        .iter()
-        .find(|name| may_offer_tools(name));
+    let hidden = unknown(facts).find(|name| may_offer_tools(name));
     if let Some(param) = hidden {
         return Err(denied(tool_text(param)));
     }
@@ -152,8 +160,7 @@ fn check_media(settings: &Settings, facts: &Facts) -> Result<(), Refusal> {
 }
 
 fn check_form(settings: &Settings, facts: &Facts) -> Result<(), Refusal> {
-    let asked =
-        facts.structured_output || facts.unknown_params.iter().any(|name| may_set_form(name));
+    let asked = facts.structured_output || unknown(facts).any(|name| may_set_form(name));
     if asked && settings.capabilities.structured_output == Some(false) {
         return Err(denied("structured output"));
     }
@@ -166,7 +173,7 @@ fn check_temperature(settings: &Settings, facts: &Facts) -> Result<(), Refusal> 
     let Some(range) = temperature_range(capabilities) else {
         return Ok(());
     };
-    if may_set(facts, "temperature") || may_set(facts, "dynatemp") {
+    if unknown(facts).any(|name| may_set_temperature(name)) {
         return Err(denied(format!("temperature outside {range}")));
     }
     let Some(asked) = facts.temperature else {

@@ -52,6 +52,8 @@ pub struct Judged {
     pub denied: Option<Denial>,
     pub warned: Vec<Denial>,
     pub shadowed: Vec<Denial>,
+    /// A policy that is in force may forbid a tool to this agent.
+    pub governs_tools: bool,
 }
 
 /// Told to an agent whose request hits a policy that cannot be evaluated.
@@ -147,7 +149,10 @@ impl Inner {
     }
 
     fn judge(&self, ask: &Ask<'_>, slice: &Slice) -> Judged {
-        let mut judged = Judged::default();
+        let mut judged = Judged {
+            governs_tools: slice.governs_tools,
+            ..Judged::default()
+        };
         let Some(entities) = &slice.entities else {
             judged.denied = Some(cannot_evaluate(ENGINE));
             return judged;

@@ -12,7 +12,7 @@ use cedar_policy::{
 
 use super::ask::Ask;
 use super::names::{CALL_TOOL, Names, action, uid};
-use super::rule::Rule;
+use super::rule::{Mode, Rule};
 
 /// Where a policy can apply, as far as its scope tells.
 #[derive(Debug, Clone)]
@@ -122,6 +122,8 @@ pub(super) struct Slice {
     /// and nothing can be decided.
     pub(super) entities: Option<Entities>,
     pub(super) request: Set,
+    /// One that is enforced is about tools.
+    pub(super) governs_tools: bool,
     /// For tools of any name.
     tools: Set,
     /// For tools that a policy names: those above, and its own.
@@ -168,7 +170,9 @@ impl Slice {
             fitting.map(|(index, _)| *index).collect()
         };
         let named: BTreeSet<&str> = of_tools.iter().filter_map(|(_, only)| *only).collect();
+        let enforced = |(index, _): &(usize, _)| rules[*index].mode == Mode::Enforce;
         Self {
+            governs_tools: of_tools.iter().any(enforced),
             entities: entities(&agent, &model, actions),
             action: uid(&names.action, action(ask.route)),
             call_tool: uid(&names.action, CALL_TOOL),

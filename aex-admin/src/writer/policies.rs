@@ -7,10 +7,12 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::explain::{Look, Verdict};
 use aex_admin_proto::operator::PolicyCounts;
 use aex_admin_proto::ticket::KeyMode;
-use aex_admin_proto::worker::ReserveParams;
+use aex_admin_proto::tools::ToolRules;
+use aex_admin_proto::worker::{Facts, ReserveParams};
 
 use super::Writer;
 use super::requests::Manner;
+use crate::core::capabilities::{check_rules, without_stripped};
 use crate::core::hold::Terms;
 use crate::core::reserve::{Caller, Now};
 use crate::policy::{Denial, MAX_POLICIES, Policies, ToJudge};
@@ -71,6 +73,9 @@ impl Writer {
         match judged.denied {
             Some(Denial { policy, reason, .. }) => Err(Refusal::PolicyForbids { policy, reason }),
             None => {
+                if judged.governs_tools {
+                    govern(&params.facts, terms)?;
+                }
                 let named = |denial: Denial| format!("policy {}", denial.policy);
                 let warned = judged.warned.into_iter().take(MAX_WARNINGS);
                 terms.warned.extend(warned.map(named));
@@ -99,6 +104,15 @@ impl Writer {
             );
         }
     }
+}
+
+/// Where policies are asked about tools, none may come in by a door that is not looked at, nor be called
+/// that was not offered.
+fn govern(facts: &Facts, terms: &mut Terms) -> Result<(), Refusal> {
+    let rules = ToolRules::as_offered();
+    check_rules(&rules, &without_stripped(&terms.tools, facts))?;
+    terms.tools.push(rules);
+    Ok(())
 }
 
 /// A policy that matches, for who asks why.

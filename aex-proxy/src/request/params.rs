@@ -3,6 +3,7 @@
 use aex_admin_proto::worker::Route;
 
 use super::place::Place;
+use crate::tools::folded;
 
 /// What a top-level parameter is to AEX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,16 +160,26 @@ const ANYWHERE: Table = &[
 
 /// The parameter of that name on that route; its name is the caller's where none is known.
 pub(super) fn of(route: Route, name: &str) -> (Option<&'static str>, Kind) {
+    table(route)
+        .find(|(known, _)| *known == name)
+        .map_or((None, Kind::Unknown), |(known, kind)| (Some(known), *kind))
+}
+
+fn table(route: Route) -> impl Iterator<Item = &'static (&'static str, Kind)> {
     let own = match route {
         Route::ChatCompletions => CHAT,
         Route::Completions => COMPLETIONS,
         Route::Embeddings => EMBEDDINGS,
         Route::Responses => RESPONSES,
     };
-    own.iter()
-        .chain(ANYWHERE)
-        .find(|(known, _)| *known == name)
-        .map_or((None, Kind::Unknown), |(known, kind)| (Some(known), *kind))
+    own.iter().chain(ANYWHERE)
+}
+
+/// The known parameter that a server which does not mind the case takes this one for.
+pub(super) fn in_another_case(route: Route, name: &str) -> Option<&'static str> {
+    let folded = folded(name);
+    let mut known = table(route).map(|(known, _)| *known);
+    known.find(|known| *known == folded && *known != name)
 }
 
 /// The name of the parameter that a route is about.

@@ -8,6 +8,8 @@ pub(super) enum Place {
     Uncounted,
     /// Prompt text, whatever its form.
     Text,
+    /// What a message says was called: text too, in which functions and tools have their names.
+    Call,
     Messages,
     Message,
     /// The input of a response: a string, or a list of items.
@@ -56,6 +58,7 @@ impl Place {
         match self {
             Self::Uncounted | Self::Image | Self::ImageField | Self::TokenIds => Counted::Nothing,
             Self::Text
+            | Self::Call
             | Self::Messages
             | Self::Message
             | Self::Input
@@ -90,7 +93,9 @@ impl Place {
             Self::Prompt => Some(Self::TokenIds),
             Self::Tools => Some(Self::Tool),
             Self::Functions => Some(Self::Function),
-            Self::Uncounted | Self::Text | Self::Schema | Self::ToolChoice => Some(self),
+            Self::Uncounted | Self::Text | Self::Call | Self::Schema | Self::ToolChoice => {
+                Some(self)
+            }
             Self::ChoiceType => Some(Self::ToolChoice),
             Self::Media => Some(Self::Text),
             Self::Message
@@ -124,6 +129,7 @@ impl Place {
             Self::ItemId | Self::ImageField => "a string or null",
             Self::Uncounted
             | Self::Text
+            | Self::Call
             | Self::Media
             | Self::ToolChoice
             | Self::ChoiceType
@@ -174,6 +180,7 @@ impl Place {
             self,
             Self::Uncounted
                 | Self::Text
+                | Self::Call
                 | Self::Media
                 | Self::ToolChoice
                 | Self::ChoiceType

@@ -252,7 +252,7 @@ fn parameters_are_sorted_into_known_costly_and_unknown() {
     }
     let hosted = r#","tools":[{"type":"function","function":{"name":"f"}},{"type":"web_search"}]"#;
     assert_eq!(costly(hosted), ["tools[].type web_search"]);
-    assert_eq!(unknown(r#","top_k":5,"Model":1"#), ["top_k", "Model"]);
+    assert_eq!(unknown(r#","top_k":5,"min_p":1"#), ["top_k", "min_p"]);
 }
 
 fn params_that_cost() -> [&'static str; 19] {

@@ -5,6 +5,7 @@ mod node;
 
 use std::fmt;
 
+use aex_admin_proto::tools::{may_offer_tools, may_set_form, may_set_temperature};
 use aex_admin_proto::worker::Measured;
 use serde::de::{DeserializeSeed, Error};
 
@@ -64,8 +65,12 @@ pub(super) struct Walk {
     pub(super) offers: Vec<Offer>,
     /// What a choice of tools names.
     pub(super) chosen: Vec<String>,
-    /// Tools stand in a message, an item, or an unknown parameter.
+    /// Tools stand in a message, an item, a part or another tool.
     pub(super) hides_tools: bool,
+    /// The parameter that is being walked is none that AEX knows, or none that it lets pass.
+    is_outside: bool,
+    /// Keys in such parameters that may offer tools, prescribe a form or set the temperature.
+    pub(super) nested: Vec<String>,
     /// The list of tools that is being walked, and the place of its element.
     list: Option<List>,
     element: usize,
@@ -150,6 +155,27 @@ impl Walk {
                 Err(self.invalid())
             }
         }
+    }
+
+    /// Walks the value of a field that AEX does not know, or does not let pass by itself.
+    pub(super) fn outside(&mut self, name: &str, raw: &str) -> Result<(), Invalid> {
+        self.is_outside = true;
+        let walked = self.value(name, raw, Place::Text);
+        self.is_outside = false;
+        walked
+    }
+
+    /// A key inside such a field.
+    fn nested<E: Error>(&mut self, key: &str) -> Result<(), E> {
+        let matters = may_offer_tools(key) || may_set_form(key) || may_set_temperature(key);
+        if !self.is_outside || !matters || self.nested.iter().any(|known| known == key) {
+            return Ok(());
+        }
+        if self.nested.len() == super::MAX_NAMED_PARAMS {
+            return Err(E::custom("too many keys that need a decision"));
+        }
+        self.nested.push(shortened(key).into_owned());
+        Ok(())
     }
 
     /// Notes that `error` came from below `step`.

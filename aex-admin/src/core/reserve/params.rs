@@ -1,6 +1,7 @@
 //! What a request may ask for by its parameters: what costs, raises output or leads elsewhere.
 
 use aex_admin_proto::Refusal;
+use aex_admin_proto::worker::Route;
 
 use super::{Asked, ModelFacts, prompt_param};
 use crate::core::price::Price;
@@ -38,7 +39,21 @@ pub(super) const RAISES_OUTPUT: [&str; 26] = [
 ];
 
 /// Parameters that let a server answer with another model than the one that was judged.
-pub(super) const CHOOSES_MODEL: [&str; 4] = ["models", "route", "fallbacks", "engine"];
+pub(super) const CHOOSES_MODEL: [&str; 13] = [
+    "models",
+    "modelid",
+    "modelname",
+    "route",
+    "fallbacks",
+    "engine",
+    "lora",
+    "loraid",
+    "loraname",
+    "lorapath",
+    "loraadapter",
+    "adapter",
+    "adapterid",
+];
 
 /// A parameter's name without case and marks: one server's `num_predict` is another's `numPredict`.
 fn plain(param: &str) -> String {
@@ -75,7 +90,9 @@ pub(super) fn check_params(
                 format!("parameter {param} can raise output past its cap and is not taken"),
             );
         }
-        if CHOOSES_MODEL.contains(&name.as_str()) {
+        // A prompt that a provider keeps names its own model and tools.
+        let stored_prompt = asked.route == Route::Responses && name == "prompt";
+        if stored_prompt || CHOOSES_MODEL.contains(&name.as_str()) {
             return refuse(
                 param,
                 format!("parameter {param} can choose another model and is not taken; use model"),

@@ -16,15 +16,20 @@ fn grant() -> Grant {
     .unwrap()
 }
 
-fn request(route: Route, more: &Value) -> (ApiRequest, String) {
+fn body(route: Route, more: &Value) -> String {
     let mut body = match route {
         Route::Responses => json!({"model": "m", "input": "hi"}),
+        Route::Completions => json!({"model": "m", "prompt": "hi"}),
         _ => json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
     };
     for (name, value) in more.as_object().unwrap() {
         body[name] = value.clone();
     }
-    let text = body.to_string();
+    body.to_string()
+}
+
+fn request(route: Route, more: &Value) -> (ApiRequest, String) {
+    let text = body(route, more);
     (read(route, text.as_bytes()).unwrap(), text)
 }
 
@@ -322,5 +327,120 @@ fn keys_in_another_case_hide_no_tool() {
     ] {
         let chosen = facts(route, &more).chosen_tools;
         assert_eq!(chosen, ["tools (inside another field)"]);
+    }
+}
+
+#[test]
+fn a_key_in_another_case_is_no_request() {
+    let image = json!({"type": "image_url", "image_url": {"url": "x"}});
+    for (route, more, key) in [
+        (Route::ChatCompletions, json!({"Model": "dear"}), "model"),
+        (
+            Route::ChatCompletions,
+            json!({"Messages": [{"role": "user", "content": "x"}]}),
+            "messages",
+        ),
+        (
+            Route::ChatCompletions,
+            json!({"max_to\u{212a}ens": 9999}),
+            "max_tokens",
+        ),
+        (Route::Responses, json!({"INPUT": "x"}), "input"),
+        (Route::Completions, json!({"Prompt": "x"}), "prompt"),
+        (
+            Route::ChatCompletions,
+            json!({"messages": [{"role": "user", "content": "x", "Content": [image]}]}),
+            "content",
+        ),
+        (
+            Route::ChatCompletions,
+            json!({"messages": [{"role": "user", "content": "x", "Images": ["x"]}]}),
+            "images",
+        ),
+        (
+            Route::ChatCompletions,
+            json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "Type": "image_url"}]}]}),
+            "type",
+        ),
+        (
+            Route::ChatCompletions,
+            json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "Image_url": "x"}]}]}),
+            "image_url",
+        ),
+        (
+            Route::Responses,
+            json!({"input": [{"role": "user", "Content": [image]}]}),
+            "content",
+        ),
+    ] {
+        let error = read(route, body(route, &more).as_bytes()).unwrap_err();
+        let expected = format!("{key} in another case");
+        assert!(
+            error.message.contains(&expected),
+            "{more}: {}",
+            error.message
+        );
+    }
+}
+
+#[test]
+fn doors_inside_other_fields_are_looked_at() {
+    let chat = Route::ChatCompletions;
+    for (more, nested) in [
+        (
+            json!({"chat_template_kwargs": {"xml_tools": [], "enable_thinking": true}}),
+            "xml_tools",
+        ),
+        (
+            json!({"x": {"y": [{"toolDeclarations": {}}]}}),
+            "toolDeclarations",
+        ),
+        (json!({"grounding": {"google_search": {}}}), "google_search"),
+        (json!({"nvext": {"guided_json": {}}}), "guided_json"),
+        (json!({"sampling": {"temperature": 2}}), "temperature"),
+        (
+            json!({"chat_template_kwargs": {"json_schema": {}}}),
+            "json_schema",
+        ),
+    ] {
+        assert_eq!(facts(chat, &more).nested_params, [nested], "{more}");
+    }
+    assert_eq!(
+        facts(chat, &json!({"metadata": {"search": "x"}})).nested_params,
+        [""; 0]
+    );
+    for (more, hidden) in [
+        (
+            json!({"tools": [{"type": "namespace", "tools": [function("evil")]}]}),
+            true,
+        ),
+        (
+            json!({"tools": [{"type": "function", "function": {"name": "good"}, "googleSearch": {}}]}),
+            true,
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "tools": []}]}]}),
+            true,
+        ),
+        (
+            json!({"messages": [{"role": "user", "content": "x", "xml_tools": []}]}),
+            true,
+        ),
+        (
+            json!({"messages": [
+                {"role": "assistant", "content": null, "tool_calls": [
+                    {"id": "c", "type": "function", "function": {"name": "good", "arguments": "{}"}}
+                ]},
+                {"role": "tool", "tool_call_id": "c", "content": "x"},
+            ]}),
+            false,
+        ),
+        (
+            json!({"tools": [{"type": "mcp", "server_label": "s", "allowed_tools": ["a"]}]}),
+            false,
+        ),
+    ] {
+        let chosen = facts(chat, &more).chosen_tools;
+        assert_eq!(!chosen.is_empty(), hidden, "{more}: {chosen:?}");
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use aex_admin_proto::tools::may_offer_tools;
+
 use crate::tools::folded;
 
 use super::super::place::Place;
@@ -82,31 +84,55 @@ impl Node<'_> {
     }
 
     /// The place of the value under `key`, here.
-    fn member(&mut self, key: &str) -> Place {
+    fn member<E: Error>(&mut self, key: &str) -> Result<Place, E> {
+        if let Some(known) = in_another_case(self.place, key) {
+            return Err(E::custom(format_args!(
+                "{:?} is {known} in another case, which some servers take for it: write {known}",
+                shortened(key)
+            )));
+        }
+        if self.place == Place::Text {
+            self.walk.nested(key)?;
+        }
+        self.walk.hides_tools |= self.hides_tools(key);
         // A tool's name is one in whichever case its key is: some servers do not mind it.
         let of_tools = matches!(
             self.place,
-            Place::Tool
-                | Place::Function
-                | Place::ToolChoice
-                | Place::Message
-                | Place::Item
-                | Place::Text
+            Place::Tool | Place::Function | Place::ToolChoice
         );
-        let folded = if of_tools { folded(key) } else { key.into() };
-        match (self.place, &*folded) {
-            // Some take tools from there too; no rule of tools has seen them.
-            (Place::Message | Place::Item | Place::Text, "tools" | "functions") => {
-                self.walk.hides_tools = true;
-                Place::Text
+        Ok(if of_tools {
+            self.member_of(&folded(key))
+        } else {
+            self.member_of(key)
+        })
+    }
+
+    /// Whether tools may be offered under `key` here. No rule of tools has seen them.
+    fn hides_tools(&self, key: &str) -> bool {
+        let known: &[&str] = match self.place {
+            // As they are named in the history.
+            Place::Message | Place::Item | Place::Part => {
+                &["tool_calls", "tool_call_id", "function_call"]
             }
-            (Place::Message | Place::Item | Place::Text, _) => self.member_of(key),
-            (_, key) => self.member_of(key),
-        }
+            Place::Tool => &[
+                "function",
+                "allowed_tools",
+                "connector_id",
+                "search_context_size",
+            ],
+            Place::Text | Place::Call => {
+                return matches!(&*folded(key), "tools" | "functions");
+            }
+            _ => return false,
+        };
+        may_offer_tools(key) && !known.contains(&&*folded(key))
     }
 
     fn member_of(&mut self, key: &str) -> Place {
         match (self.place, key) {
+            (Place::Message | Place::Item, "tool_calls" | "function_call") | (Place::Call, _) => {
+                Place::Call
+            }
             (Place::Message, "content") => Place::Content,
             (Place::Item, "content" | "output") => Place::Content,
             (Place::Item, "type") => Place::ItemType,
@@ -163,6 +189,48 @@ impl Node<'_> {
         }
     }
 }
+
+/// The key that a server which does not mind the case takes this one for.
+fn in_another_case(place: Place, key: &str) -> Option<&'static str> {
+    let known: &[&'static str] = match place {
+        Place::Message => &MESSAGE_KEYS,
+        Place::Item => &ITEM_KEYS,
+        Place::Part => &PART_KEYS,
+        Place::Image => &IMAGE_KEYS,
+        _ => return None,
+    };
+    let folded = folded(key);
+    known
+        .iter()
+        .find(|known| **known == folded && **known != key)
+        .copied()
+}
+
+/// Keys by which a message, an item or a part is judged.
+const MESSAGE_KEYS: [&str; 7] = [
+    "role",
+    "content",
+    "name",
+    "audio",
+    "images",
+    "tool_calls",
+    "function_call",
+];
+const ITEM_KEYS: [&str; 7] = ["type", "id", "role", "content", "output", "audio", "images"];
+const PART_KEYS: [&str; 12] = [
+    "type",
+    "text",
+    "image_url",
+    "input_image",
+    "image",
+    "file_id",
+    "input_audio",
+    "audio",
+    "file",
+    "file_data",
+    "file_url",
+    "video_url",
+];
 
 /// Which of the keys that matter an object has.
 #[derive(Default)]
@@ -326,7 +394,13 @@ impl<'de> Visitor<'de> for Node<'_> {
             self.walk.count_key(self.place, &key);
             members += 1;
             seen.note(&key);
-            let place = self.member(&key);
+            let place = match self.member(&key) {
+                Ok(place) => place,
+                Err(error) => {
+                    self.walk.under(|| shortened(&key).into_owned(), &error);
+                    return Err(error);
+                }
+            };
             let node = Node {
                 walk: &mut *self.walk,
                 place,
