@@ -64,6 +64,9 @@ pub struct Explained {
     /// What would be held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quote: Option<Quote>,
+    /// Tools that would be cut out of it (`on_forbidden_tool: strip`), where it passes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// What the agent would be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,

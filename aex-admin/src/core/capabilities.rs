@@ -4,6 +4,7 @@
 //! Absent on purpose: which scopes there are, and money.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use aex_admin_proto::Refusal;
 use aex_admin_proto::capabilities::{Capabilities, OnForbiddenTool, route_name, temperature_range};
@@ -208,6 +209,23 @@ pub fn without_stripped<'a>(rules: &[ToolRules], facts: &'a Facts) -> Cow<'a, Fa
     left.tools.retain(|name| !named(name));
     left.costly_params.retain(|param| !typed(param));
     Cow::Owned(left)
+}
+
+/// The names of the tools that [`without_stripped`] leaves out, each once, named ones first.
+#[must_use]
+pub fn stripped(rules: &[ToolRules], facts: &Facts) -> Vec<String> {
+    let Cow::Owned(left) = without_stripped(rules, facts) else {
+        return Vec::new();
+    };
+    // A function may be called what a hosted tool is: each is compared with its own kind.
+    let named: HashSet<&str> = left.tools.iter().map(String::as_str).collect();
+    let typed: HashSet<&str> = hosted(&left).collect();
+    let names = facts.tools.iter().map(String::as_str);
+    let names = names.filter(|name| !named.contains(name));
+    let kinds = hosted(facts).filter(|kind| !typed.contains(kind));
+    let mut told = HashSet::new();
+    let out = names.chain(kinds).filter(|name| told.insert(*name));
+    out.map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ impl Proposal {
         known.groups = Some(names(scopes, ScopeKind::Group));
         if params.policies.len() > MAX_FILES {
             return Err(LoadError::Policies {
-                path: "PROPOSED".into(),
+                path: path_of(params).into(),
                 problem: format!("there are more than {MAX_FILES} files: join some"),
             });
         }
@@ -52,7 +52,7 @@ impl Proposal {
         };
         if policies.is_empty() && proposed.is_empty() {
             return Err(LoadError::Policies {
-                path: "PROPOSED".into(),
+                path: path_of(params).into(),
                 problem: "it has no policy and no limit: there is nothing to rehearse".to_owned(),
             });
         }
@@ -61,6 +61,14 @@ impl Proposal {
             scopes: proposed,
             warnings: remarks.iter().map(ToString::to_string).collect(),
         })
+    }
+}
+
+/// What a fault of the whole is told of: the one file that there is, or all of them.
+fn path_of(params: &RehearseParams) -> &str {
+    match (params.policies.as_slice(), &params.scopes) {
+        ([file], None) | ([], Some(file)) => &file.path,
+        _ => "the proposal",
     }
 }
 

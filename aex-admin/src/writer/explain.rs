@@ -12,6 +12,7 @@ use super::Writer;
 use super::operator::{Changed, Trouble, agent_id, reply_of};
 use super::questions::quote_of;
 use super::requests::{Decided, Manner};
+use crate::core::capabilities::stripped;
 use crate::core::reserve::{Caller, Now, Trail};
 use crate::core::routing::Routing;
 use crate::ledger::LedgerError;
@@ -42,6 +43,10 @@ impl Writer {
             Some(refusal) => Decided::Refuse { agent, refusal },
             None => self.decide_for(Some(caller), agent, &asked, manner, now),
         };
+        let left_out = match &decided {
+            Decided::Grant { terms, .. } => stripped(&terms.tools, &params.facts),
+            _ => Vec::new(),
+        };
         let (outcome, quote, refusal) = match decided {
             Decided::Measure { tokenizer, .. } => {
                 return reply_of(&ExplainReply::Measure { tokenizer });
@@ -59,6 +64,7 @@ impl Writer {
             run: params.run.clone(),
             model: params.model.clone(),
             quote,
+            left_out,
             refusal,
             decided_by,
             drawn: self.is_drawn(&params.model),

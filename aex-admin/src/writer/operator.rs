@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::answers::Answers;
 use super::requests::of_one_operation;
 use super::settings::{
-    check_budget, check_name, check_rpm, check_settings, clear, drop_limits, merge,
+    check_budget, check_name, check_rpm, check_settings, clear, drop_limits, merge, taken,
 };
 use super::{Reply, Writer};
 use crate::core::reserve::Now;
@@ -136,12 +136,8 @@ impl Writer {
         check_rpm(params.rpm)?;
         check_settings(&params.settings, &self.config)?;
         let group = self.group_id(params.group.as_deref())?;
-        if self.ledger.agent_by_name(&params.name)?.is_some() {
-            let text = format!(
-                "the name {} is taken (also by a deleted agent, whose history stays); choose another",
-                params.name
-            );
-            return Err(RpcError::new(code::CONFLICT, text).into());
+        if let Some(agent) = self.ledger.agent_by_name(&params.name)? {
+            return Err(taken(&agent).into());
         }
         let grant = Recorded {
             state: AgentState::Active,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Writer;
 use super::operator::{Changed, Trouble, invalid, new_budget, reply_of, text_of};
-use super::settings::{check_budget, check_name, check_rpm, check_settings};
+use super::settings::{check_budget, check_name, check_rpm, check_settings, taken};
 use crate::core::period;
 use crate::core::reserve::Now;
 use crate::core::scope::{Recorded, Scope};
@@ -70,12 +70,8 @@ impl Writer {
             check_rpm(rpm)?;
         }
         check_settings(&params.settings, &self.config)?;
-        if self.ledger.node_by_name(&params.name)?.is_some() {
-            let text = format!(
-                "the name {} is taken (also by a deleted group, whose history stays); choose another",
-                params.name
-            );
-            return Err(RpcError::new(code::CONFLICT, text).into());
+        if let Some(scope) = self.ledger.node_by_name(&params.name)? {
+            return Err(taken(&scope).into());
         }
         let group = self.group_id(params.parent.as_deref())?;
         self.check_depth(group, None)?;

@@ -2,14 +2,16 @@
 //! kernel.
 
 use aex_admin_proto::limit::{Limit, LimitKey, Subject};
-use aex_admin_proto::operator::Settings;
+use aex_admin_proto::operator::{AgentState, Settings};
 use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::scope::ScopeKind;
 
 use super::operator::{Trouble, invalid};
 use super::patterns::check_patterns;
 use crate::config::Config;
 use crate::core::money::MAX_BUDGET_MICRO;
 use crate::core::period;
+use crate::core::scope::Scope;
 
 const MAX_NAME_BYTES: usize = 64;
 const MAX_LIST: usize = 256;
@@ -27,6 +29,23 @@ pub(super) fn check_name(name: &str) -> Result<(), Trouble> {
     Err(invalid(
         "a name is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit",
     ))
+}
+
+/// That a name is not free, and what to do about it.
+pub(super) fn taken(scope: &Scope) -> RpcError {
+    let (kind, name) = (scope.kind.name(), &scope.name);
+    let text = match (scope.kind, scope.grant.state) {
+        (ScopeKind::Kernel, _) => {
+            format!("{name} is the kernel's own scope: change it with aex group set {name}")
+        }
+        (_, AgentState::Closed) => format!(
+            "the name {name} is taken by a deleted {kind}, whose history stays; choose another"
+        ),
+        _ => format!(
+            "there is a {kind} {name} already: change it with aex {kind} set {name}, or choose another name"
+        ),
+    };
+    RpcError::new(code::CONFLICT, text)
 }
 
 pub(super) fn check_budget(budget_micro: i64) -> Result<(), Trouble> {

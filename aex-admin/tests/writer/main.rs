@@ -18,8 +18,8 @@ use aex_admin::ledger::Ledger;
 use aex_admin::writer::{Command, OperatorCommand};
 use aex_admin_proto::Refusal;
 use aex_admin_proto::egress::{Ending, Exchange, Failure};
-use aex_admin_proto::operator::{CreateParams, NameParams, Settings};
-use aex_admin_proto::rpc::code;
+use aex_admin_proto::operator::{CreateParams, GroupCreateParams, NameParams, Settings};
+use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::worker::{Basis, ReserveReply};
 use kernel::{Kernel, LIMIT, answered, ask, ended, hold_pico, id, status};
 
@@ -357,7 +357,48 @@ fn a_closed_name_stays_taken_and_its_tokens_end() {
         .operator(OperatorCommand::Create(Box::new(again)))
         .unwrap_err();
     assert_eq!(taken.code, code::CONFLICT);
+    assert!(taken.message.contains("by a deleted agent"), "{taken:?}");
     kernel.audit();
+}
+
+#[test]
+fn whose_name_is_taken_is_told_how_to_change_it() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    kernel.agent("ana", 1, 1);
+    let group = |name: &str| {
+        let params = GroupCreateParams {
+            name: name.into(),
+            ..GroupCreateParams::default()
+        };
+        kernel.operator(OperatorCommand::GroupCreate(Box::new(params)))
+    };
+    let refused = |made: Result<serde_json::Value, RpcError>, expected: &str| {
+        let error = made.unwrap_err();
+        assert_eq!(error.code, code::CONFLICT);
+        assert!(error.message.contains(expected), "{error:?}");
+    };
+    group("team").unwrap();
+    refused(group("team"), "change it with aex group set team");
+    refused(
+        group("kernel"),
+        "the kernel's own scope: change it with aex group set kernel",
+    );
+    let name = NameParams {
+        name: "team".into(),
+    };
+    kernel.operator(OperatorCommand::GroupDelete(name)).unwrap();
+    refused(group("team"), "by a deleted group");
+    let again = CreateParams {
+        name: "ana".into(),
+        budget_micro: 1,
+        rpm: 1,
+        ttl_s: None,
+        settings: Settings::default(),
+        group: None,
+    };
+    let again = kernel.operator(OperatorCommand::Create(Box::new(again)));
+    refused(again, "change it with aex agent set ana");
 }
 
 #[test]

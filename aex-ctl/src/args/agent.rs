@@ -20,31 +20,50 @@ pub(crate) enum AgentCommand {
     List,
     /// One agent, in full
     #[command(after_help = "Example:\n  aex agent show my-agent")]
-    Show { name: String },
+    Show {
+        /// The agent
+        name: String,
+    },
     /// Change an agent; in force at its next request
     #[command(
         after_help = "Example:\n  aex agent set my-agent --add 2.50 --rpm 60 --clear allowed-models"
     )]
     Set(Box<SetArgs>),
     /// A new token; the old ones end now, or after --grace
+    ///
+    /// All of them do, further ones (`aex token create`) and those of running runs too; one that ends
+    /// before --grace is over still does. What is open is not cut.
     #[command(after_help = "Example:\n  aex agent rotate-token my-agent --grace 10m")]
     RotateToken(RotateArgs),
     /// Refuse the agent's requests until it is resumed
     #[command(after_help = "Example:\n  aex agent pause my-agent")]
-    Pause { name: String },
+    Pause {
+        /// The agent
+        name: String,
+    },
     /// End a pause
     #[command(after_help = "Example:\n  aex agent resume my-agent")]
-    Resume { name: String },
+    Resume {
+        /// The agent
+        name: String,
+    },
     /// Pause, and cut what is open
     #[command(after_help = "Example:\n  aex agent sever my-agent")]
-    Sever { name: String },
+    Sever {
+        /// The agent
+        name: String,
+    },
     /// Close the agent: its history stays, its name stays taken
     #[command(after_help = "Example:\n  aex agent delete my-agent")]
-    Delete { name: String },
+    Delete {
+        /// The agent
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
+    /// What it is called: 1 to 64 of A-Z a-z 0-9 . _ -
     name: String,
     /// USD, an exact decimal
     #[arg(value_parser = values::usd, allow_negative_numbers = true)]
@@ -77,11 +96,12 @@ impl CreateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RotateArgs {
+    /// The agent
     name: String,
     /// Life of the new token: 90s, 30m, 24h, 7d [default: no end]
     #[arg(long, value_name = "TIME", value_parser = values::seconds)]
     ttl: Option<u64>,
-    /// The old tokens stay valid this long [default: they end now]
+    /// The old tokens, those of runs too, stay valid this long [default: they end now]
     #[arg(long, value_name = "TIME", value_parser = values::seconds)]
     grace: Option<u64>,
 }
@@ -98,6 +118,7 @@ impl RotateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SetArgs {
+    /// The agent
     name: String,
     /// The new budget in USD
     #[arg(long, value_name = "USD", value_parser = values::usd, conflicts_with = "add",

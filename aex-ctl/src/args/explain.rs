@@ -13,7 +13,8 @@ The first line says whether the request passes, the next one whose rule decides.
 table for each provider that has the model: every rule that was looked at, in order.
   scope    whose rule it is: the run's, the agent's, a group's or the kernel's; - where it is
            the model's or the provider's
-  needs    what the request needs of it (money, tokens, requests)
+  needs    the least that the request needs of it (money, tokens, requests); without an output
+           cap of its own it may get more: what it would hold is in the first line
   most     the limit
   used     what is spent or counted of it until now
   held     what requests that are open hold of it

@@ -19,7 +19,10 @@ pub(crate) enum GroupCommand {
     List,
     /// One group, in full
     #[command(after_help = "Example:\n  aex group show team")]
-    Show { name: String },
+    Show {
+        /// The group; `kernel` for all
+        name: String,
+    },
     /// Change a group, or the kernel's own scope; in force at the next request of all below it
     #[command(
         after_help = "Example:\n  aex group set team --add 50.00\n  aex group set kernel --max-concurrency 100"
@@ -27,20 +30,33 @@ pub(crate) enum GroupCommand {
     Set(SetArgs),
     /// Refuse the requests of all below it until it is resumed
     #[command(after_help = "Example:\n  aex group pause team")]
-    Pause { name: String },
+    Pause {
+        /// The group; `kernel` for all
+        name: String,
+    },
     /// End a pause
     #[command(after_help = "Example:\n  aex group resume team")]
-    Resume { name: String },
+    Resume {
+        /// The group; `kernel` for all
+        name: String,
+    },
     /// Pause, and cut what is open anywhere below it
     #[command(after_help = "Example:\n  aex group sever team")]
-    Sever { name: String },
+    Sever {
+        /// The group; `kernel` for all
+        name: String,
+    },
     /// Close an empty group: its history stays, its name stays taken
     #[command(after_help = "Example:\n  aex group delete team")]
-    Delete { name: String },
+    Delete {
+        /// The group
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
+    /// What it is called: 1 to 64 of A-Z a-z 0-9 . _ -
     name: String,
     /// USD in all that is below it may spend [default: no limit]
     #[arg(long, value_name = "USD", value_parser = values::usd, allow_negative_numbers = true)]
@@ -49,7 +65,7 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "N", value_parser = rpm(), allow_negative_numbers = true)]
     rpm: Option<u64>,
     /// The group above it [default: none but the kernel]
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "GROUP", visible_alias = "group")]
     parent: Option<String>,
     #[command(flatten)]
     options: OptionArgs,
@@ -69,6 +85,7 @@ impl CreateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct SetArgs {
+    /// The group, or `kernel`
     name: String,
     /// The new budget in USD
     #[arg(long, value_name = "USD", value_parser = values::usd, conflicts_with = "add",
@@ -81,7 +98,7 @@ pub(crate) struct SetArgs {
     #[arg(long, value_name = "N", value_parser = rpm(), allow_negative_numbers = true)]
     rpm: Option<u64>,
     /// Move it below this group; `kernel` for none
-    #[arg(long, value_name = "GROUP")]
+    #[arg(long, value_name = "GROUP", visible_alias = "group")]
     parent: Option<String>,
     /// Take a limit or setting away (may be given again)
     #[arg(long, value_name = "SETTING")]

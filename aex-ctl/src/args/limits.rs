@@ -42,7 +42,7 @@ pub(super) struct LimitArgs {
     #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
     /// What policies may ask for
-    #[arg(long, value_name = "A,B", value_parser = values::names)]
+    #[arg(long, value_name = "A,B", value_parser = values::names, visible_alias = "label")]
     labels: Option<Names>,
 }
 

@@ -130,6 +130,7 @@ pub(crate) enum Command {
         after_help = "Example:\n  aex rpc agent.show '{\"name\":\"my-agent\"}'\n  aex rpc rpc.discover"
     )]
     Rpc {
+        /// Its name, as in `rpc.discover`
         method: String,
         /// Parameters, a JSON object
         #[arg(default_value = "{}")]
@@ -225,7 +226,7 @@ pub(crate) struct RunArgs {
     /// The agent that pays
     #[arg(short, long, value_name = "NAME")]
     pub(crate) agent: String,
-    /// The token ends after this, whatever CMD does
+    /// The token ends after this, whatever CMD does: 90s, 30m, 24h, 7d
     #[arg(long, value_name = "TIME", value_parser = values::seconds)]
     pub(crate) ttl: Option<u64>,
     /// USD that this run may spend, of the agent's
@@ -261,10 +262,14 @@ impl RunArgs {
 pub(crate) enum TokenCommand {
     /// Tokens of an agent (never the token itself)
     #[command(after_help = "Example:\n  aex token list my-agent")]
-    List { name: String },
+    List {
+        /// The agent
+        name: String,
+    },
     /// A further token of an agent, printed once
     #[command(after_help = "Example:\n  aex token create my-agent --read-only --ttl 7d")]
     Create {
+        /// The agent
         name: String,
         /// Life of the token: 90s, 30m, 24h, 7d [default: no end]
         #[arg(long, value_name = "TIME", value_parser = values::seconds)]
@@ -279,6 +284,7 @@ pub(crate) enum TokenCommand {
     /// End one token, at once
     #[command(after_help = "Example:\n  aex token revoke 7")]
     Revoke {
+        /// Its number, as in `aex token list`
         #[arg(value_parser = clap::value_parser!(i64).range(1..))]
         id: i64,
     },
@@ -373,7 +379,7 @@ pub(crate) enum ConfigCommand {
     /// Check a file, the prices.yaml and the policies beside it; the kernel need not run
     #[command(after_help = "Example:\n  aex config check ./models.yaml")]
     Check {
-        /// [default: the kernel's models.yaml]
+        /// The models.yaml to check [default: the kernel's]
         file: Option<PathBuf>,
     },
     /// Take models.yaml, prices.yaml and policies up again; a bad file is refused and the old ones stay in force
@@ -388,7 +394,7 @@ pub(crate) enum PolicyCommand {
         after_help = "Exit 1 when they would not come into force; the first fault is told as FILE:LINE:COLUMN.\n\nExample:\n  aex policy check ./policies"
     )]
     Check {
-        /// [default: policies/ beside the kernel's models.yaml]
+        /// The directory of *.cedar files [default: policies/ beside the kernel's models.yaml]
         #[arg(value_name = "DIR")]
         directory: Option<PathBuf>,
     },
@@ -407,7 +413,7 @@ pub(crate) enum PolicyCommand {
     Rehearse {
         /// NAME.cedar (policies), NAME.yaml (limits of scopes), or a directory of *.cedar and scopes.yaml
         proposed: PathBuf,
-        /// How far back
+        /// How far back: 90s, 30m, 24h, 7d
         #[arg(long = "since", value_name = "TIME", default_value = "24h", value_parser = values::seconds)]
         since_s: u64,
     },
@@ -417,7 +423,7 @@ const REHEARSE_HELP: &str = "\
 A scopes.yaml has settings under the names that `aex agent show --json` gives them:
   kernel: { max_concurrency: 10 }
   groups: { team: { limits: [money/day=5.00] } }
-  agents: { atlas: { limits: [requests/minute=10], capabilities: { denied_tools: [shell] } } }
+  agents: { ana: { limits: [requests/minute=10], capabilities: { denied_tools: [shell] } } }
 A sum counts from the beginning of that time. Exit 0 whatever is found, 1 where the proposal is at fault.
 
 Example:
@@ -442,7 +448,10 @@ pub(crate) enum PricesCommand {
     #[command(
         after_help = "An entry that cannot be read is left out and counted, never guessed. A prices.yaml that you wrote\nis kept as prices.yaml.old.\n\nExample:\n  aex prices import model_prices_and_context_window.json && aex config reload"
     )]
-    Import { file: PathBuf },
+    Import {
+        /// LiteLLM's file
+        file: PathBuf,
+    },
 }
 
 /// A mistake in the usage is 2; one of `aex run` must not look like an exit code of CMD.

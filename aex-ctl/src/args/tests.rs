@@ -43,6 +43,24 @@ fn every_help_has_an_example() {
 }
 
 #[test]
+fn every_argument_is_described() {
+    fn check(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        for argument in command.get_arguments() {
+            let (id, help) = (argument.get_id(), argument.get_help());
+            assert!(
+                argument.is_hide_set() || help.is_some(),
+                "{path} --help is silent about {id}"
+            );
+        }
+        for sub in command.get_subcommands() {
+            check(sub, &path);
+        }
+    }
+    check(&Cli::command(), "");
+}
+
+#[test]
 fn the_lines_of_the_contract_are_taken() {
     for line in [
         "init",
@@ -88,6 +106,10 @@ fn the_lines_of_the_contract_are_taken() {
         "prices list --provider groq --json",
         "prices show openai/gpt-4o",
         "prices import f.json",
+        "group create g2 --group g1",
+        "group set g2 --group kernel",
+        "agent create a 5 30 --label bulk",
+        "agent set a --label bulk,night",
         "config check",
         "config check f.yaml",
         "config reload",

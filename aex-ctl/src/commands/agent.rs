@@ -43,7 +43,7 @@ pub(super) async fn run(command: AgentCommand, kernel: &Kernel, out: Out) -> Res
         AgentCommand::Show { name } => named(method::AGENT_SHOW, name).await,
         AgentCommand::Pause { name } => named(method::AGENT_PAUSE, name).await,
         AgentCommand::Resume { name } => named(method::AGENT_RESUME, name).await,
-        AgentCommand::Sever { name } => named(method::AGENT_SEVER, name).await,
+        AgentCommand::Sever { name } => sever(name, kernel, out).await,
         AgentCommand::Delete { name } => named(method::AGENT_DELETE, name).await,
     }
 }
@@ -57,6 +57,20 @@ async fn view<P: Serialize>(
 ) -> Result<u8, Fault> {
     let agent: AgentView = kernel.open().await?.call(method, params).await?;
     out.answer(&agent, || render::agent(&agent))?;
+    Ok(0)
+}
+
+async fn sever(name: String, kernel: &Kernel, out: Out) -> Result<u8, Fault> {
+    let params = NameParams { name };
+    let link = kernel.open().await?;
+    let agent: AgentView = link.call(method::AGENT_SEVER, &params).await?;
+    out.answer(&agent, || {
+        format!(
+            "{}Its open streams are cut, and it is paused; `aex agent resume {}` undoes the pause.",
+            render::agent(&agent),
+            agent.name
+        )
+    })?;
     Ok(0)
 }
 

@@ -10,6 +10,7 @@ use crate::args::ConfigCommand;
 use crate::fault::Fault;
 use crate::link::Kernel;
 use crate::output::Out;
+use crate::render::counted;
 use crate::supervisor::check;
 
 pub(super) async fn run(command: ConfigCommand, kernel: &Kernel, out: Out) -> Result<u8, Fault> {
@@ -68,8 +69,10 @@ fn told(summary: &ConfigSummary, verdict: &str) -> String {
         .map(|warning| format!("warning: {warning}\n"))
         .collect();
     text.push_str(&format!(
-        "{verdict}: {} providers, {} models, {} policies.",
-        summary.providers, summary.models, summary.policies
+        "{verdict}: {}, {}, {}.",
+        counted(summary.providers, "provider", "providers"),
+        counted(summary.models, "model", "models"),
+        counted(summary.policies, "policy", "policies"),
     ));
     text
 }

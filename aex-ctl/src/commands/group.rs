@@ -22,9 +22,23 @@ pub(super) async fn run(command: GroupCommand, kernel: &Kernel, out: Out) -> Res
         GroupCommand::Show { name } => named(method::GROUP_SHOW, name).await,
         GroupCommand::Pause { name } => named(method::GROUP_PAUSE, name).await,
         GroupCommand::Resume { name } => named(method::GROUP_RESUME, name).await,
-        GroupCommand::Sever { name } => named(method::GROUP_SEVER, name).await,
+        GroupCommand::Sever { name } => sever(name, kernel, out).await,
         GroupCommand::Delete { name } => named(method::GROUP_DELETE, name).await,
     }
+}
+
+async fn sever(name: String, kernel: &Kernel, out: Out) -> Result<u8, Fault> {
+    let params = NameParams { name };
+    let link = kernel.open().await?;
+    let group: ScopeView = link.call(method::GROUP_SEVER, &params).await?;
+    out.answer(&group, || {
+        format!(
+            "{}All open streams below it are cut, and it is paused; `aex group resume {}` undoes the pause.",
+            render::scope(&group),
+            group.name
+        )
+    })?;
+    Ok(0)
 }
 
 pub(super) async fn tree(kernel: &Kernel, out: Out) -> Result<u8, Fault> {

@@ -77,11 +77,48 @@ async fn checked(places: &Places, directory: Option<&Path>) -> Result<PolicyChec
 /// A directory of the command line. aex-admin has the same working directory, but a name may look
 /// like an option.
 fn named(directory: &Path) -> Result<PathBuf, Fault> {
-    if !directory.is_dir() {
+    if directory.is_dir() {
+        return std::path::absolute(directory)
+            .map_err(|error| Fault::file("find", directory, &error));
+    }
+    let named = directory.display();
+    if !directory.exists() {
         return Err(Fault::NotFound(format!(
-            "{} is not a directory: name one that has *.cedar files",
-            directory.display()
+            "there is no {named}: name a directory that has *.cedar files"
         )));
     }
-    std::path::absolute(directory).map_err(|error| Fault::file("find", directory, &error))
+    let parent = directory
+        .parent()
+        .filter(|parent| *parent != Path::new(""))
+        .unwrap_or(Path::new("."));
+    Err(Fault::NotFound(format!(
+        "{named} is a file: policies are checked together, so name the directory that has it, {}",
+        parent.display()
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_file_the_directory_to_name_is_told() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("money.cedar");
+        std::fs::write(&file, "").unwrap();
+        let told = |path: &Path| match named(path) {
+            Err(Fault::NotFound(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(named(home.path()).unwrap(), home.path());
+        let text = told(&file);
+        let parent = home.path().display().to_string();
+        assert!(
+            text.ends_with(&format!("the directory that has it, {parent}")),
+            "{text}"
+        );
+        assert!(told(&home.path().join("none")).starts_with("there is no "));
+        // A file without a directory in its name is in this one.
+        assert!(told(Path::new("Cargo.toml")).ends_with("that has it, ."));
+    }
 }

@@ -7,7 +7,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use aex_admin_proto::operator::{
-    NameParams, RunCreateParams, TokenCreateParams, TokenIdParams, TokenReply, method,
+    AgentState, AgentView, NameParams, RunCreateParams, TokenCreateParams, TokenIdParams,
+    TokenReply, method,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -31,6 +32,7 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     let mut signals = Signals::take()?;
     let link = kernel.open().await?;
     let mut args = args;
+    warn_of_pause(&link, &args.agent).await;
     let token: TokenReply = match args.take_limits() {
         Some(run) => {
             let parent = args.agent;
@@ -53,6 +55,23 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     };
     revoke(&link, &token).await;
     ended.map(exit_code)
+}
+
+/// CMD may have other things to do, so it is started all the same. What else is wrong with the name is
+/// told where a token is asked for.
+async fn warn_of_pause(link: &Link, name: &str) {
+    let params = NameParams { name: name.into() };
+    let agent: Result<AgentView, Fault> = link.call(method::AGENT_SHOW, &params).await;
+    if let Some(warning) = agent.ok().and_then(|agent| pause_of(&agent)) {
+        Out::complain(&warning);
+    }
+}
+
+fn pause_of(agent: &AgentView) -> Option<String> {
+    let name = &agent.name;
+    (agent.state == AgentState::Paused).then(|| {
+        format!("aex: {name} is paused: its requests are refused until aex agent resume {name}")
+    })
 }
 
 fn start(command: &[OsString], token: &TokenReply, base_url: &str) -> Result<Child, Fault> {
@@ -168,5 +187,24 @@ mod tests {
     fn the_end_of_the_command_becomes_the_exit_code() {
         assert_eq!(exit_code(ExitStatus::from_raw(7 << 8)), 7);
         assert_eq!(exit_code(ExitStatus::from_raw(15)), 143);
+    }
+
+    #[test]
+    fn only_of_a_pause_is_warned() {
+        let agent = |state: &str| -> AgentView {
+            serde_json::from_value(serde_json::json!({
+                "name": "ana", "state": state, "budget_micro": 0, "spent_micro": 0,
+                "reserved_micro": 0, "remaining_micro": 0, "rpm": 1, "settings": {},
+                "created_at_ms": 0, "in_flight": 0, "requests_last_minute": 0,
+                "tokens_last_minute": 0,
+            }))
+            .unwrap()
+        };
+        assert_eq!(pause_of(&agent("active")), None);
+        let warning = pause_of(&agent("paused")).unwrap();
+        assert_eq!(
+            warning,
+            "aex: ana is paused: its requests are refused until aex agent resume ana"
+        );
     }
 }

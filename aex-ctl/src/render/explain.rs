@@ -12,6 +12,14 @@ pub(crate) fn explained(explained: &Explained) -> String {
     if let Some(look) = &explained.decided_by {
         text.push_str(&format!("decided by {}\n", decided(look)));
     }
+    if !explained.left_out.is_empty() {
+        let names: Vec<String> = explained
+            .left_out
+            .iter()
+            .map(|tool| one_line(tool))
+            .collect();
+        text.push_str(&format!("it would not be offered: {}\n", names.join(", ")));
+    }
     let warnings = explained.quote.iter().flat_map(|quote| &quote.warnings);
     for warning in warnings {
         text.push_str(&format!("warning: {}\n", one_line(warning)));

@@ -30,6 +30,11 @@ pub(crate) fn money(micro: i64) -> String {
     format!("{sign}${}.{:06}", amount / 1_000_000, amount % 1_000_000)
 }
 
+/// `1 policy`, `2 policies`.
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// Picodollars a token as USD per million tokens, exact, with at least two decimals.
 fn per_million(pico: u64) -> String {
     let text = format!("{}.{:06}", pico / 1_000_000, pico % 1_000_000);

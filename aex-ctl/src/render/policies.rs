@@ -2,6 +2,7 @@
 
 use aex_admin_proto::policies::PolicyCheck;
 
+use super::counted;
 use super::table::table;
 
 pub(crate) fn policies(checked: &PolicyCheck) -> String {
@@ -24,9 +25,9 @@ pub(crate) fn policies(checked: &PolicyCheck) -> String {
         .collect();
     text.push_str(&table(&["policy", "mode"], &rows));
     text.push_str(&format!(
-        "{} is good: {} policies. `aex config reload` puts them in force.",
+        "{} is good: {}. `aex config reload` puts them in force.",
         checked.directory.display(),
-        checked.policies.len()
+        counted(checked.policies.len() as u64, "policy", "policies")
     ));
     text
 }

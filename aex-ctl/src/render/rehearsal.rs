@@ -4,7 +4,7 @@ use aex_admin_proto::explain::LookScope;
 use aex_admin_proto::rehearsal::Rehearsal;
 
 use super::table::table;
-use super::{money, named, one_line, time};
+use super::{counted, money, named, one_line, time};
 
 pub(crate) fn rehearsal(told: &Rehearsal) -> String {
     let mut text: String = told
@@ -36,10 +36,6 @@ pub(crate) fn rehearsal(told: &Rehearsal) -> String {
     text.push_str(&on_trial(told));
     text.push_str(&notes(told));
     text
-}
-
-fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn refusals(told: &Rehearsal) -> String {
@@ -105,33 +101,32 @@ fn notes(told: &Rehearsal) -> String {
     let mut notes = Vec::new();
     if told.lines_left_out > 0 {
         notes.push(format!(
-            "{} times there was no place for another line; the sums have them.",
-            told.lines_left_out
+            "{} there was no place for another line; the sums have them.",
+            counted(told.lines_left_out, "time", "times")
         ));
     }
     if told.refused_then > 0 {
         notes.push(format!(
-            "{} requests were refused at that time already: those are recorded by kind and minute, and \
-             not rehearsed.",
-            told.refused_then
+            "{} refused at that time already: those are recorded by kind and minute, and not rehearsed.",
+            counted(told.refused_then, "request was", "requests were")
         ));
     }
     if told.undecided > 0 {
         notes.push(format!(
-            "{} requests are still open, and not decided.",
-            told.undecided
+            "{} still open, and not decided.",
+            counted(told.undecided, "request is", "requests are")
         ));
     }
     if told.tools_unrecorded > 0 {
         notes.push(format!(
-            "{} requests offered more tools than are recorded: rules of tools were asked of those that are.",
-            told.tools_unrecorded
+            "{} offered more tools than are recorded: rules of tools were asked of those that are.",
+            counted(told.tools_unrecorded, "request", "requests")
         ));
     }
     if told.unreadable > 0 {
         notes.push(format!(
-            "{} recorded requests could not be read, and were left out.",
-            told.unreadable
+            "{} could not be read: left out.",
+            counted(told.unreadable, "recorded request", "recorded requests")
         ));
     }
     notes.iter().map(|note| format!("\n{note}")).collect()

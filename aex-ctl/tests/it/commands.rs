@@ -95,6 +95,34 @@ fn each_agent_command_asks_its_method_and_shows_the_agent() {
 }
 
 #[test]
+fn what_is_severed_is_told_how_to_go_on() {
+    let admin = FakeAdmin::start(|method, _| {
+        Ok(match method {
+            "agent.sever" => agent(),
+            _ => json!({
+                "id": "s2", "kind": "group", "name": "team", "state": "paused",
+                "spent_micro": 0, "reserved_micro": 0, "settings": {}, "created_at_ms": 0,
+                "in_flight": 0, "requests_last_minute": 0, "tokens_last_minute": 0, "limits": []
+            }),
+        })
+    });
+    for (arguments, end) in [
+        (
+            ["agent", "sever", "a"],
+            "`aex agent resume a` undoes the pause.\n",
+        ),
+        (
+            ["group", "sever", "team"],
+            "`aex group resume team` undoes the pause.\n",
+        ),
+    ] {
+        let output = admin.aex(&arguments);
+        expect_exit(&output, 0);
+        assert!(stdout(&output).ends_with(end), "{}", stdout(&output));
+    }
+}
+
+#[test]
 fn errors_of_the_kernel_become_exit_codes_on_standard_error() {
     for (code, exit) in [
         (-32002, 4),

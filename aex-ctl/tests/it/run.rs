@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::fake_admin::{FakeAdmin, token_reply};
+use crate::fake_admin::{FakeAdmin, agent, token_reply};
 use crate::{expect_exit, stderr, stdout};
 
 fn admin() -> FakeAdmin {
@@ -55,12 +55,28 @@ fn the_command_gets_a_token_and_no_provider_key() {
             "{line} not in {env}"
         );
     }
+    let asked = json!({"name": "a", "ttl_s": 600, "label": "run"});
+    assert!(admin.asked().contains(&("token.create".to_owned(), asked)));
+    assert_eq!(stderr(&output), "");
+    assert!(revoked(&admin));
+}
+
+#[test]
+fn of_a_pause_is_warned_and_the_command_runs() {
+    let admin = FakeAdmin::start(|method, _: &Value| match method {
+        "agent.show" => {
+            let mut paused = agent();
+            paused["state"] = "paused".into();
+            Ok(paused)
+        }
+        _ => Ok(token_reply()),
+    });
+    let output = admin.aex(&["run", "-a", "a", "--", "sh", "-c", "echo up; exit 3"]);
+    expect_exit(&output, 3);
+    assert_eq!(stdout(&output), "up\n");
     assert_eq!(
-        admin.asked()[0],
-        (
-            "token.create".to_owned(),
-            json!({"name": "a", "ttl_s": 600, "label": "run"})
-        )
+        stderr(&output),
+        "aex: a is paused: its requests are refused until aex agent resume a\n"
     );
     assert!(revoked(&admin));
 }

@@ -330,4 +330,35 @@ fn stripped_tools_are_as_if_they_had_not_been_offered() {
     assert_eq!(left.tools, ["good"]);
     assert_eq!(left.costly_params, ["prediction"]);
     assert!(matches!(without_stripped(&rules, &left), Cow::Borrowed(_)));
+    assert_eq!(stripped(&rules, &facts), ["bad", "mcp"]);
+    assert!(stripped(&rules, &left).is_empty());
+}
+
+#[test]
+fn a_tool_that_is_left_out_is_named_once_and_apart_from_its_namesake() {
+    let strips = |capabilities: Capabilities| {
+        let settings = capable(Capabilities {
+            on_forbidden_tool: Some(OnForbiddenTool::Strip),
+            ..capabilities
+        });
+        ToolRules::of(&settings).unwrap()
+    };
+    let no_hosted = strips(Capabilities {
+        hosted_tools: Some(false),
+        ..Capabilities::default()
+    });
+    let no_shell = strips(Capabilities {
+        denied_tools: names(&["shell"]),
+        ..Capabilities::default()
+    });
+    let facts = Facts {
+        tools: vec!["web_search".into(), "shell".into(), "shell".into()],
+        costly_params: vec!["tools[].type web_search".into()],
+        ..Facts::default()
+    };
+    let of = |rules: &[ToolRules]| stripped(rules, &facts);
+    assert!(of(&[]).is_empty());
+    assert_eq!(of(std::slice::from_ref(&no_hosted)), ["web_search"]);
+    assert_eq!(of(std::slice::from_ref(&no_shell)), ["shell"]);
+    assert_eq!(of(&[no_hosted, no_shell]), ["shell", "web_search"]);
 }

@@ -166,7 +166,15 @@ fn a_proposal_that_could_not_come_into_force_is_not_rehearsed() {
         );
     }
     let nothing = refusal_of(&ledger, &proposal(&json!({"agents": {}}), &[], START_MS));
-    assert!(nothing.contains("nothing to rehearse"), "{nothing}");
+    assert_eq!(
+        nothing,
+        "scopes.yaml: it has no policy and no limit: there is nothing to rehearse"
+    );
+    let nothing = refusal_of(&ledger, &proposal(&Value::Null, &[], START_MS));
+    assert!(
+        nothing.starts_with("the proposal: it has no policy"),
+        "{nothing}"
+    );
     let error = refusal_of(
         &ledger,
         &proposal(

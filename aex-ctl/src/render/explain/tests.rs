@@ -29,6 +29,7 @@ fn passing() -> Explained {
         run: None,
         model: "gpt-oss-20b".into(),
         quote: None,
+        left_out: Vec::new(),
         refusal: None,
         decided_by: None,
         drawn: false,
@@ -145,6 +146,19 @@ fn what_passes_tells_what_it_would_hold() {
         let document = Explained { quote, ..passing() };
         assert_eq!(explained(&document), text);
     }
+}
+
+#[test]
+fn tools_that_would_be_cut_out_are_named() {
+    let left_out = vec!["shell".into(), "rm\nverdict".into()];
+    let document = Explained {
+        left_out,
+        ..passing()
+    };
+    assert_eq!(
+        explained(&document),
+        "atlas may send this\nit would not be offered: shell, rm\u{fffd}verdict\n"
+    );
 }
 
 #[test]
