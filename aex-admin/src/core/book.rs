@@ -38,7 +38,7 @@ pub struct Sum {
 /// One sum. Money in picodollars.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counter {
-    /// Beginning of its calendar period, or when it was first counted. Periods never reopen, and what was
+    /// When it was first counted, in its calendar period where it has one. Periods never reopen, and what was
     /// held before its limit was set anew does not count in it.
     pub from_ms: i64,
     pub used: i64,
@@ -149,16 +149,15 @@ impl Book {
             })
     }
 
-    /// When the sum began in which a hold counts now: in a calendar period at `begin` or, where a later one
-    /// was reached before, with that; else when it was first counted, or at `begin`.
+    /// When the sum was first counted in which a hold counts now: the one that is kept, unless it is of a
+    /// calendar period before the one that began at `begin_ms`; else now. So a limit that is taken away and
+    /// set again has another sum than before, in the same period too.
     #[must_use]
-    pub fn begin(&self, key: &CounterKey, begin_ms: i64) -> i64 {
+    pub fn begin(&self, key: &CounterKey, begin_ms: i64, now_ms: i64) -> i64 {
         let kept = self.find(key).map(|counter| counter.from_ms);
-        match kept {
-            Some(kept) if key.sum.key.span.is_calendar() => kept.max(begin_ms),
-            Some(kept) => kept,
-            None => begin_ms,
-        }
+        let is_calendar = key.sum.key.span.is_calendar();
+        let still = kept.filter(|&kept| !is_calendar || kept >= begin_ms);
+        still.unwrap_or(now_ms)
     }
 
     fn find(&self, key: &CounterKey) -> Option<&Counter> {

@@ -130,12 +130,13 @@ pub struct Asked<'a> {
     pub facts: &'a Facts,
 }
 
-/// Where a request waits: for what is held in `scope`, behind others of the same child of it. So no child
-/// stands in the way of its siblings. `child` is the scope itself where that is the token's own.
+/// Where a request waits: for what is held in `scope`, behind others of the same own scope. So nobody stands
+/// in the way of another, whatever is between them and the scope that is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Queue {
     pub scope: ScopeId,
-    pub child: ScopeId,
+    /// The token's own scope.
+    pub own: ScopeId,
 }
 
 /// What goes on around the request.
@@ -247,6 +248,11 @@ impl<'a> Sight<'a> {
             let bounds = scope.bounds(&self.defaults.limits, self.model.name, self.model.provider);
             bounds.map(move |bound| (at, scope, bound))
         })
+    }
+
+    /// Answers in all: each prompt has its choices.
+    fn answers(self) -> u64 {
+        answers(self.asked.facts)
     }
 
     /// How a scope knows the request's session: above an agent each agent has sessions of its own, or one
@@ -487,19 +493,18 @@ fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<
     }
 }
 
-/// Whether an own key may be brought, and whether it must. Any scope may demand one or deny it; to allow it
-/// takes the agent, or a scope above it: a run gives nothing that is not there.
+/// Whether an own key may be brought, and whether it must. Any scope may demand one or deny it, and where
+/// one does this and another that, nothing passes; to allow it takes the agent, or a scope above it: a run
+/// gives nothing that is not there.
 fn passthrough(caller: &Caller) -> (bool, bool) {
-    let (mut allowed, mut required) = (false, false);
+    let (mut allowed, mut denied, mut required) = (false, false, false);
     for (_, scope) in caller.scopes() {
         let said = scope.grant.settings.passthrough;
-        if said == Some(Passthrough::Deny) {
-            return (false, false);
-        }
+        denied |= said == Some(Passthrough::Deny);
         required |= said == Some(Passthrough::Require);
         allowed |= said.is_some() && scope.kind != ScopeKind::Run;
     }
-    (allowed, required)
+    (allowed && !denied, required)
 }
 
 /// The scope that has the last word on keys, where the provider itself has none.
@@ -515,7 +520,7 @@ fn keys_scope<'c>(caller: &'c Caller, facts: &Facts, model: &ModelFacts<'_>) -> 
             let mut scopes = caller.scopes().map(|(_, scope)| scope);
             scopes.find(|scope| scope.kind == ScopeKind::Agent)
         }),
-        _ => said(Passthrough::Require).filter(|_| passthrough(caller).1),
+        _ => said(Passthrough::Require),
     }
 }
 
@@ -536,6 +541,11 @@ fn prompt_param(route: Route) -> &'static str {
     }
 }
 
+fn answers(facts: &Facts) -> u64 {
+    let prompts = facts.prompts.max(1);
+    facts.choices.max(1).saturating_mul(prompts)
+}
+
 /// The request as money and tokens see it.
 #[derive(Clone, Copy)]
 struct Ask<'a> {
@@ -548,8 +558,7 @@ struct Ask<'a> {
 impl Ask<'_> {
     /// Answers in all: each prompt has its choices.
     fn choices(&self) -> u64 {
-        let prompts = self.facts.prompts.max(1);
-        self.facts.choices.max(1).saturating_mul(prompts)
+        answers(self.facts)
     }
 
     fn tokens(&self, output_cap: u64) -> u64 {

@@ -186,8 +186,7 @@ pub struct Charged {
 pub struct Meter {
     pub scope: ScopeId,
     pub key: LimitKey,
-    /// Beginning of the calendar period, else when the sum was first counted, Unix milliseconds; 0 for a
-    /// window.
+    /// When the sum was first counted (in its calendar period), Unix milliseconds; 0 for a window.
     pub from_ms: i64,
     /// The session's id, where it is counted by session.
     pub session: Option<String>,

@@ -235,6 +235,13 @@ impl Writer {
         dropped: &[LimitKey],
     ) -> Result<(), Trouble> {
         check_settings(settings, &self.config)?;
+        let mut set = settings.limits.iter().flatten();
+        if let Some(both) = set.find(|limit| dropped.contains(&limit.key)) {
+            return Err(invalid(format!(
+                "{} cannot be set and dropped at once: drop it first, then set it, and it counts from then",
+                both.key
+            )));
+        }
         merge(&mut grant.settings, settings);
         for name in cleared {
             clear(&mut grant.settings, name)?;
@@ -310,6 +317,10 @@ impl Writer {
         })?;
         self.forget_dropped(agent, grant)?;
         self.stirred.insert(agent.id);
+        if grant.group != agent.grant.group {
+            // What waits above may fit where it is now.
+            self.stirred.extend(self.waiting.scopes());
+        }
         let mut after = agent.clone();
         after.grant = grant.clone();
         after.balance.budget_micro = grant.budget_micro;

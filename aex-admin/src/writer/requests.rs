@@ -219,6 +219,7 @@ impl Writer {
         let agent = token.map_or(0, |token| token.agent);
         if let (Some(asked), Some(caller)) = (&params.idempotency, &caller)
             && reserve::authenticate(Some(caller), now).is_ok()
+            && !caller.read_only
             && let Some(before) = self.asked_before(agent, caller, asked, params, now)?
         {
             return Ok(match before {
@@ -383,6 +384,7 @@ impl Writer {
         let balances = balances.ok_or_else(too_large)?;
         let agent = agent_of(&path).ok_or_else(too_large)?;
         let (agent, name) = (agent.0, agent.1.to_owned());
+        let left_ms = left_ms(&path, now);
         // Let go, so that the staged rows are changed in place.
         drop(path);
         let timeout_ms = self
@@ -392,6 +394,10 @@ impl Writer {
             .map_or(0, |provider| provider.request_timeout_ms);
         let mut course = Reservation::granted(session, now.boot_ms, grants::TICKET_MS, timeout_ms);
         terms.attempt = self.attempt(agent, params)?;
+        if let Some(left_ms) = left_ms {
+            let end_boot_ms = now.boot_ms.saturating_add(left_ms);
+            course.deadline_boot_ms = course.deadline_boot_ms.min(end_boot_ms);
+        }
         if let Some(again) = &params.again {
             course.deadline_boot_ms = course.deadline_boot_ms.min(again.until_boot_ms);
         }
@@ -507,6 +513,12 @@ impl Writer {
             }
         }
     }
+}
+
+/// How long the first scope of a path to end by itself still lasts. What is open under it ends with it.
+fn left_ms(path: &[Arc<Scope>], now: Now) -> Option<u64> {
+    let ends = path.iter().filter_map(|scope| scope.expires_at_ms).min()?;
+    Some(u64::try_from(ends.saturating_sub(now.wall_ms)).unwrap_or(0))
 }
 
 /// The agent of a path: its id and name.

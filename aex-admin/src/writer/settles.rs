@@ -11,7 +11,7 @@ use super::memory::{BookedHold, Claim, OpenHold};
 use super::requests::of_one_operation;
 use super::shared::basis_name;
 use super::staged::Commit;
-use super::{Reply, Writer, grants};
+use super::{Reply, Writer, grants, routes};
 use crate::core::book::Used;
 use crate::core::breaker::Outcome;
 use crate::core::charge::{self, Verdict};
@@ -277,7 +277,7 @@ impl Writer {
             .open
             .get(id)
             .ok_or_else(|| LedgerError::Value("a hold that is not open".to_owned()))?;
-        let entry = Entry::of(hold, verdict);
+        let entry = Entry::of(hold, verdict, self.was_tried_in_vain(hold));
         let hold_pico = hold.terms.hold_pico;
         let commit = Commit {
             agent: hold.agent,
@@ -359,6 +359,15 @@ impl Writer {
     }
 }
 
+impl Writer {
+    /// The egress tried and did not reach the provider, and no other target follows. That keeps its slot in
+    /// the rates of requests: who asks again and again of what is down is bounded as everybody is.
+    fn was_tried_in_vain(&self, hold: &OpenHold) -> bool {
+        matches!(hold.course.receipt, Some(Ending::Ended(_)))
+            && routes::retry_until_boot_ms(&self.config, hold) == 0
+    }
+}
+
 /// A verdict as the ledger books it.
 struct Entry<'a> {
     action: &'static str,
@@ -371,7 +380,8 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn of(hold: &OpenHold, verdict: &'a Verdict) -> Self {
+    /// `keeps_slot`: it counts in the rates of requests, sent or not.
+    fn of(hold: &OpenHold, verdict: &'a Verdict, keeps_slot: bool) -> Self {
         match verdict {
             Verdict::Commit(charge) => Self {
                 action: "usage.commit",
@@ -387,7 +397,7 @@ impl<'a> Entry<'a> {
                 cost_pico: 0,
                 basis: Basis::Released,
                 tokens: 0,
-                sent: *sent,
+                sent: *sent || keeps_slot,
                 usage: None,
                 reason: None,
             },

@@ -1,8 +1,10 @@
-//! Requests that wait for what is held. First come, first served among those of one child of the scope that
-//! lacks it, so that no child stands in the way of its siblings; each has a deadline, and an agent has at most [`MAX_WAITING`]. A waiter holds nothing.
+//! Requests that wait for what is held. First come, first served among those of one own scope (a run, or an
+//! agent) for one scope that is short, so that nobody stands in another's way; each has a deadline, and each
+//! own scope and each agent a bound. A waiter holds nothing.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 
 use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::worker::{ReserveParams, ReserveReply};
@@ -11,8 +13,10 @@ use aex_admin_proto::{HoldId, Refusal};
 use super::{Reply, SessionId};
 use crate::core::reserve::Queue;
 
-/// Most waiters an agent; the next is refused at once.
+/// Most waiters of one own scope; the next is refused at once.
 pub(crate) const MAX_WAITING: usize = 64;
+/// Most waiters of an agent and its runs together.
+const MAX_WAITING_OF_AGENT: usize = 512;
 
 pub(crate) struct Waiter {
     /// Agent id.
@@ -27,11 +31,12 @@ pub(crate) struct Waiter {
 
 #[derive(Default)]
 pub(crate) struct Waiting {
-    /// By scope, and in it by the child through which they wait.
+    /// By scope, and in it by their own.
     queues: HashMap<ScopeId, BTreeMap<ScopeId, VecDeque<Waiter>>>,
     queue_of: HashMap<HoldId, Queue>,
-    /// How many each agent has.
+    /// How many each agent has, and each own scope.
     agents: HashMap<i64, usize>,
+    own: HashMap<ScopeId, usize>,
 }
 
 impl Waiting {
@@ -56,19 +61,20 @@ impl Waiting {
     pub(crate) fn queues_of(&self, scope: ScopeId) -> Vec<Queue> {
         let children = self.queues.get(&scope).into_iter().flatten();
         let mut queues: Vec<(u64, Queue)> = children
-            .filter_map(|(&child, queue)| {
+            .filter_map(|(&own, queue)| {
                 let first = queue.front()?;
-                Some((first.deadline_boot_ms, Queue { scope, child }))
+                Some((first.deadline_boot_ms, Queue { scope, own }))
             })
             .collect();
         queues.sort_unstable();
         queues.into_iter().map(|(_, queue)| queue).collect()
     }
 
-    /// The waiter back, when its agent has too many.
+    /// The waiter back, when its own scope or its agent has too many.
     pub(crate) fn push(&mut self, queue: Queue, waiter: Waiter) -> Result<(), Box<Waiter>> {
-        let count = self.agents.get(&waiter.agent).copied().unwrap_or(0);
-        if count >= MAX_WAITING {
+        let of_agent = self.agents.get(&waiter.agent).copied().unwrap_or(0);
+        let own = self.own.get(&queue.own).copied().unwrap_or(0);
+        if own >= MAX_WAITING || of_agent >= MAX_WAITING_OF_AGENT {
             return Err(Box::new(waiter));
         }
         self.place(queue, &waiter).push_back(waiter);
@@ -86,9 +92,10 @@ impl Waiting {
 
     fn place(&mut self, queue: Queue, waiter: &Waiter) -> &mut VecDeque<Waiter> {
         *self.agents.entry(waiter.agent).or_insert(0) += 1;
+        *self.own.entry(queue.own).or_insert(0) += 1;
         self.queue_of.insert(waiter.params.id, queue);
         let children = self.queues.entry(queue.scope).or_default();
-        children.entry(queue.child).or_default()
+        children.entry(queue.own).or_default()
     }
 
     /// Takes a waiter that gave up, or is asked for anew, and where it stood.
@@ -128,26 +135,31 @@ impl Waiting {
     }
 
     fn queue(&self, queue: Queue) -> Option<&VecDeque<Waiter>> {
-        self.queues.get(&queue.scope)?.get(&queue.child)
+        self.queues.get(&queue.scope)?.get(&queue.own)
     }
 
     fn take(&mut self, queue: Queue, at: usize) -> Option<Waiter> {
         let children = self.queues.get_mut(&queue.scope)?;
-        let waiters = children.get_mut(&queue.child)?;
+        let waiters = children.get_mut(&queue.own)?;
         let waiter = waiters.remove(at)?;
         if waiters.is_empty() {
-            children.remove(&queue.child);
+            children.remove(&queue.own);
         }
         if children.is_empty() {
             self.queues.remove(&queue.scope);
         }
         self.queue_of.remove(&waiter.params.id);
-        if let Entry::Occupied(mut count) = self.agents.entry(waiter.agent) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
+        one_less(&mut self.agents, waiter.agent);
+        one_less(&mut self.own, queue.own);
         Some(waiter)
+    }
+}
+
+fn one_less<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
     }
 }

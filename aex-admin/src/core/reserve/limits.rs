@@ -26,7 +26,7 @@ pub(super) fn bound_input(sight: Sight<'_>, told: &mut Told<'_>) -> Result<u64, 
         }
         let most = limit.most;
         let whose = whose(scope.kind);
-        let message = if at == 0 || scope.kind == ScopeKind::Agent {
+        let message = if at == 0 {
             format!("the prompt may be {bound} tokens; {whose} may send {most} (max_input_tokens)")
         } else {
             format!(
@@ -82,38 +82,31 @@ pub(super) fn bound_output(sight: Sight<'_>, told: &mut Told<'_>) -> Result<Caps
     if !asked.route.generates() {
         return Ok(Caps { least: 0, most: 0 });
     }
+    let answers = sight.answers();
     let Some(cap) = asked.facts.output_cap else {
-        return Ok(absent_cap(sight));
-    };
-    let refuse = |message: String| {
-        Err(Stop::Refuse(Refusal::InvalidRequest {
-            message,
-            param: Some(cap_param(asked.route).to_owned()),
-        }))
-    };
-    let above = |whose: &str, most: u64| {
-        format!("the output cap of {cap} tokens is above the limit of {whose}: {most}")
+        return absent_cap(sight, told);
     };
     if let Some(most) = sight.model.max_output_tokens {
         of_model(told, sight, "max_output_tokens", cap <= most, || {
             Figures::new(Quantity::Output, count(cap), count(most))
         });
         if cap > most {
-            return refuse(above("this model", most));
+            return Err(too_much(
+                sight,
+                &format!("{cap} tokens"),
+                "this model",
+                Some(most),
+            ));
         }
     }
+    let all = cap.saturating_mul(answers);
     for (at, scope, limit) in sight.bounds() {
         if limit.what != Quantity::Output
-            || !told.stops(scope, &limit, cap <= limit.most, || figures(&limit, cap))
+            || !told.stops(scope, &limit, all <= limit.most, || figures(&limit, all))
         {
             continue;
         }
-        let whose = whose(scope.kind);
-        return refuse(if at == 0 || scope.kind == ScopeKind::Agent {
-            above(whose, limit.most)
-        } else {
-            format!("the output cap of {cap} tokens is above the limit of {whose}")
-        });
+        return Err(above(sight, at, &limit, all));
     }
     Ok(Caps {
         least: cap,
@@ -121,20 +114,57 @@ pub(super) fn bound_output(sight: Sight<'_>, told: &mut Told<'_>) -> Result<Caps
     })
 }
 
-/// What a request may get that names no cap of its own.
-fn absent_cap(sight: Sight<'_>) -> Caps {
-    let limits = sight
-        .bounds()
-        .filter(|(_, _, limit)| limit.what == Quantity::Output && limit.mode == Mode::Enforce);
-    let limits = limits.map(|(_, _, limit)| limit.most);
-    let most = limits
-        .chain(sight.model.max_output_tokens)
-        .fold(sight.defaults.default_output_tokens, u64::min)
-        .max(1);
-    Caps {
+/// By a limit of a request's output. Its figure is told where it is the token's own.
+fn above(sight: Sight<'_>, at: usize, limit: &Bound<'_>, needed: u64) -> Stop {
+    let kind = sight
+        .caller
+        .path
+        .get(at)
+        .map_or(ScopeKind::Kernel, |scope| scope.kind);
+    let asked = match sight.answers() {
+        1 => format!("{needed} tokens"),
+        answers => format!("{needed} tokens ({answers} answers)"),
+    };
+    too_much(sight, &asked, whose(kind), (at == 0).then_some(limit.most))
+}
+
+fn too_much(sight: Sight<'_>, asked: &str, whose: &str, most: Option<u64>) -> Stop {
+    let message = match most {
+        Some(most) => {
+            format!("the output cap of {asked} is above the limit of {whose}: {most}")
+        }
+        None => format!("the output cap of {asked} is above the limit of {whose}"),
+    };
+    Stop::Refuse(Refusal::InvalidRequest {
+        message,
+        param: Some(cap_param(sight.asked.route).to_owned()),
+    })
+}
+
+/// What a request may get that names no cap of its own: what the limits of its path leave to each answer.
+fn absent_cap(sight: Sight<'_>, told: &mut Told<'_>) -> Result<Caps, Stop> {
+    let answers = sight.answers();
+    let model = sight.model.max_output_tokens;
+    let default = sight.defaults.default_output_tokens;
+    let mut most = default.min(model.unwrap_or(u64::MAX)).max(1);
+    for (at, scope, limit) in sight.bounds() {
+        if limit.what != Quantity::Output {
+            continue;
+        }
+        // A token each is the least.
+        if told.stops(scope, &limit, answers <= limit.most, || {
+            figures(&limit, answers)
+        }) {
+            return Err(above(sight, at, &limit, answers));
+        }
+        if limit.mode == Mode::Enforce {
+            most = most.min(limit.most / answers);
+        }
+    }
+    Ok(Caps {
         least: sight.defaults.min_output_tokens.min(most),
         most,
-    }
+    })
 }
 
 /// What a client calls its output cap, for error texts.
@@ -260,7 +290,7 @@ pub(super) fn check_request_rates(sight: Sight<'_>, told: &mut Told<'_>) -> Resu
         ..Figures::new(Quantity::Requests, 1, count(limit))
     });
     if used >= limit {
-        return Err(refusal(live, limit));
+        return Err(of_all(refusal(live, limit)));
     }
     Ok(())
 }
@@ -309,11 +339,20 @@ pub(super) fn check_token_rates(
             of_tokens(live, limit, needed, sight.now.boot_ms)
         });
         if needed > remaining {
-            return Err(Stop::TooLong(refusal(live, limit, remaining)));
+            let refusal = of_all(refusal(live, limit, remaining));
+            return Err(Stop::TooLong(refusal));
         }
         leave(remaining);
     }
     Ok(caps)
+}
+
+/// By a limit that all agents share: what others have used is not the token's to know.
+fn of_all(refusal: Refusal) -> Refusal {
+    Refusal::Above {
+        scope: ScopeKind::Kernel,
+        why: Box::new(refusal),
+    }
 }
 
 /// Figures of a window of tokens.

@@ -196,8 +196,7 @@ impl<'a> Purse<'a> {
         let key = counter_key(sight, scope, &bound);
         let book = sight.around.book;
         let counter = book.counter(&key, begin);
-        // Where there is no period it counts from now, unless it has begun.
-        let from_ms = book.begin(&key, end.map_or(sight.now.wall_ms, |_| begin));
+        let from_ms = book.begin(&key, begin, sight.now.wall_ms);
         let by_session = bound.span == Span::Session;
         let meter = Meter {
             scope: scope.id,
@@ -412,13 +411,10 @@ impl<'a> Purse<'a> {
     }
 
     fn queue(&self, sight: Sight<'_>) -> Queue {
-        let child = self
-            .at
-            .checked_sub(1)
-            .and_then(|at| sight.caller.path.get(at));
+        let own = sight.caller.path.first();
         Queue {
             scope: self.scope.id,
-            child: child.map_or(self.scope.id, |child| child.id),
+            own: own.map_or(self.scope.id, |own| own.id),
         }
     }
 }

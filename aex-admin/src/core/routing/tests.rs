@@ -206,7 +206,7 @@ fn what_is_told_when_none_is_granted() {
         Refusal::Cancelled,
         Queue {
             scope: KERNEL,
-            child: KERNEL,
+            own: KERNEL,
         },
     );
     check_told(&[full.clone(), poor.clone()], 0);
