@@ -41,6 +41,8 @@ pub struct Head {
     pub event_stream: bool,
     /// A content encoding other than identity.
     pub encoded: bool,
+    /// Its text is, by its own word, in another charset than UTF-8.
+    pub other_charset: bool,
     /// The egress made this answer, not the provider.
     pub failure: Option<Failure>,
 }
@@ -250,8 +252,8 @@ impl Exchange {
         if self.asked.stream && success && head.event_stream {
             self.way = Way::Relay;
         }
-        if success && head.encoded && self.governed.is_some() {
-            // What cannot be read is not passed on where it must be.
+        if success && (head.encoded || head.other_charset) && self.governed.is_some() {
+            // What cannot be read, or a client reads otherwise, is not passed on where it must be.
             self.broken = Some(governed::unreadable());
             self.way = Way::Collect;
         }

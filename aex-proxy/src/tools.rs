@@ -9,6 +9,7 @@ mod chat;
 mod event;
 mod json;
 mod responses;
+mod stray;
 #[cfg(test)]
 mod tests;
 
@@ -89,16 +90,25 @@ impl Offered {
     }
 
     /// The same of a call that the provider carries out, by the item's type: `web_search_call` is of
-    /// `web_search` and of `web_search_preview`.
+    /// `web_search` and of `web_search_preview`. A type that has no versions is of itself alone.
     fn forbids_hosted(&self, item_type: &str) -> Option<String> {
-        let mut base = item_type;
-        for suffix in ["_output", "_call", "_list_tools", "_approval_request"] {
-            base = base.strip_suffix(suffix).unwrap_or(base);
-        }
-        let is_of = |kind: &String| {
-            kind == base || (kind.strip_prefix(base)).is_some_and(|rest| rest.starts_with('_'))
+        let base = hosted_base(item_type);
+        let has_versions = HAVE_VERSIONS.contains(&base);
+        let is_version = |kind: &str| {
+            let rest = kind.strip_prefix(base);
+            has_versions && rest.is_some_and(|rest| rest.starts_with('_'))
         };
+        let is_of = |kind: &String| kind == base || is_version(kind);
         (!self.hosted.iter().any(is_of)).then(|| hosted_text(base))
+    }
+
+    /// The same of a name that a hosted call bears: it may be its tool's own. Without one nothing.
+    fn forbids_name_of_hosted(&self, names: &[impl AsRef<str>]) -> Option<String> {
+        let mut names = names.iter().map(AsRef::as_ref);
+        let known = |name: &str| self.names.contains(name) || self.hosted.contains(name);
+        names
+            .find(|name| !name.is_empty() && !known(name))
+            .map(tool_text)
     }
 
     /// A forbidden call: the end, or one that is cut out.
@@ -109,6 +119,28 @@ impl Offered {
             Ok(())
         }
     }
+}
+
+/// Hosted tools that are offered in several versions, each as this type and more.
+const HAVE_VERSIONS: [&str; 9] = [
+    "web_search",
+    "file_search",
+    "code_interpreter",
+    "computer",
+    "image_generation",
+    "local_shell",
+    "shell",
+    "apply_patch",
+    "mcp",
+];
+
+/// Of which hosted tool an item is, by the item's type.
+fn hosted_base(item_type: &str) -> &str {
+    let mut base = item_type;
+    for suffix in ["_output", "_call", "_list_tools", "_approval_request"] {
+        base = base.strip_suffix(suffix).unwrap_or(base);
+    }
+    base
 }
 
 /// A key as those read it that do not mind the case: with it two letters beyond ASCII.
@@ -151,6 +183,7 @@ impl Stream {
     /// # Errors
     /// Nothing more may reach the client. What is in `out` still may.
     pub fn event(&mut self, event: Bytes, out: &mut Vec<Bytes>) -> Result<(), Stop> {
+        let event = event::one_reading(event)?;
         match self {
             Self::Chat(stream) => stream.event(event, out),
             Self::Responses(stream) => stream.event(event, out),

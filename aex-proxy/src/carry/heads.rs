@@ -93,6 +93,20 @@ fn encoded(headers: &HeaderMap) -> bool {
         .any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
+/// Whether a content type says a charset other than UTF-8, or says one in a way that is not plain.
+fn has_other_charset(value: &HeaderValue) -> bool {
+    let Ok(text) = value.to_str() else {
+        return true;
+    };
+    let is_utf8 = |rest: &str| {
+        let charset = rest.trim_start().strip_prefix('=').unwrap_or_default();
+        let charset = charset.split(';').next().unwrap_or_default().trim();
+        matches!(charset.trim_matches('"'), "utf-8" | "utf8")
+    };
+    let text = text.to_ascii_lowercase();
+    !text.split("charset").skip(1).all(is_utf8)
+}
+
 pub(super) fn seen(head: &response::Parts) -> Head {
     let failure = head.headers.get(FAILURE).map(|value| {
         let name = value.to_str().unwrap_or_default();
@@ -106,6 +120,31 @@ pub(super) fn seen(head: &response::Parts) -> Head {
             .get(CONTENT_TYPE)
             .is_some_and(|value| headers::is_type(value, "text/event-stream")),
         encoded: encoded(&head.headers),
+        other_charset: (head.headers.get_all(CONTENT_TYPE).iter()).any(has_other_charset),
         failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_charset_other_than_utf_8_is_seen_in_any_writing() {
+        for (value, other) in [
+            ("application/json", false),
+            ("application/json; charset=utf-8", false),
+            ("text/event-stream;Charset = \"UTF-8\"; x=y", false),
+            ("application/json; charset=utf-7", true),
+            ("application/json;CHARSET=\"utf-16le\"", true),
+            ("application/json; charset=utf-8; charset=utf-7", true),
+            ("application/json; charset*=utf-8''utf-7", true),
+            ("application/json; charset", true),
+        ] {
+            let value = HeaderValue::from_static(value);
+            assert_eq!(has_other_charset(&value), other, "{value:?}");
+        }
+        let raw = HeaderValue::from_bytes(b"application/json; \xff").unwrap();
+        assert!(has_other_charset(&raw));
     }
 }

@@ -57,6 +57,7 @@ fn head(status: u16) -> Head {
         status,
         event_stream: false,
         encoded: false,
+        other_charset: false,
         failure: None,
     }
 }
@@ -401,6 +402,7 @@ fn answers_that_are_not_shown_are_not_counted() {
         status: 200,
         event_stream: false,
         encoded: false,
+        other_charset: false,
         failure: None,
     });
     let answer = r#"{"choices":[{"text":"tok","finish_reason":"stop"}]}"#;

@@ -2,7 +2,8 @@
 //!
 //! In a stream a call comes in fragments, its name perhaps as well. A name is known when arguments
 //! follow it, or when its choice or the stream ends; until then everything is held back. A name that
-//! goes on after its arguments is another name than the one that was judged, and forbidden.
+//! goes on after its arguments is another name than the one that was judged, and forbidden. So is a name
+//! in pieces: some clients join them, some keep the first or the last, and each would carry out another.
 
 mod stream;
 
@@ -11,10 +12,17 @@ use std::borrow::Cow;
 pub(super) use stream::Stream;
 
 use super::json::{Change, Object, joined};
-use super::{Offered, PARALLEL, Stop};
+use super::{Offered, PARALLEL, Stop, stray};
 
 /// Under which key a choice has its message.
 const HOLDERS: [&str; 2] = ["message", "delta"];
+
+/// What of an answer, a choice, a message and a call is judged by itself. In a choice `logprobs` only
+/// repeat text; in a message `executed_tools` tell what the provider has carried out already.
+const JUDGED_IN_ANSWER: [&str; 1] = ["choices"];
+const JUDGED_IN_CHOICE: [&str; 3] = ["message", "delta", "logprobs"];
+const JUDGED_IN_MESSAGE: [&str; 3] = ["tool_calls", "function_call", "executed_tools"];
+const JUDGED_IN_CALL: [&str; 6] = ["type", "name", "arguments", "input", "function", "custom"];
 
 /// What a whole answer, or a fragment, says of one call.
 struct Said<'a> {
@@ -39,11 +47,17 @@ fn tool_call(raw: &str) -> Result<Said<'_>, Stop> {
             .string("type")?
             .filter(|kind| !matches!(&**kind, "function" | "custom" | "")),
     };
+    stray::none_in(&call, &JUDGED_IN_CALL)?;
     for (key, text) in [("function", "arguments"), ("custom", "input")] {
         if let Some(inner) = call.object(key)? {
             said.names.extend(inner.string("name")?);
             said.goes_on |= goes_on(&inner, text)?;
         }
+    }
+    // A hosted call may have its own object, by its type.
+    let own = (said.other_kind.as_deref()).and_then(|kind| call.get(kind));
+    if let Some(raw) = own.filter(|raw| raw.starts_with('{')) {
+        said.names.extend(Object::read(raw)?.string("name")?);
     }
     said.names.retain(|name| !name.is_empty());
     Ok(said)
@@ -71,7 +85,10 @@ impl Said<'_> {
     /// What the call needs that it has not.
     fn forbidden_by(&self, offered: &Offered) -> Option<String> {
         match &self.other_kind {
-            Some(kind) => offered.forbids_hosted(kind),
+            // A client may go by its name all the same.
+            Some(kind) => offered
+                .forbids_hosted(kind)
+                .or_else(|| offered.forbids_name_of_hosted(&self.names)),
             None => offered.forbids_named(&self.names),
         }
     }
@@ -92,6 +109,7 @@ fn judge<'a>(offered: &Offered, holder: &Object<'a>, place: &str) -> Result<Judg
         cut: Vec::new(),
         kept: 0,
     };
+    stray::none_in(holder, &JUDGED_IN_MESSAGE)?;
     let allows = |said: &Said<'_>, judged: &mut Judged<'a>, at: String| {
         let too_many = (offered.one_call && judged.kept > 0).then(|| PARALLEL.to_owned());
         match said.forbidden_by(offered).or(too_many) {
@@ -148,6 +166,7 @@ fn without_calls(reason: &str) -> Option<String> {
 /// A whole answer: again where something was cut out, and from where.
 pub(super) fn plain(offered: &Offered, text: &str) -> Result<(Option<String>, Vec<String>), Stop> {
     let document = Object::read(text)?;
+    stray::none_in(&document, &JUDGED_IN_ANSWER)?;
     let mut places = Vec::new();
     let mut choices = Vec::new();
     for (at, raw) in document
@@ -157,6 +176,7 @@ pub(super) fn plain(offered: &Offered, text: &str) -> Result<(Option<String>, Ve
         .enumerate()
     {
         let choice = Object::read(raw)?;
+        stray::none_in(&choice, &JUDGED_IN_CHOICE)?;
         let (mut kept, before) = (0, places.len());
         let mut holders: [Option<String>; 2] = [None, None];
         for (holder, name) in holders.iter_mut().zip(HOLDERS) {

@@ -29,6 +29,10 @@ impl<'a> Object<'a> {
         found.map(|(_, raw)| raw.get()).filter(|&raw| raw != "null")
     }
 
+    pub(super) fn members(&self) -> impl Iterator<Item = (&str, &'a str)> {
+        self.0.iter().map(|(name, raw)| (&**name, raw.get()))
+    }
+
     /// An object under a key, where there is one.
     pub(super) fn object(&self, key: &str) -> Result<Option<Object<'a>>, Stop> {
         self.get(key).map(Object::read).transpose()

@@ -1,7 +1,6 @@
 //! Calls in answers of the Responses API: items of the output, whole from their first event on, so
 //! that nothing is held back.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use aex_admin_proto::tools::tool_text;
@@ -9,7 +8,7 @@ use bytes::Bytes;
 
 use super::event::{self, Data};
 use super::json::{Change, Object, joined};
-use super::{Offered, PARALLEL, Stop};
+use super::{Offered, PARALLEL, Stop, hosted_base, stray};
 
 /// Most items of one answer.
 const MAX_ITEMS: usize = 4096;
@@ -27,31 +26,79 @@ const OF_TEXT: [&str; 8] = [
     "keepalive",
 ];
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Members of a response that are judged by themselves, or repeat what the request said.
+const JUDGED_IN_RESPONSE: [&str; 8] = [
+    "output",
+    "tools",
+    "tool_choice",
+    "text",
+    "metadata",
+    "instructions",
+    "input",
+    "prompt",
+];
+/// Members of a call: those that are judged, and what it takes and gives, which is data.
+const JUDGED_IN_CALL: [&str; 7] = [
+    "type",
+    "name",
+    "arguments",
+    "input",
+    "output",
+    "results",
+    "tools",
+];
+/// Members of an event that are judged by themselves, and those of a piece of a call.
+const JUDGED_IN_EVENT: [&str; 2] = ["response", "item"];
+const JUDGED_IN_PIECE: [&str; 6] = ["response", "item", "type", "name", "arguments", "input"];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Text,
     /// By a name that the client carries out.
     Call,
-    Hosted,
+    /// By its item's type.
+    Hosted(String),
 }
 
 /// What an item is, and what it would need where it is a call that was not offered.
 fn judge(offered: &Offered, item: &Object<'_>) -> Result<(Kind, Option<String>), Stop> {
     let kind = item.string("type")?.unwrap_or_default();
+    if matches!(&*kind, "message" | "reasoning" | "compaction") {
+        stray::none_in(item, &[])?;
+        return Ok((Kind::Text, None));
+    }
+    stray::none_in(item, &JUDGED_IN_CALL)?;
     Ok(match &*kind {
-        "message" | "reasoning" | "compaction" => (Kind::Text, None),
         "function_call" | "custom_tool_call" => {
             let name = item.string("name")?;
             (Kind::Call, offered.forbids_named(name.as_slice()))
         }
-        "" => (Kind::Hosted, Some(tool_text("without a type"))),
-        other => (Kind::Hosted, offered.forbids_hosted(other)),
+        "" => (
+            Kind::Hosted(String::new()),
+            Some(tool_text("without a type")),
+        ),
+        other => {
+            let name = item.string("name")?;
+            let needed = (offered.forbids_hosted(other))
+                .or_else(|| forbids_name_of(offered, other, name.as_deref()));
+            (Kind::Hosted(other.to_owned()), needed)
+        }
     })
+}
+
+/// A hosted call's name. What an MCP server's tools are called, and which server it is, is not compared:
+/// what was forwarded is known by its type alone, and the provider asks the servers that it was given.
+fn forbids_name_of(offered: &Offered, item_type: &str, name: Option<&str>) -> Option<String> {
+    if hosted_base(item_type) == "mcp" {
+        return None;
+    }
+    offered.forbids_name_of_hosted(name.as_slice())
 }
 
 /// An output list without forbidden calls; nothing where it stays as it is.
 fn output(offered: &Offered, response: &Object<'_>) -> Result<(Option<String>, Vec<String>), Stop> {
     let (mut left, mut places, mut calls) = (Vec::new(), Vec::new(), 0);
+    stray::none_in(response, &JUDGED_IN_RESPONSE)?;
     for (at, raw) in response
         .list("output")?
         .unwrap_or_default()
@@ -97,6 +144,12 @@ pub struct Stream {
     calls: usize,
 }
 
+/// Whether an event is of an item of this type: `code_interpreter_call_code` of `code_interpreter_call`.
+fn is_piece_of(event: &str, item_type: &str) -> bool {
+    let rest = event.strip_prefix(item_type);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
+
 /// What becomes of an event.
 enum Fate {
     Stays,
@@ -136,6 +189,16 @@ impl Stream {
         }
         let place = event.number("output_index")?;
         let item = event.object("item")?;
+        let is_of_calls = OF_CALLS.iter().any(|word| kind.contains(word));
+        if is_of_calls {
+            // It would be a piece of a call and a whole thing at once.
+            if item.is_some() || event.get("response").is_some() {
+                return Err(Stop::Unreadable);
+            }
+            stray::none_in(&event, &JUDGED_IN_PIECE)?;
+        } else {
+            stray::none_in(&event, &JUDGED_IN_EVENT)?;
+        }
         if let Some(response) = event.object("response")? {
             // Whatever such an event is, it is two at once.
             if place.is_some() || item.is_some() {
@@ -155,7 +218,7 @@ impl Stream {
             return self.item(&event, &item, place);
         }
         let is_text = OF_TEXT.iter().any(|prefix| kind.starts_with(prefix))
-            || (place.is_none() && !OF_CALLS.iter().any(|word| kind.contains(word)));
+            || (place.is_none() && !is_of_calls);
         match place {
             Some(place) if self.cut.contains(&place) => Ok(Fate::Goes),
             _ if is_text => Ok(self.shifted(&event, place)),
@@ -179,8 +242,10 @@ impl Stream {
         if self.items.len() == MAX_ITEMS {
             return Err(Stop::Unreadable);
         }
-        if self.items.insert(place, kind) != Some(kind) {
-            self.calls += usize::from(kind == Kind::Call);
+        let is_call = kind == Kind::Call;
+        if self.items.get(&place) != Some(&kind) {
+            self.items.insert(place, kind);
+            self.calls += usize::from(is_call);
         }
         Ok(self.shifted(event, Some(place)))
     }
@@ -193,23 +258,26 @@ impl Stream {
         place: Option<u64>,
     ) -> Result<Fate, Stop> {
         let name = event.string("name")?;
-        let item = place.and_then(|place| self.items.get(&place)).copied();
+        let item = place.and_then(|place| self.items.get(&place));
+        let middle = kind.strip_prefix("response.").unwrap_or(kind);
+        let middle = middle.split('.').next().unwrap_or_default();
+        let called = || name.as_deref().unwrap_or(middle);
         let needed = match item {
             // It bears the name of its call once more, if any.
             Some(Kind::Call) => name
                 .as_ref()
                 .and_then(|name| self.offered.forbids_named(&[name])),
-            Some(Kind::Hosted) => None,
-            Some(Kind::Text) | None => Some(tool_text(&name.unwrap_or_else(|| {
-                let middle = kind.strip_prefix("response.").unwrap_or(kind);
-                Cow::Owned(middle.split('.').next().unwrap_or_default().to_owned())
-            }))),
+            // A piece of another call than the one that was announced is of none that was.
+            Some(Kind::Hosted(item_type)) if is_piece_of(middle, item_type) => {
+                forbids_name_of(&self.offered, item_type, name.as_deref())
+            }
+            Some(Kind::Hosted(_) | Kind::Text) | None => Some(tool_text(called())),
         };
         match (needed, place) {
             (None, place) => Ok(self.shifted(event, place)),
             // An item that was let go stays; what does not belong to it goes.
             (Some(capability), _) => {
-                if item == Some(Kind::Call) {
+                if item == Some(&Kind::Call) {
                     return Err(Stop::Forbidden(capability));
                 }
                 self.offered.forbidden(capability)?;

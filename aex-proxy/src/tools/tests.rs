@@ -1,5 +1,7 @@
 //! Calls in answers, plain and in streams cut anywhere.
 
+mod attacks;
+
 use aex_admin_proto::worker::Route;
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -82,8 +84,7 @@ fn an_allowed_stream_passes_byte_for_byte() {
     let events = [
         ": a comment\n\n".to_owned(),
         delta(&json!({"role": "assistant", "content": "hi"})),
-        fragment(0, Some("go"), ""),
-        fragment(0, Some("od"), ""),
+        fragment(0, Some("good"), ""),
         fragment(0, None, "{\"a\""),
         fragment(0, None, ":1}"),
         fragment(1, Some("good"), ""),
@@ -706,7 +707,9 @@ proptest! {
         prop_assert_eq!(&passed(Route::ChatCompletions, &offered, &chunks), &whole);
 
         let (text, stop) = whole;
-        let is_evil = |call: &&RandomCall| call.name.contains("evil");
+        let is_evil = |call: &&RandomCall| {
+            call.name.contains("evil") || (1..call.name.len()).contains(&call.cut)
+        };
         if calls.iter().find(is_evil).is_none() {
             prop_assert_eq!(&text, &stream);
             prop_assert_eq!(stop, None);

@@ -27,6 +27,7 @@ fn exchange(route: Route, stream: bool, hide_usage: bool, chunks: &[&[u8]]) -> O
         status: 200,
         event_stream: stream,
         encoded: false,
+        other_charset: false,
         failure: None,
     });
     let mut sent = Vec::new();

@@ -147,25 +147,38 @@ fn a_call_that_was_offered_passes_untouched() {
         events.map(|event| without_numbers(&event.data)).collect()
     };
     for route in [CHAT, RESPONSES] {
-        for cut_name in [true, false] {
-            behave(
-                &sim,
-                ToolCall {
-                    cut_name,
-                    ..calls("good")
-                },
-            );
-            assert_eq!(texts(&ruled, route), texts(&free, route));
-            let answer = kernel.post(route, &ruled, &offering(route, false));
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            assert!(answer.text().contains("secret"));
-        }
+        behave(&sim, calls("good"));
+        assert_eq!(texts(&ruled, route), texts(&free, route));
+        let answer = kernel.post(route, &ruled, &offering(route, false));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(answer.text().contains("secret"));
         behave(&sim, calls("evil"));
         assert!(
             texts(&free, route).concat().contains("evil"),
             "no rule, no reading"
         );
     }
+}
+
+#[test]
+fn an_offered_name_in_pieces_is_not_passed_on() {
+    let sim = sim();
+    let kernel = Kernel::on(&sim);
+    let token = kernel.create_agent("a", "1.00", 1000, &["--allowed-tools", "good"]);
+    behave(
+        &sim,
+        ToolCall {
+            cut_name: true,
+            ..calls("good")
+        },
+    );
+    let events = kernel.post_stream(CHAT, &token, &offering(CHAT, true));
+    let all: Vec<Value> = events.map(|event| event.json()).collect();
+    assert_eq!(
+        all.last().unwrap()["error"]["message"],
+        "Capability not allowed: tool good with its name in pieces"
+    );
+    assert!(!Value::from(all).to_string().contains("secret"));
 }
 
 /// The simulator numbers its answers.

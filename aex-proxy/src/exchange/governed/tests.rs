@@ -40,6 +40,7 @@ fn head(event_stream: bool, encoded: bool) -> Head {
         status: 200,
         event_stream,
         encoded,
+        other_charset: false,
         failure: None,
     }
 }
@@ -118,6 +119,22 @@ fn an_answer_in_a_content_encoding_does_not_pass() {
         exchange.chunk(CALL.into());
         exchange.ended(Ending::Whole);
         assert_eq!(exchange.verdict(false), Verdict::Fault(unreadable()));
+    }
+}
+
+#[test]
+fn an_answer_in_another_charset_does_not_pass() {
+    for stream in [true, false] {
+        let mut exchange = exchange(stream, false);
+        let head = Head {
+            other_charset: true,
+            ..head(stream, false)
+        };
+        assert_eq!(exchange.head(head), Way::Collect);
+        exchange.chunk([TEXT, END].concat().into());
+        exchange.ended(Ending::Whole);
+        assert_eq!(exchange.verdict(false), Verdict::Fault(unreadable()));
+        assert!(!exchange.is_whole_success());
     }
 }
 

@@ -1,13 +1,18 @@
-//! A stream of the chat route under the rules of tools.
+//! A stream of the chat route under the rules of tools: what becomes of each call, and what waits for it.
+
+mod cut;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use aex_admin_proto::tools::tool_text;
 use bytes::Bytes;
 
 use super::super::event::{self, Data};
-use super::super::json::{Change, Object, joined};
-use super::super::{Offered, PARALLEL, Stop};
-use super::{HOLDERS, Said, function_call, tool_call, without_calls};
+use super::super::json::Object;
+use super::super::{Offered, PARALLEL, Stop, stray};
+use super::{
+    HOLDERS, JUDGED_IN_ANSWER, JUDGED_IN_CHOICE, JUDGED_IN_MESSAGE, Said, function_call, tool_call,
+};
 
 /// Most that is held back while a name is not known.
 const MAX_HELD_BYTES: usize = 1024 * 1024;
@@ -37,7 +42,9 @@ struct Call {
     choice: u64,
     slot: Slot,
     id: String,
+    /// Its pieces, one after another; a whole name that is only said again is there once.
     name: String,
+    in_pieces: bool,
     verdict: Verdict,
 }
 
@@ -115,15 +122,18 @@ impl Stream {
     /// Notes what a chunk says of calls. Whether a choice ends in it.
     fn take_in(&mut self, json: &str, calls: &mut Vec<usize>) -> Result<bool, Stop> {
         let document = Object::read(json)?;
+        stray::none_in(&document, &JUDGED_IN_ANSWER)?;
         let mut ends = false;
         let choices = document.list("choices")?.unwrap_or_default();
         for (at, raw) in choices.into_iter().enumerate() {
             let choice = Object::read(raw)?;
+            stray::none_in(&choice, &JUDGED_IN_CHOICE)?;
             let index = choice.number("index")?.unwrap_or(at as u64);
             for name in HOLDERS {
                 let Some(holder) = choice.object(name)? else {
                     continue;
                 };
+                stray::none_in(&holder, &JUDGED_IN_MESSAGE)?;
                 let list = holder.list("tool_calls")?.unwrap_or_default();
                 for (position, raw) in list.into_iter().enumerate() {
                     let said = tool_call(raw)?;
@@ -153,25 +163,33 @@ impl Stream {
         if self.calls[at].verdict == Verdict::Cut {
             return Ok(at);
         }
-        if let Some(kind) = &said.other_kind {
-            let needed = self.offered.forbids_hosted(kind);
-            self.judge(at, needed);
-            return Ok(at);
-        }
         let call = &mut self.calls[at];
         if !said.names.is_empty() {
             let ambiguous = said.names.len() > 1;
             for name in &said.names {
+                let again = call.name == **name && self.offered.names.contains(&**name);
+                let late = call.verdict == Verdict::Allowed;
+                if again && !ambiguous && !late {
+                    continue;
+                }
+                call.in_pieces |= !call.name.is_empty();
                 call.name.push_str(name);
             }
             let late = call.verdict == Verdict::Allowed;
             if late || ambiguous || call.name.len() > MAX_NAME_BYTES {
-                let needed = aex_admin_proto::tools::tool_text(&call.name);
+                let needed = tool_text(&call.name);
                 self.judge(at, Some(needed));
                 return Ok(at);
             }
         }
-        if said.goes_on {
+        if let Some(kind) = &said.other_kind {
+            // A client may go by the name all the same, this fragment's or an earlier one's.
+            let name = self.calls[at].name.as_str();
+            let needed = (self.offered.forbids_hosted(kind))
+                .or_else(|| self.offered.forbids_name_of_hosted(&[name]))
+                .or_else(|| self.in_pieces(at));
+            self.judge(at, needed);
+        } else if said.goes_on {
             self.decide(at);
         }
         Ok(at)
@@ -200,6 +218,7 @@ impl Stream {
             slot,
             id: said.id.clone().into_owned(),
             name: String::new(),
+            in_pieces: false,
             verdict: Verdict::Open,
         });
         self.current.insert((choice, slot), at);
@@ -225,8 +244,18 @@ impl Stream {
             .get(&call.choice)
             .map_or(0, |choice| choice.kept);
         let too_many = (self.offered.one_call && kept > 0).then(|| PARALLEL.to_owned());
-        let needed = self.offered.forbids_named(&[&call.name]).or(too_many);
+        let needed = (self.offered.forbids_named(&[&call.name]))
+            .or_else(|| self.in_pieces(at))
+            .or(too_many);
         self.judge(at, needed);
+    }
+
+    /// What a call would need whose name came in pieces, though together they are a name that was
+    /// offered.
+    fn in_pieces(&self, at: usize) -> Option<String> {
+        let call = &self.calls[at];
+        let text = || format!("{} with its name in pieces", tool_text(&call.name));
+        call.in_pieces.then(text)
     }
 
     /// A call's verdict, by what it needs that it has not.
@@ -289,127 +318,4 @@ impl Stream {
             None => Ok(()),
         }
     }
-
-    /// An event as the client gets it, or nothing when nothing of it is left.
-    fn passed(&self, held: Held) -> Result<Option<Bytes>, Stop> {
-        let touched = !held.calls.is_empty() || held.ends;
-        if !touched || self.choices.values().all(|choice| choice.cut == 0) {
-            return Ok(Some(held.event));
-        }
-        let Data::Json(json) = event::data(&held.event)? else {
-            return Ok(Some(held.event));
-        };
-        let mut calls = held.calls.iter().copied();
-        let document = Object::read(&json)?;
-        let (mut changed, mut empty) = (false, document.get("usage").is_none());
-        let mut choices = Vec::new();
-        let list = document.list("choices")?.unwrap_or_default();
-        for (at, raw) in list.into_iter().enumerate() {
-            let rewritten = self.choice(raw, at as u64, &mut calls)?;
-            empty &= rewritten.as_ref().is_some_and(|choice| choice.says_nothing);
-            changed |= rewritten.is_some();
-            choices.push(rewritten.map_or_else(|| raw.to_owned(), |choice| choice.text));
-        }
-        if !changed {
-            return Ok(Some(held.event));
-        }
-        if empty {
-            return Ok(None);
-        }
-        let json = document.rewritten(|key, _| match key {
-            "choices" => Change::Becomes(joined(&choices)),
-            _ => Change::Stays,
-        });
-        Ok(Some(event::with_data(&held.event, &json)))
-    }
-
-    /// A choice without what was cut out of it; nothing where it stays as it is.
-    fn choice(
-        &self,
-        raw: &str,
-        at: u64,
-        calls: &mut impl Iterator<Item = usize>,
-    ) -> Result<Option<Rewritten>, Stop> {
-        let choice = Object::read(raw)?;
-        let index = choice.number("index")?.unwrap_or(at);
-        let mut holders: [Option<String>; 2] = [None, None];
-        let mut says_nothing = choice.get("finish_reason").is_none();
-        for (rewritten, name) in holders.iter_mut().zip(HOLDERS) {
-            if let Some(holder) = choice.object(name)? {
-                *rewritten = self.holder(&holder, index, calls)?;
-                says_nothing &= rewritten.as_deref() == Some("{}");
-            }
-        }
-        let state = self.choices.get(&index);
-        let ended = state.is_some_and(|state| state.kept == 0 && state.cut > 0);
-        let reason = (choice.get("finish_reason"))
-            .and_then(without_calls)
-            .filter(|_| ended);
-        if holders.iter().all(Option::is_none) && reason.is_none() {
-            return Ok(None);
-        }
-        let text = choice.rewritten(|key, _| match key {
-            "message" => Change::of(holders[0].take()),
-            "delta" => Change::of(holders[1].take()),
-            "finish_reason" => Change::of(reason.clone()),
-            _ => Change::Stays,
-        });
-        Ok(Some(Rewritten { text, says_nothing }))
-    }
-
-    /// A message's fragment without what was cut, and with the indexes that are left.
-    fn holder(
-        &self,
-        holder: &Object<'_>,
-        choice: u64,
-        calls: &mut impl Iterator<Item = usize>,
-    ) -> Result<Option<String>, Stop> {
-        let list = holder.list("tool_calls")?;
-        let (mut left, mut changed) = (Vec::new(), false);
-        for raw in list.iter().flatten() {
-            let at = calls.next().ok_or(Stop::Unreadable)?;
-            if self.calls[at].verdict == Verdict::Cut {
-                changed = true;
-                continue;
-            }
-            let renumbered = self.renumbered(raw, choice)?;
-            changed |= renumbered.is_some();
-            left.push(renumbered.unwrap_or_else(|| (*raw).to_owned()));
-        }
-        let mut cuts_alone = false;
-        if holder.get("function_call").is_some() {
-            let at = calls.next().ok_or(Stop::Unreadable)?;
-            cuts_alone = self.calls[at].verdict == Verdict::Cut;
-        }
-        if !changed && !cuts_alone {
-            return Ok(None);
-        }
-        Ok(Some(holder.rewritten(|key, _| match key {
-            "tool_calls" if changed && left.is_empty() => Change::Goes,
-            "tool_calls" if changed => Change::Becomes(joined(&left)),
-            "function_call" if cuts_alone => Change::Goes,
-            _ => Change::Stays,
-        })))
-    }
-
-    fn renumbered(&self, raw: &str, choice: u64) -> Result<Option<String>, Stop> {
-        let call = Object::read(raw)?;
-        let (Some(index), Some(state)) = (call.number("index")?, self.choices.get(&choice)) else {
-            return Ok(None);
-        };
-        let before = state.gone.range(..index).count() as u64;
-        Ok((before > 0).then(|| {
-            call.rewritten(|key, _| match key {
-                "index" => Change::Becomes((index - before).to_string()),
-                _ => Change::Stays,
-            })
-        }))
-    }
-}
-
-/// A choice again.
-struct Rewritten {
-    text: String,
-    /// Its fragment is empty, and it does not end.
-    says_nothing: bool,
 }
