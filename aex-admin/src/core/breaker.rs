@@ -63,11 +63,11 @@ impl Outcome {
         }
     }
 
-    /// What it says of the target for everybody: what an agent's own account meets is its own.
+    /// What it says of the target for everybody: a limit of an agent's own account is its own.
     #[must_use]
     pub fn under(self, key: KeyMode) -> Self {
         match (self, key) {
-            (Self::Busy { .. } | Self::Failed, KeyMode::Own) => Self::Nothing,
+            (Self::Busy { .. }, KeyMode::Own) => Self::Nothing,
             (outcome, _) => outcome,
         }
     }

@@ -26,7 +26,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use ops::Step;
 use world::World;
 
-const SEEDS: Range<u64> = 0..256;
+const SEEDS: Range<u64> = 0..340;
 /// What the seeds come to together: a simulation that reaches less proves less.
 const REACHED: [&str; 36] = [
     "Granted",

@@ -343,3 +343,112 @@ fn limits_taken_away_by_somebodys_own_sql_or_of_sessions_leave_an_honest_audit()
     let _ = kernel.reserve(ask(&ana, 2, Some(5))).unwrap();
     kernel.audit();
 }
+
+fn set(kernel: &Kernel, name: &str, texts: &[&str], dropped: &[&str]) -> Result<(), String> {
+    let drop_limits: Vec<LimitKey> = dropped.iter().map(|key| key.parse().unwrap()).collect();
+    let params = SetParams {
+        name: name.into(),
+        settings: limits(texts),
+        drop_limits,
+        ..SetParams::default()
+    };
+    let answer = kernel.operator(OperatorCommand::Set(Box::new(params)));
+    answer.map(drop).map_err(|error| error.message)
+}
+
+#[test]
+fn what_was_held_before_a_calendar_limit_was_set_anew_touches_it_in_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let mut kernel = Kernel::start(home.path());
+    group(&kernel, "team", None, &[]);
+    let ana = agent_in(&kernel, "ana", "team", &["tokens/day=1000"]);
+    let old: Vec<_> = (1..=3)
+        .map(|number| kernel.reserve(ask(&ana, number, Some(50))).unwrap())
+        .collect();
+    set(&kernel, "ana", &[], &["tokens/day"]).unwrap();
+    set(&kernel, "ana", &["tokens/day=300"], &[]).unwrap();
+    // Two holds of 150 tokens, and not a third, whatever of the old ones ends, and across a restart.
+    let first = kernel.reserve(ask(&ana, 4, Some(50))).unwrap();
+    let second = kernel.reserve(ask(&ana, 5, Some(50))).unwrap();
+    for (number, grant) in (1..).zip(&old) {
+        kernel.settle(id(number), grant, answered(1, 1)).unwrap();
+        let third = kernel.reserve_later(ask(&ana, 5 + number, Some(50)));
+        assert!(third.try_recv().is_err());
+        match third.recv_timeout(LIMIT).unwrap().unwrap() {
+            ReserveReply::Refused(Refusal::LimitHeld { free, held, .. }) => {
+                assert_eq!((free, held), (0, 300), "{number}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    kernel.stop();
+    let kernel = Kernel::start(home.path());
+    kernel.settle(id(4), &first, answered(100, 50)).unwrap();
+    kernel.settle(id(5), &second, answered(90, 50)).unwrap();
+    match kernel.reserve(ask(&ana, 20, Some(1))) {
+        Err(Refusal::LimitSpent { remaining, .. }) => assert_eq!(remaining, 10),
+        other => panic!("{other:?}"),
+    }
+    kernel.audit();
+}
+
+#[test]
+fn a_limit_is_not_set_and_dropped_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    group(&kernel, "team", None, &[]);
+    let _ana = agent_in(&kernel, "ana", "team", &["tokens/day=1000"]);
+    let both = set(&kernel, "ana", &["tokens/day=60"], &["tokens/day"]);
+    assert!(both.is_err_and(|text| text.contains("set and dropped at once")));
+}
+
+#[test]
+fn who_waits_far_up_stands_in_nobodys_way() {
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    group(&kernel, "team", None, &[]);
+    let all = GroupSetParams {
+        name: "kernel".into(),
+        settings: limits(&["tokens=400"]),
+        ..GroupSetParams::default()
+    };
+    kernel
+        .operator(OperatorCommand::GroupSet(Box::new(all)))
+        .unwrap();
+    let (ana, ben) = (
+        agent_in(&kernel, "ana", "team", &[]),
+        agent_in(&kernel, "ben", "team", &[]),
+    );
+    let _held = kernel.reserve(ask(&ana, 1, Some(50))).unwrap();
+    // 250 are left: Ana's next one waits at the kernel, and Ben's goes by.
+    let waits = kernel.reserve_later(ask(&ana, 2, Some(200)));
+    assert!(kernel.reserve(ask(&ben, 3, Some(50))).is_ok());
+    assert!(waits.try_recv().is_err());
+    kernel.audit();
+}
+
+#[test]
+fn what_is_open_under_a_run_ends_with_its_time() {
+    use aex_admin_proto::operator::{RunCreateParams, RunParams};
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    group(&kernel, "team", None, &[]);
+    let ana = agent_in(&kernel, "ana", "team", &[]);
+    let run = kernel
+        .operator(OperatorCommand::RunCreate(Box::new(RunCreateParams {
+            parent: "ana".into(),
+            run: RunParams {
+                ttl_s: Some(5),
+                ..RunParams::default()
+            },
+        })))
+        .unwrap();
+    let run = Agent {
+        token: TokenDigest::of(run["token"].as_str().unwrap().as_bytes()),
+    };
+    let begun_boot_ms = aex_admin_proto::clock::boot_ms();
+    let own = kernel.reserve(ask(&ana, 1, Some(50))).unwrap();
+    let of_run = kernel.reserve(ask(&run, 2, Some(50))).unwrap();
+    assert!(own.deadline_boot_ms >= begun_boot_ms + 20_000);
+    assert!(of_run.deadline_boot_ms <= begun_boot_ms + 5_000 + 1_000);
+}

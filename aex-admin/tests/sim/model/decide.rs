@@ -1,6 +1,7 @@
 //! May this request go? The order of refusals as docs/LEDGER.md has it.
 
 use aex_admin_proto::operator::{AgentState, Passthrough};
+use aex_admin_proto::scope::ScopeKind;
 use aex_admin_proto::worker::{Facts, Measured, Replay, ReserveParams};
 use aex_admin_proto::{IdempotencyConflict, Refusal};
 
@@ -248,7 +249,7 @@ impl Model {
             (Some(rpm), &|of, _| of == agent),
             (model.rpm, &|_, of| of == model.name),
         ];
-        for (limit, is_in) in scopes {
+        for (whose, (limit, is_in)) in scopes.into_iter().enumerate() {
             let Some(limit) = limit else { continue };
             let waiting_for_an_answer = (self.state.holds.iter())
                 .filter(|hold| hold.open && !hold.dispatched && is_in(hold.agent, hold.model.name))
@@ -256,10 +257,11 @@ impl Model {
             let recent = self.recent(&self.state.requests, is_in);
             if waiting_for_an_answer + sum(&recent) >= limit {
                 let retry_after_ms = self.until_left(&recent, 1);
-                return Err(Refusal::RequestRate {
+                let refusal = Refusal::RequestRate {
                     limit,
                     retry_after_ms,
-                });
+                };
+                return Err(as_told(whose, refusal));
             }
         }
         Ok(())
@@ -275,7 +277,7 @@ impl Model {
             (model.tpm, &|_, of| of == model.name),
         ];
         let mut most = asked.most;
-        for (limit, is_in) in scopes {
+        for (whose, (limit, is_in)) in scopes.into_iter().enumerate() {
             let Some(limit) = limit else { continue };
             let held: u64 = (self.state.holds.iter())
                 .filter(|hold| hold.open && is_in(hold.agent, hold.model.name))
@@ -285,12 +287,13 @@ impl Model {
             let remaining = limit.saturating_sub(held + sum(&recent));
             let needed = asked.input_tokens + asked.least * asked.choices;
             if needed > remaining {
-                return Err(Stop::Long(Refusal::TokenRate {
+                let refusal = Refusal::TokenRate {
                     limit,
                     remaining,
                     retry_after_ms: self.until_left(&recent, needed - remaining),
                     never: needed > limit,
-                }));
+                };
+                return Err(Stop::Long(as_told(whose, refusal)));
             }
             let left = (remaining - asked.input_tokens) / asked.choices;
             most = most.min(left).max(asked.least);
@@ -405,6 +408,17 @@ fn check_params(facts: &Facts, model: &ModelFact, price: Prices) -> Result<(), R
     Ok(())
 }
 
+/// The model's limits are everybody's: what others have used is not the agent's to know.
+fn as_told(whose: usize, refusal: Refusal) -> Refusal {
+    if whose == 0 {
+        return refusal;
+    }
+    Refusal::Above {
+        scope: ScopeKind::Kernel,
+        why: Box::new(refusal),
+    }
+}
+
 fn bounds(agent: &Agent, facts: &Facts, model: &ModelFact, price: Prices) -> Result<Asked, Stop> {
     let settings = &agent.grant.settings;
     let text = match facts.measured {
@@ -419,10 +433,16 @@ fn bounds(agent: &Agent, facts: &Facts, model: &ModelFact, price: Prices) -> Res
     {
         return Err(Stop::Long(invalid("messages")));
     }
+    // The agent's is of all answers together, the model's of each.
+    let answers = facts.choices.max(1);
     let limit = settings.max_output_tokens.unwrap_or(AGENT_MAX_OUTPUT);
-    let limit = limit.min(model.max_output.unwrap_or(limit));
+    let of_each = model.max_output.unwrap_or(u64::MAX);
+    if facts.output_cap.unwrap_or(1) * answers > limit {
+        return Err(invalid("max_tokens").into());
+    }
+    let limit = (limit / answers).min(of_each);
     let (least, most) = match facts.output_cap {
-        Some(cap) if cap > limit => return Err(invalid("max_tokens").into()),
+        Some(cap) if cap > of_each => return Err(invalid("max_tokens").into()),
         Some(cap) => (cap, cap),
         None => {
             let most = DEFAULT_OUTPUT.min(limit);

@@ -55,7 +55,8 @@ pub(super) fn by_receipt(hold: &Hold, ending: &Ending) -> Verdict {
     match ending {
         Ending::Opened { .. } => Verdict::AwaitReceipt,
         Ending::Voided => Verdict::Release { sent: false },
-        Ending::Ended(exchange) if !exchange.sent => Verdict::Release { sent: false },
+        // Tried in vain, with no other target: that keeps its slot in the rates.
+        Ending::Ended(exchange) if !exchange.sent => Verdict::Release { sent: true },
         Ending::Ended(exchange) if not_billed(exchange.status) => Verdict::Release { sent: true },
         Ending::Ended(_) | Ending::Unknown => ceiling(hold),
     }

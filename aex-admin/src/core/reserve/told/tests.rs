@@ -207,3 +207,41 @@ fn who_decides_about_keys_is_named() {
         assert_eq!(last(&case), expected, "{keys:?} {own_key} {said:?}");
     }
 }
+
+#[test]
+fn output_is_limited_by_the_request_and_not_by_the_answer() {
+    for (choices, prompts, cap, most, expected) in [
+        (1, 0, Some(100), 100, Ok(100)),
+        (2, 0, Some(50), 100, Ok(50)),
+        (2, 0, Some(51), 100, Err(102)),
+        (1, 50, Some(100), 100, Err(5_000)),
+        (4, 0, None, 100, Ok(25)),
+        (128, 0, None, 100, Err(128)),
+    ] {
+        let mut case = limited(&format!("output={most}"));
+        (case.facts.choices, case.facts.prompts) = (choices, prompts);
+        case.facts.output_cap = cap;
+        let found = case.ask(decide).map(|terms| terms.output_cap).map_err(|_| {
+            let look = looks(&case).pop().unwrap();
+            look.figures.unwrap().needed
+        });
+        assert_eq!(found, expected, "{choices} {prompts} {cap:?}");
+    }
+}
+
+#[test]
+fn a_key_that_one_demands_and_another_denies_is_no_request() {
+    use aex_admin_proto::operator::Passthrough;
+    for (own, above) in [
+        (Passthrough::Deny, Passthrough::Require),
+        (Passthrough::Require, Passthrough::Deny),
+    ] {
+        for own_key in [true, false] {
+            let mut case = limited("input=1000");
+            case.facts.own_key = own_key;
+            case.agent().grant.settings.passthrough = Some(own);
+            case.path[1].grant.settings.passthrough = Some(above);
+            assert!(case.ask(decide).is_err(), "{own:?} {above:?} {own_key}");
+        }
+    }
+}
