@@ -218,7 +218,7 @@ fn a_pause_holds_for_all_below_and_only_what_is_empty_can_be_deleted() {
         kernel.aex_json(&["group", "delete", name]);
     }
     assert_eq!(kernel.chat(&token, &body).status, 200);
-    refused(&["group", "create", "room"], 5, "aex group set room");
+    refused(&["group", "create", "room"], 5, "taken by a deleted group");
     refused(&["agent", "set", "a", "--group", "room"], 4, "deleted");
     wait_for("the last settle", || kernel.holds_nothing().then_some(()));
     kernel.audit();
