@@ -443,7 +443,8 @@ impl Model {
                 let hold = &mut self.state.holds[index];
                 (hold.input_tokens, hold.cap, hold.pico) = (input_tokens, cap, pico);
                 self.state.agents[agent].held += pico;
-                self.dirty = true;
+                // A hold of nothing moves no money.
+                self.dirty |= pico != 0;
                 let grant = self.grant(index);
                 self.state.holds[index].ticket = Some(grant.ticket.clone());
                 Answer::Reserve(ReserveReply::Granted(Box::new(grant)))
