@@ -1,5 +1,6 @@
 //! Groups above agents: waiting, corrections, limits that come and go, somebody's own SQL.
 
+use aex_admin::core::reserve::Now;
 use aex_admin::writer::{Command, OperatorCommand};
 use aex_admin_proto::Refusal;
 use aex_admin_proto::TokenDigest;
@@ -451,4 +452,64 @@ fn what_is_open_under_a_run_ends_with_its_time() {
     let of_run = kernel.reserve(ask(&run, 2, Some(50))).unwrap();
     assert!(own.deadline_boot_ms >= begun_boot_ms + 20_000);
     assert!(of_run.deadline_boot_ms <= begun_boot_ms + 5_000 + 1_000);
+}
+
+#[test]
+fn who_is_moved_while_a_request_waits_is_served_where_it_fits() {
+    let home = tempfile::tempdir().unwrap();
+    // A clock that stands still: nobody waits too long.
+    let now = Now {
+        boot_ms: 1_000_000,
+        wall_ms: 1_790_000_000_000,
+    };
+    let kernel = Kernel::start_at(home.path(), "boot", Box::new(move || now));
+    group(&kernel, "team", None, &["tokens=200"]);
+    group(&kernel, "wide", None, &[]);
+    let ana = agent_in(&kernel, "ana", "team", &[]);
+    let _held = kernel.reserve(ask(&ana, 1, Some(50))).unwrap();
+    let waits = kernel.reserve_later(ask(&ana, 2, Some(50)));
+    let moved = SetParams {
+        name: "ana".into(),
+        group: Some("wide".into()),
+        ..SetParams::default()
+    };
+    kernel
+        .operator(OperatorCommand::Set(Box::new(moved)))
+        .unwrap();
+    let answer = waits.recv_timeout(LIMIT).unwrap().unwrap();
+    assert!(matches!(answer, ReserveReply::Granted(_)), "{answer:?}");
+    kernel.audit();
+}
+
+#[test]
+fn a_token_that_may_only_look_learns_nothing_of_a_key() {
+    use aex_admin_proto::operator::TokenCreateParams;
+    use aex_admin_proto::worker::{Idempotency, ReserveParams};
+    use aex_admin_proto::{KeyDigest, RequestDigest};
+    let home = tempfile::tempdir().unwrap();
+    let kernel = Kernel::start(home.path());
+    group(&kernel, "team", None, &[]);
+    let ana = agent_in(&kernel, "ana", "team", &[]);
+    let made = kernel.operator(OperatorCommand::TokenCreate(TokenCreateParams {
+        name: "ana".into(),
+        ttl_s: None,
+        label: None,
+        read_only: true,
+    }));
+    let looks = Agent {
+        token: TokenDigest::of(made.unwrap()["token"].as_str().unwrap().as_bytes()),
+    };
+    let keyed = |agent: &Agent, number: u8| ReserveParams {
+        idempotency: Some(Idempotency {
+            key: KeyDigest::of(b"k"),
+            request: RequestDigest::of("chat_completions", &[number]),
+        }),
+        ..ask(agent, number, Some(50))
+    };
+    let _first = kernel.reserve(keyed(&ana, 1)).unwrap();
+    let answer = kernel.reserve(keyed(&looks, 2));
+    assert!(
+        matches!(answer, Err(Refusal::CapabilityNotAllowed { .. })),
+        "{answer:?}"
+    );
 }

@@ -152,3 +152,17 @@ fn never_eleven_of_ten_in_any_minute_across_a_restart() {
         group.join().unwrap();
     });
 }
+
+#[test]
+fn who_asks_again_and_again_of_what_is_down_is_bounded_as_everybody_is() {
+    let sim = sim();
+    let kernel = Kernel::on(&sim);
+    let token = kernel.create_agent("a", "1.00", 3, &[]);
+    drop(sim);
+    let statuses: Vec<u16> = (0..6)
+        .map(|_| kernel.chat(&token, &hello(json!({}))).status)
+        .collect();
+    assert_eq!(statuses, [502, 502, 502, 429, 429, 429]);
+    assert_eq!(kernel.agent("a")["spent_micro"], 0);
+    kernel.audit();
+}

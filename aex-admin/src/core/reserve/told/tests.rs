@@ -245,3 +245,20 @@ fn a_key_that_one_demands_and_another_denies_is_no_request() {
         }
     }
 }
+
+#[test]
+fn a_run_is_told_no_figure_of_what_is_above_it() {
+    for limit in ["input=77", "output=77"] {
+        let mut case = case();
+        let limits = vec![limit.parse().unwrap()];
+        case.agent().grant.settings.limits = Some(limits);
+        let told = |case: &Case| match case.ask(decide) {
+            Err(stop) => stop.refusal().to_string(),
+            Ok(terms) => panic!("{terms:?}"),
+        };
+        assert!(told(&case).contains("77"), "{}", told(&case));
+        let run = scope(ScopeId::Node(3), ScopeKind::Run, "atlas/3");
+        case.path.insert(0, run);
+        assert!(!told(&case).contains("77"), "{}", told(&case));
+    }
+}
