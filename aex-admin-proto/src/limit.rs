@@ -20,7 +20,7 @@ pub enum Quantity {
     Parallel,
     /// Tokens of one request's prompt, as its bound tells.
     Input,
-    /// Output tokens of one choice of one request.
+    /// Output tokens of one request, all its answers together.
     Output,
     /// That a session is there: kept as a sum, and no limit by itself.
     Sessions,

@@ -334,3 +334,29 @@ fn rehearse_names_who_a_proposal_would_have_refused_and_the_money_and_changes_no
     );
     kernel.audit();
 }
+
+#[test]
+fn explain_tells_of_what_is_cut_out_and_of_a_body_that_no_worker_takes() {
+    let sim = sim();
+    let kernel = Kernel::on(&sim);
+    let rules = ["--denied-tools", "shell", "--on-forbidden-tool", "strip"];
+    let token = kernel.create_agent("atlas", "1.00", 60, &rules);
+    let function = |name: &str| json!({"type": "function", "function": {"name": name}});
+    let tooled = hello(json!({"tools": [function("shell"), function("read")]}));
+    let told = explained(&kernel, "atlas", &[], &tooled);
+    assert_eq!(
+        (&told["outcome"], &told["left_out"]),
+        (&json!("passes"), &json!(["shell"]))
+    );
+
+    // 10 MiB is the most where models.yaml says nothing.
+    let large = hello(json!({"user": "x".repeat(11 << 20)}));
+    let told = explained(&kernel, "atlas", &[], &large);
+    assert_eq!(told["outcome"], "refused");
+    assert_eq!(
+        told["decided_by"]["rule"], "max_body_bytes",
+        "{}",
+        told["decided_by"]
+    );
+    assert_eq!(kernel.chat(&token, &large).status, 413);
+}

@@ -93,7 +93,7 @@ fn count(number: u64) -> i64 {
 pub struct Used {
     pub cost_pico: i64,
     pub tokens: u64,
-    /// The provider saw it.
+    /// It counts among requests: the provider saw it, or was tried in vain.
     pub sent: bool,
 }
 

@@ -27,7 +27,6 @@ use super::bound::Rendering;
 use super::capabilities;
 use super::hold::Terms;
 use super::price::Price;
-use super::recall;
 use super::scope::{Bound, Charged, DefaultLimits, Scope};
 use limits::{
     bound_input, bound_output, check_parallel, check_request_rates, check_sessions,
@@ -290,16 +289,14 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
         ..Told::default()
     };
     let caller = authenticate(question.caller, now)
-        .map_err(|refusal| told.refused(at_fault(question.caller, now), "state", refusal))?;
+        .or_else(|refusal| told.said(|| at_fault(question.caller, now), "state", Err(refusal)))?;
     check_scope(caller)?;
     let (model, price) = choose_model(asked.model, caller, question.model, &told)?;
     let mut tools: Vec<ToolRules> = Vec::new();
     for (_, scope) in caller.scopes() {
         let settings = &scope.grant.settings;
         let checked = capabilities::check(settings, asked.route, model.provider, asked.facts);
-        if checked.is_err() || capabilities::has_any(settings) {
-            told.said(Some(scope), "capabilities", checked)?;
-        }
+        told.said_of(settings, scope, checked)?;
         tools.extend(ToolRules::of(settings));
     }
     let left = capabilities::without_stripped(&tools, asked.facts);
@@ -309,8 +306,8 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
     };
     let facts = asked.facts;
     let key = choose_key(facts, caller, model);
-    let key = told.said(keys_scope(caller, facts, model), "provider key", key)?;
-    told.said(None, "parameters", check_params(asked, model, &price))?;
+    let key = told.said(|| keys_scope(caller, facts, model), "provider key", key)?;
+    told.said(|| None, "parameters", check_params(asked, model, &price))?;
     let sight = Sight {
         asked,
         caller,
@@ -334,8 +331,6 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
     check_request_rates(sight, &mut told)?;
     let caps = check_token_rates(sight, &ask, &mut told)?;
     let (output_cap, hold_pico) = purses.fit(sight, &Ask { caps, ..ask }, &mut told)?;
-    // What is cut out was asked for as well.
-    let (kept, names_left_out) = recall::kept(question.asked.facts);
     let charged = Charged::of(caller.path.iter().map(AsRef::as_ref), purses.meters(sight));
     Ok(Terms {
         route: asked.route,
@@ -360,8 +355,8 @@ pub fn decide(question: Question<'_>) -> Result<Terms, Stop> {
         shadowed: told.shadowed,
         attempt: None,
         tools,
-        asked: kept,
-        names_left_out,
+        asked: Facts::default(),
+        names_left_out: 0,
     })
 }
 
@@ -465,13 +460,13 @@ fn choose_model<'a>(
         }
         let listed = settings.has_model(asked).then_some(());
         let listed = listed.ok_or_else(|| Refusal::ModelNotAllowed { model: named() });
-        told.said(Some(scope), "allowed_models", listed)?;
+        told.said(|| Some(scope), "allowed_models", listed)?;
     }
     let model = model.ok_or_else(|| Refusal::ModelNotFound { model: named() });
-    let model = told.said(None, "models.yaml", model)?;
+    let model = told.said(|| None, "models.yaml", model)?;
     let price = model.price.clone();
     let price = price.ok_or_else(|| Refusal::ModelNotPriced { model: named() });
-    Ok((model, told.said(None, "price", price)?))
+    Ok((model, told.said(|| None, "price", price)?))
 }
 
 fn choose_key(facts: &Facts, caller: &Caller, model: &ModelFacts<'_>) -> Result<KeyMode, Refusal> {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
+use aex_admin_proto::Refusal;
+use aex_admin_proto::explain::{Look, Verdict};
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityUid, PolicyId, Request,
     RestrictedExpression,
@@ -43,6 +45,29 @@ pub struct Denial {
     pub reason: Option<String>,
     /// It could not be evaluated.
     pub error: bool,
+}
+
+impl Denial {
+    /// For who asks why.
+    #[must_use]
+    pub fn look(&self, verdict: Verdict) -> Look {
+        Look {
+            scope: None,
+            rule: format!("policy {}", self.policy),
+            verdict,
+            figures: None,
+            why: self.reason.clone(),
+        }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self::PolicyForbids {
+            policy: denial.policy,
+            reason: denial.reason,
+        }
+    }
 }
 
 /// What policies say of a request. Nothing denied: it may go.

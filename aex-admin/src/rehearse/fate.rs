@@ -18,7 +18,7 @@ use crate::core::reserve::{
 };
 use crate::core::routing::{self, Instead};
 use crate::core::scope::{DefaultLimits, Scope};
-use crate::policy::{Denial, Judged, ToJudge};
+use crate::policy::{Judged, ToJudge};
 
 pub(super) enum Fate {
     Served(Box<Terms>, Judged),
@@ -51,8 +51,9 @@ pub(super) fn decide_again(
         prompt_tokens,
         now,
     } = replayed;
-    let own_key = facts_of(recorded).own_key;
-    let facts = facts(recorded, &path, prompt_tokens);
+    let facts = facts_of(recorded);
+    let own_key = facts.own_key;
+    let facts = as_asked(facts, &path, prompt_tokens);
     let caller = Caller {
         path,
         token_revoked: false,
@@ -71,7 +72,8 @@ pub(super) fn decide_again(
     book.expire(&windows, now.boot_ms);
     let countable = prompt_tokens.is_none() && would_be_counted(config, recorded);
     let mut judged = Judged::default();
-    let mut look = None;
+    // Of the targets that are refused alone.
+    let trail = Trail::default();
     let decided = routing::first_granted(&targets, |model| {
         let question = Question {
             asked: Asked {
@@ -105,48 +107,46 @@ pub(super) fn decide_again(
                 let Some(denial) = judged.denied.take() else {
                     return Ok(terms);
                 };
-                look.get_or_insert_with(|| forbids(&denial));
-                return Err(Instead::Stop(Stop::Refuse(Refusal::PolicyForbids {
-                    policy: denial.policy,
-                    reason: denial.reason,
-                })));
+                trail.begin(model);
+                trail.note(denial.look(Verdict::Refuses));
+                Stop::Refuse(denial.into())
             }
             Err(Stop::TooLong(refusal) | Stop::Wait(refusal, _)) if countable => {
                 let tokenizer = String::new();
                 return Err(Instead::Measure { tokenizer, refusal });
             }
-            Err(stop) => stop,
+            Err(stop) => {
+                trail.begin(model);
+                let _ = decide(Question {
+                    trail: Some(&trail),
+                    ..question
+                });
+                stop
+            }
         };
-        let trail = Trail::default();
-        let _ = decide(Question {
-            trail: Some(&trail),
-            ..question
-        });
-        look.get_or_insert_with(|| trail.decisive(stop.refusal()));
+        trail.ended(stop.refusal());
         Err(Instead::Stop(stop))
     });
-    let look = |refusal: &Refusal| look.unwrap_or_else(|| Trail::default().decisive(refusal));
     match decided {
         Ok(terms) => Fate::Served(Box::new(terms), judged),
         Err(Instead::Measure { .. }) => Fate::Uncounted,
-        Err(Instead::Stop(Stop::Wait(refusal, _))) => Fate::Waits(look(&refusal), refusal),
+        Err(Instead::Stop(Stop::Wait(refusal, _))) => {
+            Fate::Waits(trail.decisive(&refusal), refusal)
+        }
         Err(Instead::Stop(Stop::Refuse(refusal) | Stop::TooLong(refusal))) => {
-            Fate::Refused(look(&refusal), refusal)
+            Fate::Refused(trail.decisive(&refusal), refusal)
         }
     }
 }
 
 /// Without a word about keys it is not asked where the request's came from.
-fn facts(recorded: &Terms, path: &[Arc<Scope>], prompt_tokens: Option<u64>) -> Facts {
-    let facts = facts_of(recorded);
+fn as_asked(recorded: Facts, path: &[Arc<Scope>], prompt_tokens: Option<u64>) -> Facts {
     let of_keys = |scope: &Arc<Scope>| scope.grant.settings.passthrough.is_some();
+    let counted = prompt_tokens.map(|text| Measured { text, tools: 0 });
     Facts {
-        own_key: facts.own_key && path.iter().any(of_keys),
-        measured: Some(Measured {
-            text: prompt_tokens.unwrap_or(recorded.input_tokens),
-            tools: 0,
-        }),
-        ..facts
+        own_key: recorded.own_key && path.iter().any(of_keys),
+        measured: counted.or(recorded.measured),
+        ..recorded
     }
 }
 
@@ -200,15 +200,5 @@ fn as_recorded(recorded: &Terms) -> ModelFacts<'_> {
         operator_key: true,
         max_requests_per_minute: None,
         max_tokens_per_minute: None,
-    }
-}
-
-fn forbids(denial: &Denial) -> Look {
-    Look {
-        scope: None,
-        rule: format!("policy {}", denial.policy),
-        verdict: Verdict::Refuses,
-        figures: None,
-        why: denial.reason.clone(),
     }
 }

@@ -13,6 +13,7 @@
 
 mod fate;
 mod proposal;
+mod recent;
 mod report;
 mod scopes;
 mod stage;

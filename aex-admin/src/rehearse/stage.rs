@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::fate::{Fate, Replayed, decide_again};
 use super::proposal::Proposal;
+use super::recent::Recent;
 use super::report::{Counts, Report, Trials};
 use super::scopes::Scopes;
 use crate::audit::CORRECTION;
@@ -22,8 +23,6 @@ use crate::core::window::WINDOW_MS;
 use crate::ledger::{Event, LedgerError};
 use crate::policy::{Denial, Judged};
 
-/// Ended requests that are still known: for corrections of their cost, and for further attempts.
-const MOST_ENDED: usize = 50_000;
 /// Of those that wait, how many are looked at when something comes free.
 const MOST_WOKEN: usize = 64;
 /// How often what has left the windows is forgotten, in events.
@@ -39,11 +38,10 @@ pub(super) struct Stage<'a> {
     waiting: VecDeque<(u64, HoldId)>,
     /// In order of arrival: open holds that count in a rate as not sent yet.
     unsent: VecDeque<(u64, HoldId)>,
-    ended: HashMap<HoldId, Ended>,
-    ended_order: VecDeque<HoldId>,
-    /// Requests that are refused, by their first hold; bounded as the ended ones.
-    refused: HashMap<HoldId, Counts>,
-    refused_order: VecDeque<HoldId>,
+    /// For corrections of their cost.
+    ended: Recent<Ended>,
+    /// Requests that are refused, by their first hold: for further attempts.
+    refused: Recent<Counts>,
     report: Report,
     events: u64,
     now: Now,
@@ -116,10 +114,8 @@ impl<'a> Stage<'a> {
             open: HashMap::new(),
             waiting: VecDeque::new(),
             unsent: VecDeque::new(),
-            ended: HashMap::new(),
-            ended_order: VecDeque::new(),
-            refused: HashMap::new(),
-            refused_order: VecDeque::new(),
+            ended: Recent::default(),
+            refused: Recent::default(),
             report: Report::default(),
             events: 0,
             now: Now {
@@ -250,7 +246,7 @@ impl<'a> Stage<'a> {
             Open::Waits(_) | Open::Uncounted(_) => (Counts::default(), None),
         };
         self.report.cost(counts, event.cost_pico);
-        self.remember(id, Ended { counts, charged });
+        self.ended.put(id, Ended { counts, charged });
         self.wake(conn)
     }
 
@@ -384,7 +380,7 @@ impl<'a> Stage<'a> {
         let attempt = later.terms.attempt.map(|attempt| attempt.first);
         let first = attempt.or_else(|| later.hold.parse().ok());
         if let Some(first) = first {
-            remember(&mut self.refused, &mut self.refused_order, first, counts);
+            self.refused.put(first, counts);
         }
         counts
     }
@@ -408,10 +404,6 @@ impl<'a> Stage<'a> {
                 self.book.corrected(charged, cost_pico);
             }
         }
-    }
-
-    fn remember(&mut self, id: HoldId, ended: Ended) {
-        remember(&mut self.ended, &mut self.ended_order, id, ended);
     }
 
     fn decide(
@@ -458,15 +450,4 @@ impl<'a> Stage<'a> {
             unreadable: report.unreadable,
         }
     }
-}
-
-/// Keeps the last [`MOST_ENDED`].
-fn remember<T>(map: &mut HashMap<HoldId, T>, order: &mut VecDeque<HoldId>, id: HoldId, value: T) {
-    if order.len() >= MOST_ENDED
-        && let Some(oldest) = order.pop_front()
-    {
-        map.remove(&oldest);
-    }
-    order.push_back(id);
-    map.insert(id, value);
 }

@@ -63,7 +63,7 @@ impl Writer {
                     self.count_policy(denial, outcome);
                 }
                 if let Some(trail) = manner.trail {
-                    trail.note(look(denial, outcome));
+                    trail.note(denial.look(outcome.verdict()));
                 }
             }
         }
@@ -71,7 +71,7 @@ impl Writer {
             trail.note(none_forbids(self.policies.len()));
         }
         match judged.denied {
-            Some(Denial { policy, reason, .. }) => Err(Refusal::PolicyForbids { policy, reason }),
+            Some(denial) => Err(denial.into()),
             None => {
                 if judged.governs_tools {
                     govern(&params.facts, terms)?;
@@ -115,21 +115,6 @@ fn govern(facts: &Facts, terms: &mut Terms) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A policy that matches, for who asks why.
-fn look(denial: &Denial, outcome: Outcome) -> Look {
-    Look {
-        scope: None,
-        rule: format!("policy {}", denial.policy),
-        verdict: match outcome {
-            Outcome::Denied => Verdict::Refuses,
-            Outcome::Warned => Verdict::Warns,
-            Outcome::Shadowed => Verdict::Shadows,
-        },
-        figures: None,
-        why: denial.reason.clone(),
-    }
-}
-
 fn none_forbids(policies: usize) -> Look {
     Look {
         scope: None,
@@ -148,6 +133,14 @@ enum Outcome {
 }
 
 impl Outcome {
+    fn verdict(self) -> Verdict {
+        match self {
+            Self::Denied => Verdict::Refuses,
+            Self::Warned => Verdict::Warns,
+            Self::Shadowed => Verdict::Shadows,
+        }
+    }
+
     fn of(self, counts: &mut PolicyCounts) -> &mut u64 {
         match self {
             Self::Denied => &mut counts.denied,

@@ -15,6 +15,7 @@ use super::waiting::Waiter;
 use super::{Reply, SessionId, Writer, grants};
 use crate::core::hold::Terms;
 use crate::core::money::Balance;
+use crate::core::recall;
 use crate::core::reservation::{Owner, Reservation};
 use crate::core::reserve::{self, Around, Asked, Caller, Now, Question, Queue, Stop, Trail};
 use crate::core::routing::{self, Instead};
@@ -402,6 +403,7 @@ impl Writer {
             course.deadline_boot_ms = course.deadline_boot_ms.min(again.until_boot_ms);
         }
         terms.idempotency = params.idempotency.map(|asked| asked.key.mark());
+        (terms.asked, terms.names_left_out) = recall::kept(&params.facts);
         let mut row = NewHold {
             event: 0,
             agent,

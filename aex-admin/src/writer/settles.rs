@@ -27,7 +27,7 @@ struct Detail<'a> {
     basis: Basis,
     /// Tokens that count in a TPM window.
     tokens: u64,
-    /// The provider saw it: it counts in an RPM window.
+    /// The provider saw it, or was tried in vain with no other target: it counts in an RPM window.
     sent: bool,
     hold_pico: i64,
     price_source: &'a str,
@@ -277,7 +277,7 @@ impl Writer {
             .open
             .get(id)
             .ok_or_else(|| LedgerError::Value("a hold that is not open".to_owned()))?;
-        let entry = Entry::of(hold, verdict, self.was_tried_in_vain(hold));
+        let entry = Entry::of(hold, verdict, || self.was_tried_in_vain(hold));
         let hold_pico = hold.terms.hold_pico;
         let commit = Commit {
             agent: hold.agent,
@@ -380,8 +380,8 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// `keeps_slot`: it counts in the rates of requests, sent or not.
-    fn of(hold: &OpenHold, verdict: &'a Verdict, keeps_slot: bool) -> Self {
+    /// `keeps_slot`: whether it counts in the rates of requests although it was not sent.
+    fn of(hold: &OpenHold, verdict: &'a Verdict, keeps_slot: impl FnOnce() -> bool) -> Self {
         match verdict {
             Verdict::Commit(charge) => Self {
                 action: "usage.commit",
@@ -397,7 +397,7 @@ impl<'a> Entry<'a> {
                 cost_pico: 0,
                 basis: Basis::Released,
                 tokens: 0,
-                sent: *sent || keeps_slot,
+                sent: *sent || keeps_slot(),
                 usage: None,
                 reason: None,
             },

@@ -2,14 +2,13 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use aex_admin_proto::places::Places;
 use aex_admin_proto::policies::PolicyCheck;
 use tokio::process::Command;
 
-use super::{explain, rehearse};
+use super::{child, explain, rehearse};
 use crate::args::PolicyCommand;
 use crate::fault::Fault;
 use crate::link::Kernel;
@@ -54,17 +53,11 @@ async fn checked(places: &Places, directory: Option<&Path>) -> Result<PolicyChec
     if let Some(directory) = &directory {
         arguments.extend([OsStr::new("--dir"), directory.as_ref()]);
     }
-    let output = Command::new(check::beside("aex-admin")?)
-        .arg("policy-check")
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(LIMIT, output)
+    let mut reader = Command::new(check::beside("aex-admin")?);
+    reader.arg("policy-check").args(arguments);
+    let output = tokio::time::timeout(LIMIT, child::given(reader, "aex-admin policy-check", b""))
         .await
-        .map_err(|_| Fault::failed("aex-admin policy-check did not end in time"))?
-        .map_err(|error| Fault::failed(format!("cannot run aex-admin policy-check: {error}")))?;
+        .map_err(|_| Fault::failed("aex-admin policy-check did not end in time"))??;
     serde_json::from_slice(&output.stdout).map_err(|error| {
         Fault::failed(format!(
             "aex-admin policy-check answers in another form ({error}, {}): are `aex` and `aex-admin` \

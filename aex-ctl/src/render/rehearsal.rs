@@ -98,38 +98,37 @@ fn on_trial(told: &Rehearsal) -> String {
 
 /// What the figures above do not have in them.
 fn notes(told: &Rehearsal) -> String {
-    let mut notes = Vec::new();
-    if told.lines_left_out > 0 {
-        notes.push(format!(
-            "{} there was no place for another line; the sums have them.",
-            counted(told.lines_left_out, "time", "times")
-        ));
-    }
-    if told.refused_then > 0 {
-        notes.push(format!(
-            "{} refused at that time already: those are recorded by kind and minute, and not rehearsed.",
-            counted(told.refused_then, "request was", "requests were")
-        ));
-    }
-    if told.undecided > 0 {
-        notes.push(format!(
-            "{} still open, and not decided.",
-            counted(told.undecided, "request is", "requests are")
-        ));
-    }
-    if told.tools_unrecorded > 0 {
-        notes.push(format!(
-            "{} offered more tools than are recorded: rules of tools were asked of those that are.",
-            counted(told.tools_unrecorded, "request", "requests")
-        ));
-    }
-    if told.unreadable > 0 {
-        notes.push(format!(
-            "{} could not be read: left out.",
-            counted(told.unreadable, "recorded request", "recorded requests")
-        ));
-    }
-    notes.iter().map(|note| format!("\n{note}")).collect()
+    [
+        (
+            told.lines_left_out,
+            ("time", "times"),
+            "there was no place for another line; the sums have them.",
+        ),
+        (
+            told.refused_then,
+            ("request was", "requests were"),
+            "refused at that time already: those are recorded by kind and minute, and not rehearsed.",
+        ),
+        (
+            told.undecided,
+            ("request is", "requests are"),
+            "still open, and not decided.",
+        ),
+        (
+            told.tools_unrecorded,
+            ("request", "requests"),
+            "offered more tools than are recorded: rules of tools were asked of those that are.",
+        ),
+        (
+            told.unreadable,
+            ("recorded request", "recorded requests"),
+            "could not be read: left out.",
+        ),
+    ]
+    .into_iter()
+    .filter(|(count, ..)| *count > 0)
+    .map(|(count, (one, many), what)| format!("\n{} {what}", counted(count, one, many)))
+    .collect()
 }
 
 #[cfg(test)]

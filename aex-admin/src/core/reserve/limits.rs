@@ -237,7 +237,8 @@ pub(super) fn check_parallel(sight: Sight<'_>, told: &mut Told<'_>) -> Result<()
         };
         let stops = told.stops(scope, &limit, open < limit.most, in_all)
             || share.is_some_and(|share| {
-                told.stops_child(scope, &limit, share.0 < share.1, || of_child(share))
+                let rule = || format!("max_held of {}", limit.key());
+                told.stops_as(rule, scope, &limit, share.0 < share.1, || of_child(share))
             });
         if stops {
             let limit = limit.most;

@@ -6,8 +6,10 @@ use std::cell::RefCell;
 use aex_admin_proto::Refusal;
 use aex_admin_proto::explain::{Figures, Look, LookScope, TargetLooks, Verdict};
 use aex_admin_proto::limit::Mode;
+use aex_admin_proto::operator::Settings;
 
 use super::ModelFacts;
+use crate::core::capabilities;
 use crate::core::scope::{Bound, Scope};
 
 /// Looks that are kept: some paths have many limits.
@@ -96,19 +98,8 @@ impl Told<'_> {
         self.stops_as(|| bound.key().to_string(), scope, bound, fits, figures)
     }
 
-    /// As [`Self::stops`], for the share of a limit that one child of `scope` may have.
-    pub(super) fn stops_child(
-        &mut self,
-        scope: &Scope,
-        bound: &Bound<'_>,
-        fits: bool,
-        figures: impl FnOnce() -> Figures,
-    ) -> bool {
-        let rule = || format!("max_held of {}", bound.key());
-        self.stops_as(rule, scope, bound, fits, figures)
-    }
-
-    fn stops_as(
+    /// As [`Self::stops`], for a rule that is made of a limit.
+    pub(super) fn stops_as(
         &mut self,
         rule: impl FnOnce() -> String,
         scope: &Scope,
@@ -138,28 +129,31 @@ impl Told<'_> {
     }
 
     /// What a rule says that has no figures. `scope`: none where the rule is no scope's.
-    pub(super) fn said<T, E: std::fmt::Display>(
+    pub(super) fn said<'s, T>(
         &self,
-        scope: Option<&Scope>,
+        scope: impl FnOnce() -> Option<&'s Scope>,
         rule: &str,
-        said: Result<T, E>,
-    ) -> Result<T, E> {
+        said: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         self.note(|| Look {
             rule: rule.to_owned(),
             why: said.as_ref().err().map(ToString::to_string),
-            ..look(scope, verdict(said.is_ok(), Mode::Enforce))
+            ..look(scope(), verdict(said.is_ok(), Mode::Enforce))
         });
         said
     }
 
-    /// A refusal that no other rule accounts for.
-    pub(super) fn refused(&self, scope: Option<&Scope>, rule: &str, refusal: Refusal) -> Refusal {
-        self.note(|| Look {
-            rule: rule.to_owned(),
-            why: Some(refusal.to_string()),
-            ..look(scope, Verdict::Refuses)
-        });
-        refusal
+    /// What the capabilities of a scope say; nothing where it has none.
+    pub(super) fn said_of(
+        &self,
+        settings: &Settings,
+        scope: &Scope,
+        said: Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        if self.trail.is_none() || (said.is_ok() && !capabilities::has_any(settings)) {
+            return said;
+        }
+        self.said(|| Some(scope), "capabilities", said)
     }
 
     pub(super) fn note(&self, look: impl FnOnce() -> Look) {
