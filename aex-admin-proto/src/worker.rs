@@ -90,6 +90,13 @@ impl Route {
         }
     }
 
+    /// The route of a path as clients write it: `/v1/chat/completions`.
+    #[must_use]
+    pub fn at(path: &str) -> Option<Self> {
+        let below = path.strip_prefix("/v1")?;
+        Self::ALL.into_iter().find(|route| route.path() == below)
+    }
+
     /// Its answers have output tokens, and so a cap.
     #[must_use]
     pub fn generates(self) -> bool {

@@ -71,10 +71,7 @@ fn read(beside: &Beside, body: &[u8]) -> Result<BodyRead, request::Invalid> {
 /// # Errors
 /// There is none; the text says which there are.
 pub fn route_at(path: &str) -> Result<Route, String> {
-    let found = path
-        .strip_prefix("/v1")
-        .and_then(|below| Route::ALL.into_iter().find(|route| route.path() == below));
-    found.ok_or_else(|| {
+    Route::at(path).ok_or_else(|| {
         let paths = Route::ALL.map(|route| format!("/v1{}", route.path()));
         format!("there is no such route: {}", paths.join(", "))
     })

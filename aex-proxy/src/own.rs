@@ -32,9 +32,7 @@ impl<'a> QuoteAsk<'a> {
             ))
         })?;
         let route = ask.route.unwrap_or("/v1/chat/completions");
-        let below = route.strip_prefix("/v1").unwrap_or_default();
-        let api = Api::ALL.into_iter().find(|api| api.path() == below);
-        let api = api.ok_or_else(|| {
+        let api = Api::at(route).ok_or_else(|| {
             Invalid::at(
                 "route",
                 "expected /v1/chat/completions, /v1/completions, /v1/embeddings or /v1/responses"

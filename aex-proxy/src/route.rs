@@ -41,9 +41,7 @@ pub fn of(method: &Method, uri: &Uri) -> Result<Route, Fault> {
         return Err(Fault::NoRoute);
     }
     let path = uri.path();
-    let below = path.strip_prefix("/v1").unwrap_or_default();
-    let api = Api::ALL.into_iter().find(|api| api.path() == below);
-    let (route, allowed, name) = match (api, path) {
+    let (route, allowed, name) = match (Api::at(path), path) {
         (Some(api), _) => (Route::Api(api), Method::POST, "POST"),
         (None, "/v1/aex/me") => (Route::Me, Method::GET, "GET"),
         (None, "/v1/aex/quote") => (Route::Quote, Method::POST, "POST"),

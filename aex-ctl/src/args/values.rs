@@ -170,12 +170,10 @@ pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
 
 /// A route by its path, with or without `/v1`, or by the name that `--allowed-routes` takes.
 pub(crate) fn route(text: &str) -> Result<Route, String> {
-    let (below, name) = (
-        text.strip_prefix("/v1").unwrap_or(text),
-        text.replace('-', "_"),
-    );
-    let is_meant = |route: &Route| route.path() == below || route_name(*route) == name;
-    Route::ALL.into_iter().find(is_meant).ok_or_else(|| {
+    let name = text.replace('-', "_");
+    let is_meant = |route: &Route| route.path() == text || route_name(*route) == name;
+    let named = Route::at(text).or_else(|| Route::ALL.into_iter().find(is_meant));
+    named.ok_or_else(|| {
         let paths = Route::ALL.map(|route| format!("/v1{}", route.path()));
         format!("there is no such route: {}", paths.join(", "))
     })

@@ -12,8 +12,8 @@ use crate::link::Kernel;
 use crate::output::Out;
 use crate::render;
 
-/// Some millions of requests take minutes.
-const LIMIT: Duration = Duration::from_secs(1800);
+/// The kernel gives it ten minutes.
+const LIMIT: Duration = Duration::from_secs(660);
 /// All files together; the kernel takes no more.
 const MAX_BYTES: u64 = 512 * 1024;
 /// In a directory, limits and capabilities of scopes are in this file.
