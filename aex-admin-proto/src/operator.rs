@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::CertDigest;
 use crate::capabilities::Capabilities;
 use crate::egress::KeyPolicy;
 use crate::limit::{Limit, LimitKey};
@@ -152,6 +153,12 @@ pub struct Settings {
     pub labels: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Capabilities::is_default")]
     pub capabilities: Box<Capabilities>,
+    /// Its tokens are taken from this user's processes alone, over a Unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Its tokens are taken from whoever shows this certificate alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<CertDigest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -349,6 +356,9 @@ pub struct Metrics {
     pub overruns: u64,
     /// Calls outside the caller's role.
     pub role_violations: u64,
+    /// Tokens that came from another peer than the one they are bound to.
+    #[serde(default)]
+    pub wrong_peers: u64,
     pub outside_updates: u64,
     pub commits: u64,
     pub operations: u64,

@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 
 use aex_admin_proto::capabilities::route_name;
+pub(crate) use aex_admin_proto::duration::seconds;
 use aex_admin_proto::worker::Route;
 
 /// Largest amount that is taken: in picodollars it still fits 64 bits.
 const MAX_USD: i64 = 9_000_000;
 const MAX_DECIMALS: usize = 6;
-/// Longest duration that is taken: ten years.
-const MAX_SECONDS: u64 = 10 * 366 * 24 * 3600;
 /// Longest list and longest name in one.
 const MAX_NAMES: usize = 1024;
 const MAX_NAME_BYTES: usize = 256;
@@ -68,31 +67,6 @@ fn signed(text: &str, amount: impl Fn(&str) -> Result<i64, String>) -> Result<i6
     match text.strip_prefix('-') {
         Some(text) => amount(text).map(|amount| -amount),
         None => amount(text.strip_prefix('+').unwrap_or(text)),
-    }
-}
-
-/// `90s`, `30m`, `24h`, `7d`, in seconds.
-pub(crate) fn seconds(text: &str) -> Result<u64, String> {
-    let bad = || format!("expected a duration such as 90s, 30m, 24h or 7d, not `{text}`");
-    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| {
-        format!("`{text}` has no unit: write {text}s, {text}m, {text}h or {text}d")
-    })?;
-    let (number, unit) = text.split_at(at);
-    let each = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return Err(bad()),
-    };
-    if number.is_empty() {
-        return Err(bad());
-    }
-    let number: u64 = number.parse().map_err(|_| "at most 10 years".to_owned())?;
-    match number.checked_mul(each) {
-        Some(0) => Err("must be longer than nothing".into()),
-        Some(seconds) if seconds <= MAX_SECONDS => Ok(seconds),
-        _ => Err("at most 10 years".into()),
     }
 }
 
@@ -226,27 +200,6 @@ mod tests {
         assert_eq!(signed_usd("+0.5"), Ok(500_000));
         assert!(signed_usd("--1").is_err());
         assert!(signed_usd("-").is_err());
-    }
-
-    #[test]
-    fn durations_need_a_unit() {
-        for (text, expected) in [("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800)] {
-            assert_eq!(seconds(text), Ok(expected));
-        }
-        assert!(seconds("10").unwrap_err().contains("10m"));
-        for text in [
-            "",
-            "m",
-            "-1s",
-            "0s",
-            "1.5h",
-            "5w",
-            "1 h",
-            "99999999999999999999s",
-            "4000d",
-        ] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
     }
 
     #[test]
