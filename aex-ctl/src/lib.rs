@@ -13,6 +13,7 @@ mod credentials;
 mod fault;
 mod home;
 mod link;
+mod listen;
 mod output;
 mod render;
 mod supervisor;

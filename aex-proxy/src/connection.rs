@@ -5,7 +5,6 @@ mod h2;
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::future::Future;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::pin::pin;
@@ -163,11 +162,9 @@ impl Connection {
 }
 
 /// Until the worker is told to stop.
-fn told(stopped: &mut watch::Receiver<bool>) -> impl Future<Output = ()> {
-    async {
-        // An error means that the server is gone, which is the same.
-        let _ = stopped.wait_for(|&stopped| stopped).await;
-    }
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    // An error means that the server is gone, which is the same.
+    let _ = stopped.wait_for(|&stopped| stopped).await;
 }
 
 /// Tells a client whose first request never became whole. One write that may fail: it is a courtesy.
