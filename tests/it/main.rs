@@ -16,6 +16,7 @@ mod common;
 mod crash;
 mod disk;
 mod fallback;
+mod front;
 mod greed;
 mod hidden;
 mod http_surface;

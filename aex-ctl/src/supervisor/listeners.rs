@@ -3,17 +3,17 @@
 //! A Unix socket is open to every user that can reach it: the token is what counts, and what a token is bound
 //! to. Who may reach it is said by the directory that it lies in.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, Metadata, Permissions};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use aex_admin_proto::operator::DaemonState;
 use aex_admin_proto::places::Places;
-use nix::sys::stat::{Mode, umask};
 
 use crate::args::Plan;
 use crate::fault::Fault;
@@ -38,7 +38,14 @@ pub(crate) struct Listeners {
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
-    number: (u64, u64),
+    identity: Identity,
+}
+
+/// A number alone is soon given to another file.
+type Identity = (u64, u64, Option<SystemTime>);
+
+fn identity(meta: &Metadata) -> Identity {
+    (meta.dev(), meta.ino(), meta.created().ok())
 }
 
 impl Listeners {
@@ -63,7 +70,7 @@ impl Listeners {
         Ok(made)
     }
 
-    fn add(&mut self, listen: &Listen, mask: u32) -> Result<(), Fault> {
+    fn add(&mut self, listen: &Listen, mode: u32) -> Result<(), Fault> {
         let place = match listen {
             Listen::Tcp(address) => {
                 let listener = bind_tcp(*address)?;
@@ -76,7 +83,7 @@ impl Listeners {
             }
             Listen::Unix(path) => {
                 check_directory(path)?;
-                self.listen_unix(path, mask)?;
+                self.listen_unix(path, mode)?;
                 listen.clone()
             }
         };
@@ -84,8 +91,8 @@ impl Listeners {
         Ok(())
     }
 
-    fn listen_unix(&mut self, path: &Path, mask: u32) -> Result<(), Fault> {
-        let (listener, file) = bind_unix(path, mask)?;
+    fn listen_unix(&mut self, path: &Path, mode: u32) -> Result<(), Fault> {
+        let (listener, file) = bind_unix(path, mode)?;
         self.sockets.push(listener.into());
         self.files.push(file);
         Ok(())
@@ -127,7 +134,7 @@ impl Drop for Listeners {
 
 impl SocketFile {
     fn remove(&self) {
-        let still = |meta: Metadata| (meta.dev(), meta.ino()) == self.number;
+        let still = |meta: Metadata| identity(&meta) == self.identity;
         if fs::symlink_metadata(&self.path).is_ok_and(still) {
             let _ = fs::remove_file(&self.path);
         }
@@ -201,16 +208,14 @@ fn bind_tcp(listen: SocketAddr) -> Result<std::net::TcpListener, Fault> {
     })
 }
 
-/// Masks of the socket's mode: 0666 and 0600.
-const OPEN_TO_ALL: u32 = 0o111;
-const PRIVATE: u32 = 0o177;
+/// The mode of agents' sockets, and of this program's own.
+const OPEN_TO_ALL: u32 = 0o666;
+const PRIVATE: u32 = 0o600;
 
-/// It has its mode from the first moment on: a name that is changed later may be somebody else's by then.
-fn bind_unix(path: &Path, mask: u32) -> Result<(UnixListener, SocketFile), Fault> {
+/// In a directory where nobody else can put something in its place: see [`check_directory`].
+fn bind_unix(path: &Path, mode: u32) -> Result<(UnixListener, SocketFile), Fault> {
     remove_stale(path)?;
-    let before = umask(Mode::from_bits_truncate(mask));
     let bound = UnixListener::bind(path);
-    umask(before);
     let cannot = |error: std::io::Error| {
         Fault::Failed(match error.kind() {
             ErrorKind::PermissionDenied => format!(
@@ -221,10 +226,12 @@ fn bind_unix(path: &Path, mask: u32) -> Result<(UnixListener, SocketFile), Fault
         })
     };
     let listener = bound.map_err(cannot)?;
+    // The supervisor's own mask is for its files, and leaves a socket to its user alone.
+    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(cannot)?;
     let meta = fs::symlink_metadata(path).map_err(cannot)?;
     let file = SocketFile {
         path: path.to_owned(),
-        number: (meta.dev(), meta.ino()),
+        identity: identity(&meta),
     };
     // The standard library's backlog is 128, or the system's most; listened on again, it is another.
     let backlog = i32::try_from(BACKLOG).unwrap_or(i32::MAX);
@@ -290,8 +297,6 @@ fn check_directory(path: &Path) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     fn mode_of(path: &Path) -> u32 {
@@ -299,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_open_to_all_whatever_the_mask_and_goes_with_its_listener() {
+    fn a_socket_is_open_to_all_and_goes_with_its_listener() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.sock");
         let (listener, file) = bind_unix(&path, OPEN_TO_ALL).unwrap();
@@ -323,7 +328,7 @@ mod tests {
         assert!(bind_unix(&path, OPEN_TO_ALL).is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
         let allow = |mode| {
-            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
             check_directory(&path).is_ok()
         };
         assert!(allow(0o755) && allow(0o1777) && allow(0o711));
