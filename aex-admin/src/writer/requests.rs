@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aex_admin_proto::HoldId;
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::refusal::Refusal;
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::ScopeId;
@@ -202,10 +203,10 @@ impl Writer {
     }
 
     /// Who asks with this token.
-    pub(super) fn caller(&mut self, token: TokenRow) -> Result<Caller, LedgerError> {
+    pub(super) fn caller(&mut self, token: TokenRow, peer: &Peer) -> Result<Caller, LedgerError> {
         let own = token.run.map_or(ScopeId::Agent(token.agent), ScopeId::Node);
         let path = self.staged.path(&self.ledger, own)?;
-        Ok(grants::caller(path, token))
+        Ok(grants::caller(path, token, peer))
     }
 
     /// `queue`: where it stood and waited.
@@ -217,7 +218,8 @@ impl Writer {
         now: Now,
     ) -> Result<Decided, LedgerError> {
         let token = self.staged.token(&self.ledger, &params.token)?;
-        let caller = token.map(|token| self.caller(token)).transpose()?;
+        let peer = &params.peer;
+        let caller = token.map(|token| self.caller(token, peer)).transpose()?;
         let agent = token.map_or(0, |token| token.agent);
         if let (Some(asked), Some(caller)) = (&params.idempotency, &caller)
             && reserve::authenticate(Some(caller), now).is_ok()
