@@ -29,6 +29,7 @@ pub mod refusal;
 pub mod rehearsal;
 pub mod rpc;
 pub mod scope;
+pub mod service;
 pub mod ticket;
 pub mod token;
 pub mod tools;

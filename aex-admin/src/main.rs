@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aex_admin::doors::Callers;
 use aex_admin::prices::{self, PricesError};
 use aex_admin::{audit, policy, policy_check, restore, serve};
 use aex_admin_proto::places::Places;
@@ -26,8 +27,28 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the sockets below $AEX_HOME/run until SIGTERM.
-    Serve,
+    /// Serve the sockets below $AEX_HOME/run, or those that systemd hands over, until SIGTERM.
+    Serve {
+        /// As a service of the whole host: /etc/aex, /var/lib/aex, sockets from systemd.
+        #[arg(long)]
+        system: bool,
+        /// With --system: the user whose processes may call as workers.
+        #[arg(
+            long,
+            value_name = "USER",
+            default_value = "aex-proxy",
+            requires = "system"
+        )]
+        worker_user: String,
+        /// With --system: the user whose processes may call as the egress.
+        #[arg(
+            long,
+            value_name = "USER",
+            default_value = "aex-egress",
+            requires = "system"
+        )]
+        egress_user: String,
+    },
     /// Check a models.yaml, the prices and the policies beside it; exit 1 and FILE:LINE:COLUMN on stderr when it is bad.
     ConfigCheck {
         #[arg(long, value_name = "FILE")]
@@ -110,9 +131,17 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .init();
     match args.command {
-        Command::Serve => {
+        Command::Serve {
+            system,
+            worker_user,
+            egress_user,
+        } => {
             end_on_panic();
-            run_server()
+            let callers = system.then_some(Callers {
+                worker_user,
+                egress_user,
+            });
+            run_server(callers.as_ref())
         }
         Command::ConfigCheck { file, json } => check_config(&file, json),
         Command::PolicyCheck { config, dir, db } => {
@@ -161,11 +190,11 @@ fn harden() {
     let _ = nix::sys::prctl::set_dumpable(false);
 }
 
-fn run_server() -> ExitCode {
-    let Some(places) = Places::from_environment() else {
+fn run_server(system: Option<&Callers>) -> ExitCode {
+    let Some(places) = Places::choose(system.is_some()) else {
         return fail("neither AEX_HOME nor HOME is set");
     };
-    match serve::serve(&places) {
+    match serve::serve(&places, system) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),
     }

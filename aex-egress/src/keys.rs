@@ -24,6 +24,8 @@ use crate::EgressError;
 const MAX_FILE_BYTES: u64 = 16 * 1024;
 const MAX_HANDED_BYTES: u64 = 1024 * 1024;
 const SUFFIX: &str = "_API_KEY";
+/// `LoadCredential=keys:/etc/aex/keys` makes one credential of each file of the directory.
+const OF_DIRECTORY: &str = "keys_";
 
 /// A key and the place where it was found, for people.
 pub struct FoundKey {
@@ -36,7 +38,8 @@ pub struct KeyRing {
     handed: HashMap<String, SecretString>,
     environment: HashMap<String, SecretString>,
     credentials: Option<PathBuf>,
-    dir: PathBuf,
+    /// None as a service of the host: its keys come as credentials.
+    dir: Option<PathBuf>,
     /// Who must own a key file.
     uid: u32,
 }
@@ -69,7 +72,7 @@ impl KeyRing {
         handed: HashMap<String, SecretString>,
         environment: impl Iterator<Item = (String, String)>,
         credentials: Option<PathBuf>,
-        dir: PathBuf,
+        dir: Option<PathBuf>,
         uid: u32,
     ) -> Self {
         let environment = environment
@@ -122,16 +125,17 @@ impl KeyRing {
         // A provider's name is a file's name only if it cannot leave the directory.
         let is_file_name = !provider.starts_with('.') && !provider.contains('/');
         if let Some(dir) = &self.credentials {
-            for name in [provider, &variable] {
+            // The last is how systemd names the files of a directory that is loaded as `keys`.
+            for name in [provider, &variable, &format!("{OF_DIRECTORY}{provider}")] {
                 if is_file_name && let Some(key) = read_key(&dir.join(name), None)? {
                     return Ok(Some(key));
                 }
             }
         }
-        if is_file_name {
-            return read_key(&self.dir.join(provider), Some(self.uid));
+        match &self.dir {
+            Some(dir) if is_file_name => read_key(&dir.join(provider), Some(self.uid)),
+            _ => Ok(None),
         }
-        Ok(None)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aex_admin_proto::client::Client;
 use aex_admin_proto::places::Places;
+use aex_admin_proto::service;
 use aex_egress::forward::Egress;
 use aex_egress::keys::{KeyRing, read_handed};
 use aex_egress::register::Register;
@@ -55,6 +56,17 @@ struct Args {
     /// Print the ids of requests that the journal tells as sent, one a line, and end
     #[arg(long)]
     list_sent: bool,
+    /// As a service of the whole host: the socket from systemd, the keys as its credentials
+    #[arg(long, conflicts_with_all = ["socket", "keys_dir", "keys_fd"])]
+    system: bool,
+    /// With --system: the user whose processes may connect
+    #[arg(
+        long,
+        value_name = "USER",
+        default_value = "aex-proxy",
+        requires = "system"
+    )]
+    worker_user: String,
     /// Threads that carry requests
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
@@ -99,7 +111,7 @@ fn harden() -> nix::Result<()> {
 }
 
 fn list_sent(args: &Args) -> Result<(), EgressError> {
-    let places = Places::from_environment().map(|places| places.egress_journal());
+    let places = Places::choose(args.system).map(|places| places.egress_journal());
     let path = (args.journal.clone().or(places)).ok_or(EgressError::NoHome)?;
     for id in journal::sent(&path)? {
         // Whoever reads it may stop.
@@ -111,15 +123,15 @@ fn list_sent(args: &Args) -> Result<(), EgressError> {
 }
 
 struct Paths {
-    socket: PathBuf,
     admin_socket: PathBuf,
-    keys_dir: PathBuf,
+    /// As a service of the host there is none.
+    keys_dir: Option<PathBuf>,
     journal: PathBuf,
 }
 
 impl Paths {
     fn of(args: &Args) -> Result<Self, EgressError> {
-        let places = Places::from_environment();
+        let places = Places::choose(args.system);
         let path = |given: &Option<PathBuf>, usual: fn(&Places) -> PathBuf| {
             given
                 .clone()
@@ -127,9 +139,10 @@ impl Paths {
                 .ok_or(EgressError::NoHome)
         };
         Ok(Self {
-            socket: path(&args.socket, Places::egress_socket)?,
             admin_socket: path(&args.admin_socket, Places::egress_role_socket)?,
-            keys_dir: path(&args.keys_dir, |places| places.keys.clone())?,
+            keys_dir: (!args.system)
+                .then(|| path(&args.keys_dir, |places| places.keys.clone()))
+                .transpose()?,
             journal: path(&args.journal, Places::egress_journal)?,
         })
     }
@@ -162,28 +175,29 @@ fn start(args: &Args) -> Result<(), EgressError> {
         .on_thread_park(std::thread::yield_now)
         .build()
         .map_err(EgressError::Runtime)?;
-    let served = runtime.block_on(run(&paths, keys));
+    let served = runtime.block_on(run(args, &paths, keys));
     // A name look-up that hangs must not hold up the stop.
     runtime.shutdown_background();
     served
 }
 
-async fn run(paths: &Paths, keys: KeyRing) -> Result<(), EgressError> {
+async fn run(args: &Args, paths: &Paths, keys: KeyRing) -> Result<(), EgressError> {
     let stop = stop_signal().map_err(EgressError::Runtime)?;
-    serve::private_parent(&paths.socket)?;
     serve::private_parent(&paths.journal)?;
     // First the journal: its lock keeps a second process from taking the socket of this one.
     let register = Arc::new(Register::open(&paths.journal)?);
-    let listener = serve::bind(&paths.socket)?;
+    let listener = listener(args)?;
     let writing = Arc::clone(&register);
     tokio::spawn(async move { writing.write_endings().await });
     let egress = Arc::new(Egress::new(Arc::clone(&register)));
     let client = Client::new(&paths.admin_socket);
-    tracing::info!(socket = %paths.socket.display(), "serving");
+    tracing::info!("serving");
+    service::ready();
     tokio::select! {
         () = serve::serve(listener, Arc::clone(&egress), stop) => {}
         () = orders::run(&client, Arc::clone(&egress), keys) => {}
         () = receipts::run(&client, &register) => {}
+        () = service::beat(async || true) => {}
     }
     if timeout(FLUSH_LIMIT, receipts::flush(&client, &register))
         .await
@@ -195,6 +209,19 @@ async fn run(paths: &Paths, keys: KeyRing) -> Result<(), EgressError> {
     Ok(())
 }
 
+/// The workers' socket: systemd's, or one that is made.
+fn listener(args: &Args) -> Result<serve::Listener, EgressError> {
+    if args.system {
+        return serve::inherited(&args.worker_user);
+    }
+    let usual = || Places::from_environment().map(|places| places.egress_socket());
+    let path = (args.socket.clone())
+        .or_else(usual)
+        .ok_or(EgressError::NoHome)?;
+    serve::private_parent(&path)?;
+    serve::bind(&path)
+}
+
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -203,5 +230,6 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = term.recv() => {}
             _ = interrupt.recv() => {}
         }
+        service::stopping();
     })
 }

@@ -43,7 +43,7 @@ impl Home {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
             Some(self.0.path().join("creds")),
-            self.0.path().join("keys"),
+            Some(self.0.path().join("keys")),
             uid(),
         )
     }
