@@ -24,8 +24,9 @@ use crate::EgressError;
 const MAX_FILE_BYTES: u64 = 16 * 1024;
 const MAX_HANDED_BYTES: u64 = 1024 * 1024;
 const SUFFIX: &str = "_API_KEY";
-/// `LoadCredential=keys:/etc/aex/keys` makes one credential of each file of the directory.
-const OF_DIRECTORY: &str = "keys_";
+/// `LoadCredential=keys:/etc/aex/keys` and `LoadCredentialEncrypted=sealed:…` make one credential of each
+/// file of a directory. Both cannot have one name.
+const OF_DIRECTORIES: [&str; 2] = ["keys_", "sealed_"];
 
 /// A key and the place where it was found, for people.
 pub struct FoundKey {
@@ -125,8 +126,9 @@ impl KeyRing {
         // A provider's name is a file's name only if it cannot leave the directory.
         let is_file_name = !provider.starts_with('.') && !provider.contains('/');
         if let Some(dir) = &self.credentials {
-            // The last is how systemd names the files of a directory that is loaded as `keys`.
-            for name in [provider, &variable, &format!("{OF_DIRECTORY}{provider}")] {
+            let of_directories = OF_DIRECTORIES.map(|prefix| format!("{prefix}{provider}"));
+            let [plain, sealed] = &of_directories;
+            for name in [provider, &variable, plain, sealed] {
                 if is_file_name && let Some(key) = read_key(&dir.join(name), None)? {
                     return Ok(Some(key));
                 }

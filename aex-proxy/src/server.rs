@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::admin::Admin;
 use crate::answer::Fault;
 use crate::egress::Egress;
+use crate::leaving::Leaving;
 use crate::serve::{self, Shared};
 use crate::spool::Spool;
 
@@ -166,7 +167,7 @@ impl Connection {
     async fn serve(self, stream: TcpStream) {
         let Self {
             shared,
-            mut stopped,
+            stopped,
             head_limit,
             _permit,
         } = self;
@@ -178,10 +179,14 @@ impl Connection {
             return;
         };
         let asked = AtomicBool::new(false);
+        let leaving = Leaving::new(stopped);
         let service = service_fn(|request| {
             asked.store(true, Ordering::Relaxed);
-            let shared = &shared;
-            async move { Ok::<_, Infallible>(serve::serve(shared, request).await) }
+            let (shared, leaving, open) = (&shared, &leaving, leaving.open());
+            async move {
+                let answer = serve::serve(shared, request).await;
+                Ok::<_, Infallible>(leaving.answer(answer, open))
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -190,13 +195,9 @@ impl Connection {
             .max_buf_size(MAX_HEAD_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
-        let told_to_stop = async {
-            // An error means that the server is gone, which is the same.
-            let _ = stopped.wait_for(|&stopped| stopped).await;
-        };
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            () = told_to_stop => {
+            () = leaving.quiet() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

@@ -193,7 +193,7 @@ class Boot:
             self.enter(user, groups) + words,
             input=stdin if stdin is not None else "",
             capture_output=True, text=True, errors="replace", timeout=limit_s,
-            env=dict(ENVIRONMENT, **(env or {})),
+            env=dict(ENVIRONMENT, **({"HOME": "/nonexistent"} if user else {}), **(env or {})),
         )  # fmt: skip
         if check and done.returncode != 0:
             raise Failed(

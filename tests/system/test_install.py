@@ -96,7 +96,7 @@ class Running(Installed):
         self.boot.run("systemctl stop aex.target 'aex-*'")
         for unit in UNITS:
             self.assertFalse(self.boot.is_active(unit), unit)
-        self.assertEqual(self.boot.out("pgrep -c '^aex-' || true"), "0")
+        self.assertEqual(self.boot.out("pgrep -u aex,aex-egress,aex-proxy || true"), "")
         self.assertEqual(self.boot.out("find /run/aex -type s"), "")
         self.assertEqual(self.ask(token).status, 0)
         self.assertEqual(self.boot.run("aex status", user=OPERATOR, check=False).returncode, 3)

@@ -62,7 +62,7 @@ class Serving(Installed):
                 )
                 under_way.communicate(timeout=30)
         # Nothing stays held that nobody carries, and every cent is accounted for.
-        until(lambda: self.boot.aex("agent show killed")["held_micro"] == 0, 30, "no hold is left")
+        until(lambda: self.boot.aex("agent show killed")["reserved_micro"] == 0, 30, "no hold is left")
         self.assert_sound()
 
     def test_a_service_that_hangs_is_replaced(self):
@@ -136,6 +136,6 @@ class Draining(Installed):
         self.boot.run("systemctl start aex.target")
         self.assert_serves(token)
         shown = self.boot.aex("agent show drained")
-        self.assertEqual(shown["held_micro"], 0)
+        self.assertEqual(shown["reserved_micro"], 0)
         last = self.boot.out("aex --json ledger tail -n 50", user=OPERATOR)
         self.assertNotIn('"ceiling"', last)
