@@ -24,6 +24,8 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// `EX_CONFIG` of sysexits.h.
+const BAD_CONFIGURATION: u8 = 78;
 /// How long a stop waits for `aex-admin` to take the last receipts. They are in the journal anyway.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
@@ -96,7 +98,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::FAILURE
+            match error {
+                // Started again it would only say the same: the unit's RestartPreventExitStatus.
+                EgressError::KeyForbidden { .. } => ExitCode::from(BAD_CONFIGURATION),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -195,7 +201,7 @@ async fn run(args: &Args, paths: &Paths, keys: KeyRing) -> Result<(), EgressErro
     service::ready();
     tokio::select! {
         () = serve::serve(listener, Arc::clone(&egress), stop) => {}
-        () = orders::run(&client, Arc::clone(&egress), keys) => {}
+        refused = orders::run(&client, Arc::clone(&egress), keys, args.system) => refused?,
         () = receipts::run(&client, &register) => {}
         () = service::beat(async || true) => {}
     }
