@@ -112,7 +112,7 @@ deb: tree
 	packaging/deb/build.sh $(TREE) $(VERSION) $(DIST)
 
 rpm: tree
-	rpmbuild -bb --quiet --define '_version $(VERSION)' --define '_tree $(CURDIR)/$(TREE)' \
+	rpmbuild -bb --quiet $(RPMFLAGS) --define '_version $(VERSION)' --define '_tree $(CURDIR)/$(TREE)' \
 		--define '_topdir $(CURDIR)/$(DIST)/rpmbuild' --define '_rpmdir $(CURDIR)/$(DIST)' \
 		packaging/rpm/aex.spec
 

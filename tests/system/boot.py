@@ -95,6 +95,16 @@ def children(pid):
         return []
 
 
+def is_init(pid):
+    """Whether a process is the first of a PID namespace below ours."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    numbers = next(line for line in status.splitlines() if line.startswith("NSpid:")).split()[1:]
+    return len(numbers) > 1 and numbers[-1] == "1"
+
+
 def until(condition, limit_s, what, pause_s=0.02):
     """What `condition` returns once it is true; Failed after the limit."""
     end = time.monotonic() + limit_s
@@ -138,7 +148,8 @@ class Boot:
             if self.nspawn.poll() is not None:
                 raise Failed(f"the boot ended: {Path(self.console.name).read_text()}")
             if self.leader is None:
-                self.leader = next(iter(children(self.nspawn.pid)), None)
+                # It has another child for a moment, which makes this one.
+                self.leader = next(filter(is_init, children(self.nspawn.pid)), None)
                 return False
             said = self.run("systemctl is-system-running", check=False).stdout.strip()
             return said in ("running", "degraded")

@@ -66,6 +66,7 @@ class Removed(Installed):
         until(lambda: boot.get("/readyz").status == 200, 15, boot.state)
         self.assertEqual(boot.aex("agent show survivor")["spent_micro"], spent)
         self.assert_serves(token)
+        spent = boot.aex("agent show survivor")["spent_micro"]
         self.assert_sound()
 
         # Nobody is there to be asked: what proves the spending stays.
