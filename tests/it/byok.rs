@@ -58,7 +58,10 @@ fn a_whole_kernel_is_strict_by_its_own_scope_from_the_next_start() {
     );
     let kernel = Kernel::builder().models_yaml(&yaml).start();
     let token = kernel.create_agent("owner", "1", 30, &["--allow-passthrough"]);
-    ok(&kernel, &["group", "set", "kernel", "--require-passthrough"]);
+    ok(
+        &kernel,
+        &["group", "set", "kernel", "--require-passthrough"],
+    );
     let without = kernel.chat(&token, &hello(json!({})));
     assert_error(&without, 403, "provider_key_required");
     let with = kernel.chat_with(&token, &hello(json!({})), &OWN_KEY);
@@ -66,7 +69,10 @@ fn a_whole_kernel_is_strict_by_its_own_scope_from_the_next_start() {
     ok(&kernel, &["daemon", "stop"]);
     refuses_to_start(&kernel);
     ok(&kernel, &["daemon", "start", "--listen", "127.0.0.1:0"]);
-    ok(&kernel, &["group", "set", "kernel", "--clear", "passthrough"]);
+    ok(
+        &kernel,
+        &["group", "set", "kernel", "--clear", "passthrough"],
+    );
     ok(&kernel, &["config", "reload"]);
     kernel.audit();
 }

@@ -2,9 +2,10 @@
 
 mod advice;
 mod agent;
-mod child;
+pub(crate) mod child;
 mod config;
 mod daemon;
+mod doctor;
 mod explain;
 mod group;
 mod kernel;
@@ -17,10 +18,13 @@ mod rehearse;
 mod restore;
 mod run;
 
+pub(crate) use advice::key_variable;
+
 use aex_admin_proto::operator::TokenCreateParams;
 use serde_json::value::RawValue;
 
 use crate::args::{Cli, Command, DaemonCommand, TokenCommand};
+use crate::doctor::run_tries;
 use crate::fault::Fault;
 use crate::home;
 use crate::link::{self, Kernel};
@@ -73,6 +77,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Fault> {
         Command::Policy { command } => policy::run(command, &kernel()?, out).await,
         Command::Completions { shell } => manual::completions(shell, out),
         Command::Man { dir } => manual::pages(&dir),
+        Command::Doctor { stranger } => doctor::run(stranger.as_ref(), &kernel()?, out).await,
+        Command::DoctorTries => run_tries(out),
         Command::Rpc { method, params } => rpc(&method, params, &kernel()?, out).await,
     }
 }
