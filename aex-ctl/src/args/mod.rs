@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use aex_admin_proto::operator::RunParams;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 pub(crate) use agent::AgentCommand;
 pub(crate) use explain::ExplainArgs;
@@ -149,6 +150,20 @@ pub(crate) enum Command {
         /// Parameters, a JSON object
         #[arg(default_value = "{}")]
         params: String,
+    },
+    /// Print completions for a shell; packages bring them along
+    #[command(
+        after_help = "Example:\n  aex completions bash > ~/.local/share/bash-completion/completions/aex"
+    )]
+    Completions {
+        /// For which one
+        shell: Shell,
+    },
+    /// Write the man pages, one a command, into a directory: how packages are made
+    #[command(hide = true, after_help = "Example:\n  aex man target/man")]
+    Man {
+        /// It must be there
+        dir: PathBuf,
     },
 }
 

@@ -11,6 +11,7 @@ mod group;
 mod kernel;
 mod ledger;
 mod logs;
+mod manual;
 mod policy;
 mod prices;
 mod rehearse;
@@ -74,6 +75,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Fault> {
         Command::Prices { command } => prices::run(command, &kernel()?.places, out).await,
         Command::Config { command } => config::run(command, &kernel()?, out).await,
         Command::Policy { command } => policy::run(command, &kernel()?, out).await,
+        Command::Completions { shell } => manual::completions(shell, out),
+        Command::Man { dir } => manual::pages(&dir),
         Command::Doctor { stranger } => doctor::run(stranger.as_ref(), &kernel()?, out).await,
         Command::DoctorTries => run_tries(out),
         Command::Rpc { method, params } => rpc(&method, params, &kernel()?, out).await,
