@@ -10,8 +10,10 @@ use crate::capabilities::Capabilities;
 use crate::egress::KeyPolicy;
 use crate::limit::{Limit, LimitKey};
 
+mod provider;
 mod tree;
 
+pub use provider::{ProviderList, ProviderView};
 pub use tree::{
     GroupCreateParams, GroupSetParams, LimitView, RunCreateParams, RunParams, ScopeList, ScopeView,
 };
@@ -84,6 +86,8 @@ pub mod method {
     pub const POLICY_EXPLAIN: &str = "policy.explain";
     /// [`crate::rehearsal::RehearseParams`] → [`crate::rehearsal::Rehearsal`].
     pub const POLICY_REHEARSE: &str = "policy.rehearse";
+    /// `{}` → [`super::ProviderList`]. Auditors too.
+    pub const PROVIDER_LIST: &str = "providers.list";
     /// `{}` → [`super::ModelList`]. Auditors too.
     pub const MODEL_LIST: &str = "models.list";
     /// [`super::ConfigText`] → [`super::ConfigSummary`], or error `BAD_CONFIG`.
@@ -637,6 +641,9 @@ pub struct ConfigSummary {
     pub policies: u64,
     /// Things that are allowed but probably not meant (a model without a price, …).
     pub warnings: Vec<String>,
+    /// The providers, one by one; where only numbers were asked for there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub provider_list: Vec<ProviderView>,
 }
 
 /// `run/daemon.json`: what the user-mode supervisor says of itself, for `aex status`.

@@ -10,6 +10,7 @@
 mod args;
 mod commands;
 mod credentials;
+mod doctor;
 mod fault;
 mod home;
 mod link;

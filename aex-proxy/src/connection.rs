@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::answer::Fault;
+use crate::leaving::Leaving;
 use crate::listener::Accepted;
 use crate::serve::{self, Shared};
 use crate::tls::{self, Tls};
@@ -124,15 +125,19 @@ impl Connection {
     {
         let Self {
             shared,
-            mut stopped,
+            stopped,
             head_limit,
             ..
         } = self;
         let asked = AtomicBool::new(false);
+        let leaving = Leaving::new(stopped);
         let service = service_fn(|request| {
             asked.store(true, Ordering::Relaxed);
-            let shared = &shared;
-            async move { Ok::<_, Infallible>(serve::serve(shared, request, peer).await) }
+            let (shared, leaving, open) = (&shared, &leaving, leaving.open());
+            async move {
+                let answer = serve::serve(shared, request, peer).await;
+                Ok::<_, Infallible>(leaving.answer(answer, open))
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -143,7 +148,7 @@ impl Connection {
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = &mut connection => ended,
-            () = told(&mut stopped) => {
+            () = leaving.quiet() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

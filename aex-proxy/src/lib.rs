@@ -26,6 +26,7 @@ pub mod headers;
 pub mod idempotency;
 pub mod ids;
 pub mod keeping;
+mod leaving;
 pub mod listener;
 pub mod measure;
 pub mod own;

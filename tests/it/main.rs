@@ -15,6 +15,7 @@ mod cli;
 mod common;
 mod crash;
 mod disk;
+mod doctor;
 mod fallback;
 mod front;
 mod greed;

@@ -189,6 +189,12 @@ const METHODS: &[(&str, &[Role], &str, &[&str])] = &[
         "Which recorded requests a proposal would have refused.",
         &["policies", "scopes", "since_ms"],
     ),
+    (
+        m::PROVIDER_LIST,
+        READ,
+        "Providers: where they are, whose keys they take.",
+        &[],
+    ),
     (m::MODEL_LIST, READ, "Models and their prices.", &[]),
     (
         m::CONFIG_CHECK,

@@ -9,8 +9,8 @@ use std::time::Duration;
 use aex_admin_proto::clock;
 use aex_admin_proto::operator::{
     AgentList, AgentState, AgentView, AuditParams, AuditReport, BackupParams, Checkpoint,
-    ConfigText, MAX_AGAINST, Metrics, ModelList, NameParams, ResolveParams, ScopeList, ScopeView,
-    Tail, TailParams, TokenList, method as m,
+    ConfigText, MAX_AGAINST, Metrics, ModelList, NameParams, ProviderList, ResolveParams,
+    ScopeList, ScopeView, Tail, TailParams, TokenList, method as m,
 };
 use aex_admin_proto::rehearsal::{Rehearsal, RehearseParams};
 use aex_admin_proto::rpc::{RpcError, code};
@@ -84,6 +84,11 @@ pub(super) fn dispatch(
         }
         m::DISCOVER => {
             call.answer(Ok(discover::document()));
+            Some(())
+        }
+        m::PROVIDER_LIST => {
+            let providers = views::providers(&kernel.config());
+            call.answer(Ok(ProviderList { providers }));
             Some(())
         }
         m::MODEL_LIST => {

@@ -21,6 +21,7 @@ use crate::core::reservation::{Owner, Reservation};
 use crate::core::reserve::{self, Around, Asked, Caller, Now, Question, Queue, Stop, Trail};
 use crate::core::routing::{self, Instead};
 use crate::core::scope::Scope;
+use crate::core::share;
 use crate::ledger::{Event, LedgerError, NewHold, TokenRow};
 
 /// What a decision came to.
@@ -315,7 +316,7 @@ impl Writer {
         let stop = match (reserve::decide(question), question.caller) {
             (Ok(mut terms), Some(caller)) => {
                 return match self.judge(caller, params, &mut terms, manner, question.now) {
-                    Ok(()) => Ok(terms),
+                    Ok(()) => within_share(question, terms),
                     Err(refusal) => Err(Instead::Stop(Stop::Refuse(refusal))),
                 };
             }
@@ -555,4 +556,24 @@ pub(super) fn of_one_operation(error: LedgerError) -> Result<RpcError, LedgerErr
         code::INTERNAL,
         "the ledger refused this operation; see the log of aex-admin",
     ))
+}
+
+/// Nobody's limit, so no scope is named: the provider is crowded, and the tenant has its share.
+fn within_share(question: Question<'_>, terms: Terms) -> Result<Terms, Instead> {
+    let agent = (question.caller)
+        .and_then(|caller| agent_of(&caller.path))
+        .map_or(0, |(id, _)| id);
+    let tenant = share::tenant(agent, &terms.charged);
+    match question
+        .around
+        .book
+        .shares
+        .exhausted(&terms.provider, tenant)
+    {
+        None => Ok(terms),
+        Some(limit) => {
+            let refusal = Refusal::ConcurrencyLimit { limit };
+            Err(Instead::Stop(Stop::Refuse(refusal)))
+        }
+    }
 }

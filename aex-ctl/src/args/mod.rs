@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use aex_admin_proto::operator::RunParams;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 pub(crate) use agent::AgentCommand;
 pub(crate) use explain::ExplainArgs;
@@ -20,6 +21,7 @@ pub(crate) use group::GroupCommand;
 pub(crate) use place::{PlaceArgs, Plan, front_options};
 
 use crate::credentials;
+use crate::doctor::Stranger;
 use crate::fault::RUN_FAILED;
 
 #[derive(Debug, Parser)]
@@ -126,6 +128,18 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// Try what could be wrong: sockets, permissions, keys, clock, providers, ways around (exit 1 if anything is)
+    #[command(
+        after_help = "With --as (as root) it becomes that user and tries: to read the ledger, keys and logs, to open sockets,\nto reach providers past AEX. Nothing is written, and nothing is sent to a provider.\n\nExample:\n  aex doctor\n  sudo aex doctor --as agents"
+    )]
+    Doctor {
+        /// Also what this user of the host can do, by number or name
+        #[arg(long = "as", value_name = "UID", value_parser = Stranger::parse)]
+        stranger: Option<Stranger>,
+    },
+    /// The part of `aex doctor --as` that is done as another user
+    #[command(hide = true)]
+    DoctorTries,
     /// One raw JSON-RPC call
     #[command(
         after_help = "Example:\n  aex rpc agent.show '{\"name\":\"my-agent\"}'\n  aex rpc rpc.discover"
@@ -136,6 +150,20 @@ pub(crate) enum Command {
         /// Parameters, a JSON object
         #[arg(default_value = "{}")]
         params: String,
+    },
+    /// Print completions for a shell; packages bring them along
+    #[command(
+        after_help = "Example:\n  aex completions bash > ~/.local/share/bash-completion/completions/aex"
+    )]
+    Completions {
+        /// For which one
+        shell: Shell,
+    },
+    /// Write the man pages, one a command, into a directory: how packages are made
+    #[command(hide = true, after_help = "Example:\n  aex man target/man")]
+    Man {
+        /// It must be there
+        dir: PathBuf,
     },
 }
 
