@@ -22,6 +22,7 @@ use tokio::time::{Instant, interval};
 use super::{Connection, MAX_HEADERS, told};
 use crate::answer::Fault;
 use crate::body::Outgoing;
+use crate::crowd::Seat;
 use crate::serve::{self, Shared};
 
 /// Requests at once on one connection: what a client's pool would have as connections.
@@ -48,6 +49,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// The requests on one connection.
 #[derive(Clone)]
 struct Streams {
+    seat: Arc<Seat>,
     open: Arc<AtomicUsize>,
     /// All that there ever were.
     begun: Arc<AtomicUsize>,
@@ -57,6 +59,7 @@ struct Streams {
 
 /// A request, from its head to the end of its answer.
 struct Open {
+    seat: Arc<Seat>,
     open: Arc<AtomicUsize>,
     _room: OwnedSemaphorePermit,
 }
@@ -67,7 +70,9 @@ impl Streams {
         self.begun.fetch_add(1, Ordering::Relaxed);
         let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
         self.open.fetch_add(1, Ordering::Relaxed);
+        self.seat.busy();
         Some(Open {
+            seat: Arc::clone(&self.seat),
             open: Arc::clone(&self.open),
             _room: room,
         })
@@ -80,7 +85,9 @@ impl Streams {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        if self.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.seat.quiet();
+        }
     }
 }
 
@@ -110,7 +117,7 @@ impl Body for Counted {
     }
 }
 
-pub(super) async fn serve<S>(connection: Connection, stream: S, peer: Peer)
+pub(super) async fn serve<S>(connection: Connection, stream: S, peer: Peer, seat: Seat)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -121,7 +128,9 @@ where
         rooms,
         ..
     } = connection;
+    let seat = Arc::new(seat);
     let streams = Streams {
+        seat: Arc::clone(&seat),
         open: Arc::default(),
         begun: Arc::default(),
         room: rooms.streams,
@@ -129,7 +138,12 @@ where
     let counted = streams.clone();
     let service = service_fn(move |request| {
         let answering = answer(Arc::clone(&shared), counted.begin(), request, peer);
-        async move { Ok::<_, Infallible>(answering.await) }
+        let seat = Arc::clone(&counted.seat);
+        async move {
+            let answer = answering.await;
+            seat.answered(&answer);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -161,6 +175,8 @@ where
                 connection.as_mut().graceful_shutdown();
                 (ending, quiet_since) = (true, Instant::now());
             }
+            // Nothing goes on: whoever needs the place more has it.
+            () = seat.asked_to_leave(), if !streams.are_open() => return,
             _ = look.tick() => {}
         }
         if streams.are_open() {
