@@ -12,8 +12,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use aex_admin_proto::clock::boot_ms;
 use aex_tests::harness::{Kernel, process, wait_for};
 use aex_tests::sim::Behaviour;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -31,14 +32,14 @@ const IDLE: usize = 10_000;
 const GROWS_KB: u64 = 200 * 1024;
 
 /// Time that requests of a well-behaved tenant take, a few at a time: the 99th percentile.
-fn p99(kernel: &Kernel, token: &str) -> Duration {
+fn p99_ms(kernel: &Kernel, token: &str) -> u64 {
     let ask = || {
-        let begun = Instant::now();
+        let begun_ms = boot_ms();
         let answer = kernel.chat(token, &hello(json!({})));
         assert_eq!(answer.status, 200, "{answer:?}");
-        begun.elapsed()
+        boot_ms() - begun_ms
     };
-    let mut took: Vec<Duration> = thread::scope(|scope| {
+    let mut took: Vec<u64> = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|_| scope.spawn(|| (0..ASKED_EACH).map(|_| ask()).collect::<Vec<_>>()))
             .collect();
@@ -145,8 +146,8 @@ fn trickle(most: usize, begins: &'static str) -> impl FnMut(SocketAddr, &mut Vec
             if number % 10 != turn {
                 return true;
             }
-            match stream.write(b"x") {
-                Ok(_) => true,
+            match stream.write_all(b"x") {
+                Ok(()) => true,
                 Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
             }
         });
@@ -167,12 +168,12 @@ fn beside(name: &str, attack: impl FnOnce(&Kernel, &str) -> Vec<Flood>) {
         ..Behaviour::default()
     });
     let before = kernel.worker_pids();
-    let quiet = p99(&kernel, &token);
+    let quiet = p99_ms(&kernel, &token);
     let quiet_kb = workers_kb(&kernel);
     let floods = attack(&kernel, &attacker);
-    let mut flooded = Duration::MAX;
+    let mut flooded = u64::MAX;
     for _ in 0..ROUNDS {
-        flooded = flooded.min(p99(&kernel, &token));
+        flooded = flooded.min(p99_ms(&kernel, &token));
         if flooded <= 2 * quiet {
             break;
         }
@@ -181,14 +182,14 @@ fn beside(name: &str, attack: impl FnOnce(&Kernel, &str) -> Vec<Flood>) {
     drop(floods);
     eprintln!(
         "{name}: p99 {} ms quiet, {} ms beside it; workers {} MB, then {} MB",
-        quiet.as_millis(),
-        flooded.as_millis(),
+        quiet,
+        flooded,
         quiet_kb / 1024,
         flooded_kb / 1024
     );
     assert!(
         flooded <= 2 * quiet,
-        "{name}: p99 {flooded:?}, {quiet:?} when it was quiet"
+        "{name}: p99 {flooded} ms, {quiet} ms when it was quiet"
     );
     assert!(
         flooded_kb <= quiet_kb + GROWS_KB,
@@ -241,14 +242,9 @@ fn slow_bodies_of_one_tenant() {
         let token = kernel.create_agent("large", "100.00", 1_000, &[]);
         let text = "word ".repeat(400_000);
         let large = hello(json!({"messages": [{"role": "user", "content": text}]}));
-        let begun = Instant::now();
+        // Without a share it would wait 10 s for room, and be refused.
         let answer = kernel.chat(&token, &large);
         assert_eq!(answer.status, 200, "{answer:?}");
-        assert!(
-            begun.elapsed() < Duration::from_secs(8),
-            "{:?}",
-            begun.elapsed()
-        );
         floods.into()
     });
 }
