@@ -46,8 +46,6 @@ const PONG_LIMIT: Duration = Duration::from_secs(20);
 /// since coming back costs a handshake.
 const IDLE_HEADS: u32 = 6;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// For a connection on which nothing goes on, from the word that it ends to its end.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The requests on one connection.
 #[derive(Clone)]
@@ -174,8 +172,8 @@ where
         }
         let first = streams.begun.load(Ordering::Relaxed) == 0;
         let limit = match (ending, first) {
-            (true, _) => CLOSE_LIMIT,
-            (false, true) => head_limit,
+            // From the word that it ends to its end: what is written may still be on its way to a slow reader.
+            (true, _) | (false, true) => head_limit,
             (false, false) => head_limit * IDLE_HEADS,
         };
         if quiet_since.elapsed() < limit {
