@@ -75,7 +75,7 @@ impl Connection {
         // Whom nobody knows has no token that is bound.
         let peer = Peer {
             uid: credentials.ok().map(|peer| peer.uid()),
-            client_cert: None,
+            ..Peer::default()
         };
         let Ok(twin) = stream.as_fd().try_clone_to_owned() else {
             return;
@@ -108,8 +108,8 @@ impl Connection {
             () = told(&mut self.stopped) => return,
         };
         let peer = Peer {
-            uid: None,
             client_cert: tls::client_cert(&stream),
+            ..Peer::default()
         };
         if tls::speaks_h2(&stream) {
             h2::serve(self, stream, peer).await;
