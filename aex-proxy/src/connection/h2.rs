@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aex_admin_proto::peer::Peer;
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http::{Request, Response, StatusCode, Uri};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
@@ -27,6 +28,9 @@ use crate::serve::{self, Shared};
 
 /// Requests at once on one connection: what a client's pool would have as connections.
 const MAX_STREAMS_EACH: u32 = 64;
+/// Headers of one request are not kept for the next: tokens and own keys are among them, and those are to
+/// live no longer than their request.
+const NO_TABLE: u32 = 0;
 const MAX_HEADER_LIST_BYTES: u32 = 64 * 1024;
 const MAX_FRAME_BYTES: u32 = 16 * 1024;
 /// What a client may send ahead of what is read, of one request and of all on a connection.
@@ -43,8 +47,6 @@ const PONG_LIMIT: Duration = Duration::from_secs(20);
 /// since coming back costs a handshake.
 const IDLE_HEADS: u32 = 6;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// For a connection on which nothing goes on, from the word that it ends to its end.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The requests on one connection.
 #[derive(Clone)]
@@ -148,6 +150,7 @@ where
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS_EACH)
+        .header_table_size(NO_TABLE)
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -185,8 +188,8 @@ where
         }
         let first = streams.begun.load(Ordering::Relaxed) == 0;
         let limit = match (ending, first) {
-            (true, _) => CLOSE_LIMIT,
-            (false, true) => head_limit,
+            // From the word that it ends to its end: what is written may still be on its way to a slow reader.
+            (true, _) | (false, true) => head_limit,
             (false, false) => head_limit * IDLE_HEADS,
         };
         if quiet_since.elapsed() < limit {
@@ -216,7 +219,10 @@ async fn answer(
     } else {
         serve::serve(&shared, as_h1(request), peer).await
     };
-    response.map(|body| Counted { body, _open: open })
+    let mut response = response.map(|body| Counted { body, _open: open });
+    // Only HTTP/1.1 has a connection for each request at a time, to be closed after it.
+    response.headers_mut().remove(CONNECTION);
+    response
 }
 
 /// HTTP/2 names scheme and host with every request; routes are found by what HTTP/1.1 would name.
