@@ -13,8 +13,8 @@ use aex_egress::forward::Egress;
 use aex_egress::keys::{KeyRing, read_handed};
 use aex_egress::register::Register;
 use aex_egress::{EgressError, journal, orders, receipts, serve};
+use aex_sandbox::{Network, Sandbox};
 use clap::Parser;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
@@ -61,7 +61,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let hardened = harden();
+    let hardened = aex_sandbox::harden();
+    // Every file is private.
+    umask(Mode::from_bits_truncate(0o077));
     let args = Args::parse();
     let filter = EnvFilter::try_from_env("AEX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -71,8 +73,8 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_ansi(false)
         .init();
-    if let Err(errno) = hardened {
-        tracing::error!(%errno, "cannot protect this process's memory");
+    if let Err(error) = hardened {
+        tracing::error!("{error}");
         return ExitCode::FAILURE;
     }
     let done = if args.list_sent {
@@ -89,18 +91,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Before anything secret is read: no core dump, no ptrace or /proc/PID/mem by the same user, and
-/// every file private.
-fn harden() -> nix::Result<()> {
-    nix::sys::prctl::set_dumpable(false)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    umask(Mode::from_bits_truncate(0o077));
-    Ok(())
-}
-
 fn list_sent(args: &Args) -> Result<(), EgressError> {
     let places = Places::from_environment().map(|places| places.egress_journal());
     let path = (args.journal.clone().or(places)).ok_or(EgressError::NoHome)?;
+    Sandbox::new(Network::None).reads_around(&path).enter()?;
     for id in journal::sent(&path)? {
         // Whoever reads it may stop.
         if writeln!(std::io::stdout(), "{id}").is_err() {
@@ -115,6 +109,8 @@ struct Paths {
     admin_socket: PathBuf,
     keys_dir: PathBuf,
     journal: PathBuf,
+    /// Where `ca_file`s may lie, beside the system's own directories.
+    config: Option<PathBuf>,
 }
 
 impl Paths {
@@ -131,7 +127,22 @@ impl Paths {
             admin_socket: path(&args.admin_socket, Places::egress_role_socket)?,
             keys_dir: path(&args.keys_dir, |places| places.keys.clone())?,
             journal: path(&args.journal, Places::egress_journal)?,
+            config: places.map(|places| places.config_file),
         })
+    }
+
+    /// Rules are for directories that are there, so those that it makes are made before.
+    fn sandbox(&self, credentials: Option<&PathBuf>) -> Result<Sandbox, EgressError> {
+        serve::private_parent(&self.socket)?;
+        serve::private_parent(&self.journal)?;
+        let sandbox = Sandbox::new(Network::Client)
+            .writes_around(&self.journal)
+            .writes_around(&self.socket)
+            .reads(&self.keys_dir)
+            .reads("/proc/sys/kernel/random/boot_id")
+            .reads_resolver_and_roots();
+        let sandbox = (credentials.iter()).fold(sandbox, |sandbox, path| sandbox.reads(path));
+        Ok((self.config.iter()).fold(sandbox, |sandbox, path| sandbox.reads_around(path)))
     }
 }
 
@@ -144,10 +155,12 @@ fn start(args: &Args) -> Result<(), EgressError> {
     // A name or value that is not text is no key.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    paths.sandbox(credentials.as_ref())?.enter()?;
     let keys = KeyRing::new(
         handed,
         environment,
-        std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        credentials,
         paths.keys_dir.clone(),
         nix::unistd::getuid().as_raw(),
     );
@@ -170,8 +183,6 @@ fn start(args: &Args) -> Result<(), EgressError> {
 
 async fn run(paths: &Paths, keys: KeyRing) -> Result<(), EgressError> {
     let stop = stop_signal().map_err(EgressError::Runtime)?;
-    serve::private_parent(&paths.socket)?;
-    serve::private_parent(&paths.journal)?;
     // First the journal: its lock keeps a second process from taking the socket of this one.
     let register = Arc::new(Register::open(&paths.journal)?);
     let listener = serve::bind(&paths.socket)?;
