@@ -30,6 +30,7 @@ pub mod rehearsal;
 pub mod rpc;
 pub mod sandbox;
 pub mod scope;
+pub mod service;
 pub mod ticket;
 pub mod token;
 pub mod tools;

@@ -11,8 +11,12 @@ pub struct Places {
     pub ledger: PathBuf,
     /// One 0600 file a provider, named after it.
     pub keys: PathBuf,
-    /// Sockets, pids, journal.
+    /// Sockets; in user mode pids, journal and spool too.
     pub run: PathBuf,
+    /// The egress's own: its journal.
+    egress_run: PathBuf,
+    /// The workers' own: answers that they keep.
+    proxy_run: PathBuf,
     pub logs: PathBuf,
 }
 
@@ -25,6 +29,8 @@ impl Places {
             ledger: home.join("aex.db"),
             keys: home.join("keys"),
             run: home.join("run"),
+            egress_run: home.join("run"),
+            proxy_run: home.join("run"),
             logs: home.join("logs"),
         }
     }
@@ -37,7 +43,19 @@ impl Places {
             ledger: "/var/lib/aex/aex.db".into(),
             keys: "/etc/aex/keys".into(),
             run: "/run/aex".into(),
+            egress_run: "/run/aex-egress".into(),
+            proxy_run: "/run/aex-proxy".into(),
             logs: "/var/log/aex".into(),
+        }
+    }
+
+    /// The system's, or those of the environment.
+    #[must_use]
+    pub fn choose(system: bool) -> Option<Self> {
+        if system {
+            Some(Self::system())
+        } else {
+            Self::from_environment()
         }
     }
 
@@ -86,13 +104,13 @@ impl Places {
     /// Dispatch journal of `aex-egress`.
     #[must_use]
     pub fn egress_journal(&self) -> PathBuf {
-        self.run.join("egress.journal")
+        self.egress_run.join("egress.journal")
     }
 
     /// Answers that workers keep for requests with an `Idempotency-Key`, encrypted, one file each.
     #[must_use]
     pub fn spool(&self) -> PathBuf {
-        self.run.join("spool")
+        self.proxy_run.join("spool")
     }
 
     /// Lock and pid of the supervisor in user mode.

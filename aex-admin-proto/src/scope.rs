@@ -14,7 +14,9 @@ pub enum ScopeId {
 }
 
 /// The kernel's own scope: above everything.
-pub const KERNEL: ScopeId = ScopeId::Node(1);
+pub const KERNEL: ScopeId = ScopeId::Node(KERNEL_NODE);
+/// Its row.
+pub const KERNEL_NODE: i64 = 1;
 
 /// The name under which the kernel's own scope is shown and set.
 pub const KERNEL_NAME: &str = "kernel";

@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod config;
 pub mod core;
+pub mod doors;
 pub mod ledger;
 pub mod policy;
 pub mod policy_check;

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use aex_admin::doors::Callers;
 use aex_admin::prices::{self, PricesError};
 use aex_admin::{audit, policy, policy_check, restore, serve};
 use aex_admin_proto::places::Places;
@@ -26,8 +27,28 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve the sockets below $AEX_HOME/run until SIGTERM.
-    Serve,
+    /// Serve the sockets below $AEX_HOME/run, or those that systemd hands over, until SIGTERM.
+    Serve {
+        /// As a service of the whole host: /etc/aex, /var/lib/aex, sockets from systemd.
+        #[arg(long)]
+        system: bool,
+        /// With --system: the user whose processes may call as workers.
+        #[arg(
+            long,
+            value_name = "USER",
+            default_value = "aex-proxy",
+            requires = "system"
+        )]
+        worker_user: String,
+        /// With --system: the user whose processes may call as the egress.
+        #[arg(
+            long,
+            value_name = "USER",
+            default_value = "aex-egress",
+            requires = "system"
+        )]
+        egress_user: String,
+    },
     /// Check a models.yaml, the prices and the policies beside it; exit 1 and FILE:LINE:COLUMN on stderr when it is bad.
     ConfigCheck {
         #[arg(long, value_name = "FILE")]
@@ -111,7 +132,7 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_ansi(false)
         .init();
-    if matches!(args.command, Command::Serve) {
+    if matches!(args.command, Command::Serve { .. }) {
         end_on_panic();
     }
     let entered = hardened.and_then(|()| sandbox(&args.command).enter());
@@ -119,7 +140,17 @@ fn main() -> ExitCode {
         return fail(&error.to_string());
     }
     match args.command {
-        Command::Serve => run_server(),
+        Command::Serve {
+            system,
+            worker_user,
+            egress_user,
+        } => {
+            let callers = system.then_some(Callers {
+                worker_user,
+                egress_user,
+            });
+            run_server(callers.as_ref())
+        }
         Command::ConfigCheck { file, json } => check_config(&file, json),
         Command::PolicyCheck { config, dir, db } => {
             let checked = policy_check::check(&config, dir.as_deref(), db.as_deref());
@@ -163,18 +194,10 @@ fn end_on_panic() {
 fn sandbox(command: &Command) -> Sandbox {
     let files = Sandbox::new(Network::None);
     match command {
-        Command::Serve => match Places::from_environment() {
+        Command::Serve { system, .. } => match Places::choose(*system) {
             // It says so and ends.
             None => files,
-            Some(places) => {
-                // Rules are for directories that are there.
-                let _ = std::fs::create_dir_all(&places.run);
-                Sandbox::new(Network::Unix)
-                    .writes_around(&places.ledger)
-                    .writes(&places.run)
-                    .reads_around(&places.config_file)
-                    .reads("/proc/sys/kernel/random/boot_id")
-            }
+            Some(places) => serving(&places, *system),
         },
         Command::ConfigCheck { file: config, .. }
         | Command::PricesList { config, .. }
@@ -194,11 +217,26 @@ fn sandbox(command: &Command) -> Sandbox {
     }
 }
 
-fn run_server() -> ExitCode {
-    let Some(places) = Places::from_environment() else {
+fn serving(places: &Places, system: bool) -> Sandbox {
+    let sandbox = Sandbox::new(Network::Unix)
+        .writes_around(&places.ledger)
+        .reads_around(&places.config_file)
+        .reads("/proc/sys/kernel/random/boot_id");
+    if system {
+        // The users of the other programs are looked up once, at the start.
+        let users = ["/etc/passwd", "/etc/nsswitch.conf"].iter();
+        return users.fold(sandbox.for_system(), |sandbox, file| sandbox.reads(file));
+    }
+    // Rules are for directories that are there.
+    let _ = std::fs::create_dir_all(&places.run);
+    sandbox.writes(&places.run)
+}
+
+fn run_server(system: Option<&Callers>) -> ExitCode {
+    let Some(places) = Places::choose(system.is_some()) else {
         return fail("neither AEX_HOME nor HOME is set");
     };
-    match serve::serve(&places) {
+    match serve::serve(&places, system) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string()),
     }

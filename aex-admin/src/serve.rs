@@ -4,17 +4,24 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
+use aex_admin_proto::operator::Passthrough;
 use aex_admin_proto::places::Places;
+use aex_admin_proto::scope::KERNEL_NODE;
 use aex_admin_proto::ticket::TicketKey;
+use aex_admin_proto::{clock, service};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::LoadError;
+use crate::core::scope::Scope;
+use crate::doors::{self, Callers, DoorError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::policy;
-use crate::rpc::{self, InForce, Kernel, Role};
+use crate::rpc::{self, InForce, Kernel};
 use crate::writer::{Command, Shared, Writer, system_clock};
 
 const TICKET_KEY_ID: u32 = 1;
+/// A writer that does not come round for so long hangs, and the watchdog hears no heartbeat.
+const WRITER_SILENT_MS: u64 = 10_000;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -22,6 +29,8 @@ pub enum ServeError {
     Config(#[from] LoadError),
     #[error("{0}")]
     Ledger(#[from] LedgerError),
+    #[error("{0}")]
+    Doors(#[from] DoorError),
     #[error("{what}: {source}")]
     System {
         what: String,
@@ -29,24 +38,34 @@ pub enum ServeError {
     },
 }
 
-fn system(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ServeError {
+fn at(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ServeError {
     let what = what.into();
     |source| ServeError::System { what, source }
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Whether the kernel's own scope lets no request use a key of the operator's.
+pub(crate) fn requires_own_keys(kernel: Option<&Scope>) -> bool {
+    kernel.is_some_and(|kernel| kernel.grant.settings.passthrough == Some(Passthrough::Require))
+}
+
+/// Serves until SIGTERM or SIGINT. With `system` as a service of the whole host, else in user mode.
 ///
 /// # Errors
 /// What kept it from starting.
-pub fn serve(places: &Places) -> Result<(), ServeError> {
+pub fn serve(places: &Places, system: Option<&Callers>) -> Result<(), ServeError> {
     let (config, policies, warnings) = policy::load_all(&places.config_file)?;
     for warning in warnings {
         tracing::warn!("{}: {warning}", places.config_file.display());
     }
     let ledger = Ledger::open(&places.ledger)?;
+    let config = if requires_own_keys(ledger.node(KERNEL_NODE)?.as_ref()) {
+        config.strict_byok()
+    } else {
+        config
+    };
     let key = TicketKey::new(TICKET_KEY_ID, ledger.ticket_key()?);
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_err(system("cannot read the boot id"))?;
+        .map_err(at("cannot read the boot id"))?;
     let config = Arc::new(config);
     let policies = Arc::new(policies);
     let shared = Arc::new(Shared::default());
@@ -63,8 +82,8 @@ pub fn serve(places: &Places) -> Result<(), ServeError> {
     let thread = std::thread::Builder::new()
         .name("writer".to_owned())
         .spawn(move || writer.run(&commands))
-        .map_err(system("cannot start the writer"))?;
-    let kernel = Arc::new(Kernel::new(
+        .map_err(at("cannot start the writer"))?;
+    let kernel = Kernel::new(
         shared,
         queue.clone(),
         places.config_file.clone(),
@@ -75,42 +94,50 @@ pub fn serve(places: &Places) -> Result<(), ServeError> {
             config,
             policies,
         },
-    ));
-    let served = open_and_wait(places, &kernel);
+    );
+    let kernel = Arc::new(if system.is_some() {
+        kernel.of_the_host()
+    } else {
+        kernel
+    });
+    let served = open_and_wait(places, system, &kernel);
     stop_writer(&queue, thread);
     served
 }
 
-fn open_and_wait(places: &Places, kernel: &Arc<Kernel>) -> Result<(), ServeError> {
+fn open_and_wait(
+    places: &Places,
+    system: Option<&Callers>,
+    kernel: &Arc<Kernel>,
+) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Whoever is about to send something runs first: then it is there without a wake-up.
         .on_thread_park(std::thread::yield_now)
         .build()
-        .map_err(system("cannot start the runtime"))?;
+        .map_err(at("cannot start the runtime"))?;
     runtime.block_on(async {
-        std::fs::create_dir_all(&places.run)
-            .map_err(system(format!("cannot make {}", places.run.display())))?;
-        let sockets = [
-            (places.operator_socket(), Role::Operator),
-            (places.auditor_socket(), Role::Auditor),
-            (places.worker_socket(), Role::Worker),
-            (places.egress_role_socket(), Role::Egress),
-        ];
-        for (path, role) in &sockets {
-            let listener =
-                rpc::bind(path).map_err(system(format!("cannot listen on {}", path.display())))?;
-            tokio::spawn(rpc::accept(listener, *role, Arc::clone(kernel)));
+        let doors = match system {
+            Some(callers) => doors::inherited(callers)?,
+            None => doors::make(places)?,
+        };
+        for (listener, door) in doors.open {
+            tokio::spawn(rpc::accept(listener, door, Arc::clone(kernel)));
         }
-        let mut term = signal(SignalKind::terminate()).map_err(system("signals"))?;
-        let mut int = signal(SignalKind::interrupt()).map_err(system("signals"))?;
+        let mut term = signal(SignalKind::terminate()).map_err(at("signals"))?;
+        let mut int = signal(SignalKind::interrupt()).map_err(at("signals"))?;
         tracing::info!(ledger = %places.ledger.display(), "serving");
+        service::ready();
+        let writer_lives =
+            async || kernel.shared.writer_silent_ms(clock::boot_ms()) < WRITER_SILENT_MS;
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}
+            () = service::beat(writer_lives) => {}
         }
         tracing::info!("stopping");
-        for (path, _) in &sockets {
+        service::stopping();
+        for path in &doors.made {
             // Another instance may have replaced it; then it is not ours to mind.
             let _ = std::fs::remove_file(path);
         }

@@ -16,10 +16,15 @@ pub(crate) enum Fault {
     #[error("{0}")]
     Usage(String),
     #[error(
-        "cannot reach the kernel at {}: {why}\nStart it with `aex daemon start`, or name its socket with --socket.",
+        "cannot reach the kernel at {}: {why}\nStart it with `{start}`, or name its socket with --socket.",
         socket.display()
     )]
-    Unreachable { socket: PathBuf, why: String },
+    Unreachable {
+        socket: PathBuf,
+        /// The command that starts it.
+        start: &'static str,
+        why: String,
+    },
     #[error("{0}")]
     NoAnswer(String),
     #[error("{0}")]
@@ -67,6 +72,7 @@ impl Fault {
         match error {
             CallError::NotConnected(_) => Self::Unreachable {
                 socket: socket.to_owned(),
+                start: "aex daemon start",
                 why: "nobody answers there".into(),
             },
             CallError::Lost | CallError::Timeout | CallError::Busy => Self::NoAnswer(format!(

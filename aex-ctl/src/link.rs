@@ -1,5 +1,6 @@
 //! The way to `aex-admin`: which socket, and calls whose errors are ready to be shown.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -68,15 +69,38 @@ impl Kernel {
     }
 
     pub(crate) async fn open(&self) -> Result<Link, Fault> {
-        match Client::connect(&self.socket).await {
-            Ok(client) => Ok(Link {
-                client,
-                socket: self.socket.clone(),
-            }),
-            Err(error) => Err(Fault::Unreachable {
-                socket: self.socket.clone(),
+        let socket = &self.socket;
+        let error = match Client::connect(socket).await {
+            Ok(client) => return Ok(Link::new(client, socket)),
+            Err(error) => error,
+        };
+        if error.kind() != ErrorKind::PermissionDenied {
+            return Err(Fault::Unreachable {
+                socket: socket.clone(),
+                start: self.start(),
                 why: error.to_string(),
-            }),
+            });
+        }
+        // An auditor may read, through a socket of its own.
+        let auditor = self.places.auditor_socket();
+        if *socket == self.places.operator_socket()
+            && let Ok(client) = Client::connect(&auditor).await
+        {
+            return Ok(Link::new(client, &auditor));
+        }
+        Err(Fault::Refused(format!(
+            "not permitted to connect to {}: operators of the host's kernel are in the group aex-admin, \
+             auditors in aex-audit. For a kernel of your own set AEX_HOME.",
+            socket.display()
+        )))
+    }
+
+    /// How it is started.
+    fn start(&self) -> &'static str {
+        if self.places == Places::system() {
+            "systemctl start aex.target"
+        } else {
+            "aex daemon start"
         }
     }
 }
@@ -113,6 +137,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    fn new(client: Client, socket: &Path) -> Self {
+        Self {
+            client,
+            socket: socket.to_owned(),
+        }
+    }
+
     pub(crate) async fn call<P, R>(&self, method: &str, params: &P) -> Result<R, Fault>
     where
         P: Serialize + ?Sized,

@@ -24,6 +24,8 @@ use crate::EgressError;
 const MAX_FILE_BYTES: u64 = 16 * 1024;
 const MAX_HANDED_BYTES: u64 = 1024 * 1024;
 const SUFFIX: &str = "_API_KEY";
+/// `LoadCredential=keys:/etc/aex/keys` makes one credential of each file of the directory.
+const OF_DIRECTORY: &str = "keys_";
 
 /// A key and the place where it was found, for people.
 pub struct FoundKey {
@@ -36,7 +38,8 @@ pub struct KeyRing {
     handed: HashMap<String, SecretString>,
     environment: HashMap<String, SecretString>,
     credentials: Option<PathBuf>,
-    dir: PathBuf,
+    /// None as a service of the host: its keys come as credentials.
+    dir: Option<PathBuf>,
     /// Who must own a key file.
     uid: u32,
 }
@@ -69,7 +72,7 @@ impl KeyRing {
         handed: HashMap<String, SecretString>,
         environment: impl Iterator<Item = (String, String)>,
         credentials: Option<PathBuf>,
-        dir: PathBuf,
+        dir: Option<PathBuf>,
         uid: u32,
     ) -> Self {
         let environment = environment
@@ -95,44 +98,91 @@ impl KeyRing {
     ) -> Result<HashMap<String, FoundKey>, EgressError> {
         let mut keys = HashMap::new();
         for provider in providers {
-            let Some(found) = self.find(&provider.name)? else {
-                continue;
-            };
             if provider.keys == KeyPolicy::Passthrough {
-                return Err(EgressError::KeyForbidden {
-                    provider: provider.name.clone(),
-                    place: found.place,
-                });
+                let places = self.places_of(&provider.name);
+                if !places.is_empty() {
+                    return Err(EgressError::KeyForbidden {
+                        provider: provider.name.clone(),
+                        place: places.join(", and in "),
+                    });
+                }
+            } else if let Some(found) = self.find(&provider.name)? {
+                keys.insert(provider.name.clone(), found);
             }
-            keys.insert(provider.name.clone(), found);
         }
         Ok(keys)
+    }
+
+    /// Everywhere that a provider's key would be read from, and where there is one, whatever it holds.
+    fn places_of(&self, provider: &str) -> Vec<String> {
+        let variable = variable_of(provider);
+        let mut places = Vec::new();
+        if self.handed.contains_key(&variable) {
+            places.push(handed_place(&variable));
+        }
+        if self.environment.contains_key(&variable) {
+            places.push(environment_place(&variable));
+        }
+        // One that cannot be looked at may be there: that is no reason to go on.
+        let is_there = |path: &PathBuf| {
+            path.symlink_metadata()
+                .map_or_else(|error| error.kind() != io::ErrorKind::NotFound, |_| true)
+        };
+        let files = self.files_of(provider).into_iter().map(|(path, _)| path);
+        places.extend(
+            files
+                .filter(is_there)
+                .map(|path| path.display().to_string()),
+        );
+        places
+    }
+
+    /// The files that a provider's key may lie in, in order, each with who must own it.
+    fn files_of(&self, provider: &str) -> Vec<(PathBuf, Option<u32>)> {
+        // A provider's name is a file's name only if it cannot leave the directory.
+        if provider.starts_with('.') || provider.contains('/') {
+            return Vec::new();
+        }
+        let mut files = Vec::new();
+        if let Some(dir) = &self.credentials {
+            // The last is how systemd names the files of a directory that is loaded as `keys`.
+            for name in [
+                provider,
+                &variable_of(provider),
+                &format!("{OF_DIRECTORY}{provider}"),
+            ] {
+                files.push((dir.join(name), None));
+            }
+        }
+        if let Some(dir) = &self.dir {
+            files.push((dir.join(provider), Some(self.uid)));
+        }
+        files
     }
 
     fn find(&self, provider: &str) -> Result<Option<FoundKey>, EgressError> {
         let variable = variable_of(provider);
         if let Some(key) = self.handed.get(&variable) {
-            let place = format!("{variable}, handed over by the supervisor");
-            return Ok(found(place, key.clone()));
+            return Ok(found(handed_place(&variable), key.clone()));
         }
         if let Some(key) = self.environment.get(&variable) {
-            let place = format!("the environment variable {variable}");
-            return Ok(found(place, key.clone()));
+            return Ok(found(environment_place(&variable), key.clone()));
         }
-        // A provider's name is a file's name only if it cannot leave the directory.
-        let is_file_name = !provider.starts_with('.') && !provider.contains('/');
-        if let Some(dir) = &self.credentials {
-            for name in [provider, &variable] {
-                if is_file_name && let Some(key) = read_key(&dir.join(name), None)? {
-                    return Ok(Some(key));
-                }
+        for (path, owner) in self.files_of(provider) {
+            if let Some(key) = read_key(&path, owner)? {
+                return Ok(Some(key));
             }
-        }
-        if is_file_name {
-            return read_key(&self.dir.join(provider), Some(self.uid));
         }
         Ok(None)
     }
+}
+
+fn handed_place(variable: &str) -> String {
+    format!("{variable}, handed over by the supervisor")
+}
+
+fn environment_place(variable: &str) -> String {
+    format!("the environment variable {variable}")
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "reads as what it is at its calls")]

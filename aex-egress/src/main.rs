@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use aex_admin_proto::client::Client;
 use aex_admin_proto::places::Places;
+use aex_admin_proto::service;
 use aex_egress::forward::Egress;
 use aex_egress::keys::{KeyRing, read_handed};
 use aex_egress::register::Register;
@@ -23,6 +24,8 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// `EX_CONFIG` of sysexits.h.
+const BAD_CONFIGURATION: u8 = 78;
 /// How long a stop waits for `aex-admin` to take the last receipts. They are in the journal anyway.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
@@ -55,6 +58,17 @@ struct Args {
     /// Print the ids of requests that the journal tells as sent, one a line, and end
     #[arg(long)]
     list_sent: bool,
+    /// As a service of the whole host: the socket from systemd, the keys as its credentials
+    #[arg(long, conflicts_with_all = ["socket", "keys_dir", "keys_fd"])]
+    system: bool,
+    /// With --system: the user whose processes may connect
+    #[arg(
+        long,
+        value_name = "USER",
+        default_value = "aex-proxy",
+        requires = "system"
+    )]
+    worker_user: String,
     /// Threads that carry requests
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     threads: u8,
@@ -86,13 +100,17 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::FAILURE
+            match error {
+                // Started again it would only say the same: the unit's RestartPreventExitStatus.
+                EgressError::KeyForbidden { .. } => ExitCode::from(BAD_CONFIGURATION),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
 
 fn list_sent(args: &Args) -> Result<(), EgressError> {
-    let places = Places::from_environment().map(|places| places.egress_journal());
+    let places = Places::choose(args.system).map(|places| places.egress_journal());
     let path = (args.journal.clone().or(places)).ok_or(EgressError::NoHome)?;
     Sandbox::new(Network::None).reads_around(&path).enter()?;
     for id in journal::sent(&path)? {
@@ -105,9 +123,9 @@ fn list_sent(args: &Args) -> Result<(), EgressError> {
 }
 
 struct Paths {
-    socket: PathBuf,
     admin_socket: PathBuf,
-    keys_dir: PathBuf,
+    /// As a service of the host there is none.
+    keys_dir: Option<PathBuf>,
     journal: PathBuf,
     /// Where `ca_file`s may lie, beside the system's own directories.
     config: Option<PathBuf>,
@@ -115,7 +133,7 @@ struct Paths {
 
 impl Paths {
     fn of(args: &Args) -> Result<Self, EgressError> {
-        let places = Places::from_environment();
+        let places = Places::choose(args.system);
         let path = |given: &Option<PathBuf>, usual: fn(&Places) -> PathBuf| {
             given
                 .clone()
@@ -123,26 +141,33 @@ impl Paths {
                 .ok_or(EgressError::NoHome)
         };
         Ok(Self {
-            socket: path(&args.socket, Places::egress_socket)?,
             admin_socket: path(&args.admin_socket, Places::egress_role_socket)?,
-            keys_dir: path(&args.keys_dir, |places| places.keys.clone())?,
+            keys_dir: (!args.system)
+                .then(|| path(&args.keys_dir, |places| places.keys.clone()))
+                .transpose()?,
             journal: path(&args.journal, Places::egress_journal)?,
             config: places.map(|places| places.config_file),
         })
     }
 
     /// Rules are for directories that are there, so those that it makes are made before.
-    fn sandbox(&self, credentials: Option<&PathBuf>) -> Result<Sandbox, EgressError> {
-        serve::private_parent(&self.socket)?;
+    fn sandbox(&self, args: &Args, credentials: Option<&PathBuf>) -> Result<Sandbox, EgressError> {
         serve::private_parent(&self.journal)?;
-        let sandbox = Sandbox::new(Network::Client)
+        let mut sandbox = Sandbox::new(Network::Client)
             .writes_around(&self.journal)
-            .writes_around(&self.socket)
-            .reads(&self.keys_dir)
             .reads("/proc/sys/kernel/random/boot_id")
             .reads_resolver_and_roots();
-        let sandbox = (credentials.iter()).fold(sandbox, |sandbox, path| sandbox.reads(path));
-        Ok((self.config.iter()).fold(sandbox, |sandbox, path| sandbox.reads_around(path)))
+        if args.system {
+            sandbox = sandbox.for_system();
+        } else {
+            let socket = socket(args)?;
+            serve::private_parent(&socket)?;
+            sandbox = sandbox.writes_around(&socket);
+        }
+        for path in self.keys_dir.iter().chain(credentials) {
+            sandbox = sandbox.reads(path);
+        }
+        Ok((self.config.iter()).fold(sandbox, |sandbox, file| sandbox.reads_around(file)))
     }
 }
 
@@ -156,7 +181,7 @@ fn start(args: &Args) -> Result<(), EgressError> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    paths.sandbox(credentials.as_ref())?.enter()?;
+    paths.sandbox(args, credentials.as_ref())?.enter()?;
     let keys = KeyRing::new(
         handed,
         environment,
@@ -175,26 +200,28 @@ fn start(args: &Args) -> Result<(), EgressError> {
         .on_thread_park(std::thread::yield_now)
         .build()
         .map_err(EgressError::Runtime)?;
-    let served = runtime.block_on(run(&paths, keys));
+    let served = runtime.block_on(run(args, &paths, keys));
     // A name look-up that hangs must not hold up the stop.
     runtime.shutdown_background();
     served
 }
 
-async fn run(paths: &Paths, keys: KeyRing) -> Result<(), EgressError> {
+async fn run(args: &Args, paths: &Paths, keys: KeyRing) -> Result<(), EgressError> {
     let stop = stop_signal().map_err(EgressError::Runtime)?;
     // First the journal: its lock keeps a second process from taking the socket of this one.
     let register = Arc::new(Register::open(&paths.journal)?);
-    let listener = serve::bind(&paths.socket)?;
+    let listener = listener(args)?;
     let writing = Arc::clone(&register);
     tokio::spawn(async move { writing.write_endings().await });
     let egress = Arc::new(Egress::new(Arc::clone(&register)));
     let client = Client::new(&paths.admin_socket);
-    tracing::info!(socket = %paths.socket.display(), "serving");
+    tracing::info!("serving");
+    service::ready();
     tokio::select! {
         () = serve::serve(listener, Arc::clone(&egress), stop) => {}
-        () = orders::run(&client, Arc::clone(&egress), keys) => {}
+        refused = orders::run(&client, Arc::clone(&egress), keys, args.system) => refused?,
         () = receipts::run(&client, &register) => {}
+        () = service::beat(async || true) => {}
     }
     if timeout(FLUSH_LIMIT, receipts::flush(&client, &register))
         .await
@@ -206,6 +233,24 @@ async fn run(paths: &Paths, keys: KeyRing) -> Result<(), EgressError> {
     Ok(())
 }
 
+/// The workers' socket: systemd's, or one that is made.
+fn listener(args: &Args) -> Result<serve::Listener, EgressError> {
+    if args.system {
+        return serve::inherited(&args.worker_user);
+    }
+    let path = socket(args)?;
+    serve::private_parent(&path)?;
+    serve::bind(&path)
+}
+
+/// Of user mode.
+fn socket(args: &Args) -> Result<PathBuf, EgressError> {
+    let usual = || Places::from_environment().map(|places| places.egress_socket());
+    (args.socket.clone())
+        .or_else(usual)
+        .ok_or(EgressError::NoHome)
+}
+
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -214,5 +259,6 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = term.recv() => {}
             _ = interrupt.recv() => {}
         }
+        service::stopping();
     })
 }

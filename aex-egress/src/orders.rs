@@ -28,6 +28,8 @@ struct Standing {
     connection: u64,
     acting_on: Option<u64>,
     problem: Option<Problem>,
+    /// Nobody looks at what this process says but a service manager: see [`run`].
+    ends_on_forbidden_key: bool,
 }
 
 struct Problem {
@@ -35,8 +37,17 @@ struct Problem {
     text: String,
 }
 
-/// Runs for as long as the process.
-pub async fn run(client: &Client, egress: Arc<Egress>, keys: KeyRing) {
+/// Runs for as long as the process. With `ends_on_forbidden_key` it ends where an operator's key is there
+/// that must not exist, and nothing is served yet: a start that is refused.
+///
+/// # Errors
+/// That, and nothing else.
+pub async fn run(
+    client: &Client,
+    egress: Arc<Egress>,
+    keys: KeyRing,
+    ends_on_forbidden_key: bool,
+) -> Result<(), EgressError> {
     let mut connections = client.connections();
     let mut standing = Standing {
         egress,
@@ -45,6 +56,7 @@ pub async fn run(client: &Client, egress: Arc<Egress>, keys: KeyRing) {
         connection: 0,
         acting_on: None,
         problem: None,
+        ends_on_forbidden_key,
     };
     loop {
         // Ends only with the client, which the caller holds.
@@ -53,13 +65,13 @@ pub async fn run(client: &Client, egress: Arc<Egress>, keys: KeyRing) {
             .await
             .map(|n| *n)
         else {
-            return;
+            return Ok(());
         };
         standing.on_connection(number);
         let params = standing.params();
         match client.call::<_, Orders>(ORDERS, &params, CALL_LIMIT).await {
             Ok(orders) => {
-                let is_stuck = !standing.carry_out(orders);
+                let is_stuck = !standing.carry_out(orders)?;
                 if is_stuck {
                     sleep(REFUSED_PAUSE).await;
                 }
@@ -100,7 +112,7 @@ impl Standing {
     }
 
     /// False: the same configuration cannot be taken up again, and asking at once would be idle.
-    fn carry_out(&mut self, orders: Orders) -> bool {
+    fn carry_out(&mut self, orders: Orders) -> Result<bool, EgressError> {
         for id in orders.cut {
             self.egress.register.cut(id, Failure::Severed);
         }
@@ -108,10 +120,15 @@ impl Standing {
             self.egress.register.void(id);
         }
         let Some(config) = orders.config else {
-            return true;
+            return Ok(true);
         };
         let generation = config.generation;
-        match self.take_up(config) {
+        let done = match self.take_up(config) {
+            Err(error @ EgressError::KeyForbidden { .. })
+                if self.ends_on_forbidden_key && self.egress.active().is_none() =>
+            {
+                return Err(error);
+            }
             Ok(()) => {
                 self.acting_on = Some(generation);
                 self.problem = None;
@@ -128,7 +145,8 @@ impl Standing {
                 self.problem = Some(Problem { generation, text });
                 is_new
             }
-        }
+        };
+        Ok(done)
     }
 
     fn take_up(&self, config: EgressConfig) -> Result<(), EgressError> {

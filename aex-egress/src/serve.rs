@@ -14,6 +14,7 @@ use std::time::Duration;
 use aex_admin_proto::clock::boot_ms;
 use aex_admin_proto::egress::Failure;
 use aex_admin_proto::quiet::QuietStream;
+use aex_admin_proto::service;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -25,6 +26,8 @@ use crate::EgressError;
 use crate::flight::Control;
 use crate::forward::{Egress, exchange};
 
+/// `FileDescriptorName=` of the workers' socket.
+const SOCKET_NAME: &str = "egress";
 /// Connections of workers at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 4096;
 const MAX_HEADERS: usize = 64;
@@ -38,18 +41,46 @@ const CUT_MS: u64 = 1_000;
 const DRAIN_STEP: Duration = Duration::from_millis(10);
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
-/// The socket, removed when dropped.
+/// The socket; one that was made here is removed when dropped.
 pub struct Listener {
     inner: UnixListener,
-    path: PathBuf,
+    made: Option<PathBuf>,
+    /// Whose processes may connect.
     uid: u32,
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // A restart removes it too.
-        let _ = std::fs::remove_file(&self.path);
+        if let Some(path) = &self.made {
+            // A restart removes it too.
+            let _ = std::fs::remove_file(path);
+        }
     }
+}
+
+/// Takes over the socket that systemd made, for the workers' user. Needs a tokio runtime.
+///
+/// # Errors
+/// There is none, or no such user.
+pub fn inherited(worker_user: &str) -> Result<Listener, EgressError> {
+    let uid = service::uid_of(worker_user).map_err(EgressError::Inherited)?;
+    let handed = service::unix_listeners().map_err(EgressError::Inherited)?;
+    let (_, listener) = (handed.into_iter())
+        .find(|(name, _)| name == SOCKET_NAME)
+        .ok_or_else(|| {
+            EgressError::Inherited(io::Error::other(format!(
+                "none is named {SOCKET_NAME}: start it with `systemctl start aex.target`, not by hand"
+            )))
+        })?;
+    let inner = listener
+        .set_nonblocking(true)
+        .and_then(|()| UnixListener::from_std(listener))
+        .map_err(EgressError::Inherited)?;
+    Ok(Listener {
+        inner,
+        made: None,
+        uid,
+    })
 }
 
 /// Makes the directory of a file, for this user alone, if it is missing.
@@ -87,7 +118,7 @@ pub fn bind(path: &Path) -> Result<Listener, EgressError> {
         .map_err(failed("cannot protect socket"))?;
     Ok(Listener {
         inner,
-        path: path.to_owned(),
+        made: Some(path.to_owned()),
         uid: nix::unistd::getuid().as_raw(),
     })
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use aex_admin_proto::explain::{BodyRead, MAX_BODY_BYTES};
 use aex_admin_proto::places::Places;
+use aex_admin_proto::service;
 use aex_admin_proto::worker::{Route, TOKENIZERS};
 use aex_proxy::facts::{self, Beside};
 use aex_proxy::listener;
@@ -35,6 +36,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
         Logs go to stderr; AEX_LOG sets how much (error, warn, info, debug)."
 )]
 struct Args {
+    /// As a service of the whole host: sockets in /run/aex, the listener from systemd
+    #[arg(long)]
+    system: bool,
     /// Number of this worker, from 1
     #[arg(long, value_name = "N", default_value_t = 1)]
     worker: u32,
@@ -161,8 +165,14 @@ fn tell_facts(asked: FactsArgs) -> Result<ExitCode, String> {
 
 fn run(args: Args) -> Result<(), StartError> {
     let listener = listener::inherited(args.listen_fd)?;
+    let system = args.system;
     let options = options(args)?;
-    sandbox(&options).enter()?;
+    let sandbox = sandbox(&options);
+    if system {
+        sandbox.for_system().enter()?;
+    } else {
+        sandbox.enter()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // For large bodies, counts and kept answers: work for a core, or waits for a disk.
@@ -174,12 +184,15 @@ fn run(args: Args) -> Result<(), StartError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         tracing::info!(worker = options.worker, "serving");
+        service::ready();
+        tokio::spawn(service::beat(async || true));
         let stop = async {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
             tracing::info!("stopping");
+            service::stopping();
         };
         server::run(listener, options, stop).await
     })?;
@@ -198,7 +211,7 @@ fn sandbox(options: &Options) -> Sandbox {
 }
 
 fn options(args: Args) -> Result<Options, StartError> {
-    let places = Places::from_environment();
+    let places = Places::choose(args.system);
     let or_at_home = |named: Option<PathBuf>, place: fn(&Places) -> PathBuf| {
         named.or_else(|| places.as_ref().map(place))
     };

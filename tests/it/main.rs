@@ -10,6 +10,7 @@
 mod architecture;
 mod badinput;
 mod boundary;
+mod byok;
 mod cli;
 mod common;
 mod crash;

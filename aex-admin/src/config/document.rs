@@ -12,6 +12,7 @@ use super::yaml::{Entries, Scalar};
 pub(super) struct Document {
     pub(super) providers: Option<Entries<Option<RawProvider>>>,
     pub(super) models: Option<Entries<Option<RawModel>>>,
+    pub(super) keys: Option<Scalar>,
     pub(super) limits: Option<RawLimits>,
     pub(super) time_zone: Option<Scalar>,
     pub(super) hold_wait: Option<Scalar>,

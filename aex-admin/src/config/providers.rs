@@ -27,6 +27,7 @@ pub(super) fn read<'a>(
     catalogue: &'a Catalogue,
     warnings: &mut Vec<String>,
 ) -> Result<BTreeMap<String, Known<'a>>, ConfigError> {
+    let of_all = read_keys(document.keys.as_ref())?;
     let mut providers = BTreeMap::new();
     let mut variables: BTreeMap<String, &str> = BTreeMap::new();
     for (name, raw) in document.providers.iter().flat_map(|entries| &entries.0) {
@@ -44,7 +45,7 @@ pub(super) fn read<'a>(
             return Err(fault(name.referenced, message));
         }
         variables.insert(variable, &name.value);
-        let known = read_one(name, raw.as_ref(), catalogue, warnings)?;
+        let known = read_one(name, raw.as_ref(), of_all, catalogue, warnings)?;
         providers.insert(name.value.clone(), known);
     }
     Ok(providers)
@@ -53,6 +54,7 @@ pub(super) fn read<'a>(
 fn read_one<'a>(
     name: &Scalar,
     raw: Option<&RawProvider>,
+    keys_of_all: Option<KeyPolicy>,
     catalogue: &'a Catalogue,
     warnings: &mut Vec<String>,
 ) -> Result<Known<'a>, ConfigError> {
@@ -79,7 +81,7 @@ fn read_one<'a>(
         name: name.value.clone(),
         base_url: url.text,
         loopback: url.loopback,
-        keys: read_keys(raw.keys.as_ref())?,
+        keys: own_keys(raw, keys_of_all)?,
         ca_file: read_ca_file(raw.ca_file.as_ref())?,
         connect_timeout_ms: duration("connect_timeout", &raw.connect_timeout, &connect_ms)?
             .unwrap_or(5_000),
@@ -96,14 +98,32 @@ fn read_one<'a>(
     Ok(Known { provider, entry })
 }
 
-fn read_keys(raw: Option<&Scalar>) -> Result<KeyPolicy, ConfigError> {
+/// Whose keys a provider takes: what it says itself, else what the file says for all. Where all are strict,
+/// none is an exception.
+fn own_keys(raw: &RawProvider, of_all: Option<KeyPolicy>) -> Result<KeyPolicy, ConfigError> {
+    let own = read_keys(raw.keys.as_ref())?;
+    match (&raw.keys, own, of_all) {
+        (Some(written), Some(own), Some(KeyPolicy::Passthrough))
+            if own != KeyPolicy::Passthrough =>
+        {
+            Err(fault(
+                written.referenced,
+                "keys: the file's own `keys: passthrough` holds for every provider; take that line out to \
+                 make exceptions",
+            ))
+        }
+        _ => Ok(own.or(of_all).unwrap_or_default()),
+    }
+}
+
+fn read_keys(raw: Option<&Scalar>) -> Result<Option<KeyPolicy>, ConfigError> {
     let Some(scalar) = raw else {
-        return Ok(KeyPolicy::default());
+        return Ok(None);
     };
     match scalar.value.as_str() {
-        "operator" => Ok(KeyPolicy::Operator),
-        "passthrough" => Ok(KeyPolicy::Passthrough),
-        "either" => Ok(KeyPolicy::Either),
+        "operator" => Ok(Some(KeyPolicy::Operator)),
+        "passthrough" => Ok(Some(KeyPolicy::Passthrough)),
+        "either" => Ok(Some(KeyPolicy::Either)),
         _ => Err(fault(
             scalar.referenced,
             "keys: must be operator, passthrough or either (the keys themselves are not kept in this file)",

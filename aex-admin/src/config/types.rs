@@ -34,6 +34,18 @@ pub struct Config {
     pub lock_wait_ms: u64,
 }
 
+impl Config {
+    /// No provider is used with a key of the operator's: what a kernel whose own scope requires agents'
+    /// keys comes to.
+    #[must_use]
+    pub fn strict_byok(mut self) -> Self {
+        for provider in self.providers.values_mut() {
+            provider.keys = KeyPolicy::Passthrough;
+        }
+        self
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
     pub name: String,

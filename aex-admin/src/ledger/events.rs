@@ -45,6 +45,17 @@ impl<'a> Event<'a> {
     }
 }
 
+/// A detail, a JSON object, with the uid that asked for the change.
+fn with_uid(detail: &str, uid: u32) -> String {
+    let rest = detail.strip_prefix('{').unwrap_or("}");
+    let comma = if rest.trim_start().starts_with('}') {
+        ""
+    } else {
+        ","
+    };
+    format!("{{\"by_uid\":{uid}{comma}{rest}")
+}
+
 impl Ledger {
     /// Appends an event to the chain.
     ///
@@ -53,6 +64,17 @@ impl Ledger {
     pub fn append(&mut self, event: &Event<'_>) -> Result<i64> {
         let id = (self.head.id.checked_add(1))
             .ok_or_else(|| LedgerError::Value("events: there is no next id".to_owned()))?;
+        let signed;
+        let event = match self.by_uid {
+            Some(uid) => {
+                signed = with_uid(event.detail, uid);
+                &Event {
+                    detail: &signed,
+                    ..*event
+                }
+            }
+            None => event,
+        };
         let hash = chain::link(&self.head.hash, id, event);
         self.conn
             .prepare_cached(
@@ -73,6 +95,12 @@ impl Ledger {
             ))?;
         self.head = Head { id, hash };
         Ok(id)
+    }
+
+    /// Whose change the events from now on record, by the uid that asked for it; none: nobody's in
+    /// particular.
+    pub fn record_as(&mut self, by_uid: Option<u32>) {
+        self.by_uid = by_uid;
     }
 
     /// Brings a reservation's history up to this transaction.
@@ -184,4 +212,20 @@ pub(super) fn head(conn: &Connection) -> Result<Head> {
         id: 0,
         hash: GENESIS,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_uid;
+
+    #[test]
+    fn a_detail_stays_an_object() {
+        for (detail, with) in [
+            ("{}", r#"{"by_uid":7}"#),
+            ("{ }", r#"{"by_uid":7 }"#),
+            (r#"{"now":{}}"#, r#"{"by_uid":7,"now":{}}"#),
+        ] {
+            assert_eq!(with_uid(detail, 7), with);
+        }
+    }
 }

@@ -104,6 +104,8 @@ pub struct Ledger {
     head: Head,
     /// As of the last commit.
     committed: Head,
+    /// Whose change is being recorded, if it is another user's than this process's.
+    by_uid: Option<u32>,
     /// SQLite's counter of other connections' commits, as last seen, and as seen in the open batch:
     /// what a batch noted is noted again when it was undone.
     data_version: i64,
@@ -183,6 +185,7 @@ impl Ledger {
             path: path.to_owned(),
             head,
             committed: head,
+            by_uid: None,
             data_version,
             batch_version: data_version,
             sealer,

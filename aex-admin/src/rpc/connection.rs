@@ -10,7 +10,7 @@ use aex_admin_proto::rpc::{Answer, Incoming, RpcError, code};
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::{Call, Kernel, Role, dispatch};
+use super::{Call, Door, Kernel, dispatch};
 use crate::writer::Outlet;
 
 /// Calls of one connection that are read but not answered; then reading pauses.
@@ -133,24 +133,25 @@ impl Out {
 }
 
 /// Serves a connection until either side ends it.
-pub(super) async fn serve(stream: QuietStream, role: Role, kernel: Arc<Kernel>) {
+pub(super) async fn serve(stream: QuietStream, door: Arc<Door>, by_uid: u32, kernel: Arc<Kernel>) {
     let session = kernel.next_session();
     let stream = Arc::new(stream);
     let outbox = Arc::new(Outbox::new(Arc::clone(&stream)));
     let ended = tokio::select! {
-        ended = read_calls(&stream, role, &kernel, &outbox, session) => ended,
+        ended = read_calls(&stream, &door, by_uid, &kernel, &outbox, session) => ended,
         ended = outbox.write_left_over(&stream) => ended,
     };
     outbox.lock().stream = None;
     if let Err(error) = ended {
-        tracing::debug!(?role, %error, "connection ended");
+        tracing::debug!(role = ?door.role, %error, "connection ended");
     }
-    kernel.session_gone(role, session);
+    kernel.session_gone(door.role, session);
 }
 
 async fn read_calls(
     stream: &QuietStream,
-    role: Role,
+    door: &Door,
+    by_uid: u32,
     kernel: &Arc<Kernel>,
     outbox: &Arc<Outbox>,
     session: u64,
@@ -164,14 +165,15 @@ async fn read_calls(
             return Ok(());
         }
         while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
-            take_call(frame, role, kernel, outbox, session)?;
+            take_call(frame, door, by_uid, kernel, outbox, session)?;
         }
     }
 }
 
 fn take_call(
     frame: &[u8],
-    role: Role,
+    door: &Door,
+    by_uid: u32,
     kernel: &Arc<Kernel>,
     outbox: &Arc<Outbox>,
     session: u64,
@@ -193,7 +195,8 @@ fn take_call(
         outbox: Arc::clone(outbox),
         id: incoming.id,
         session,
+        by_uid,
     };
-    dispatch(kernel, role, call, &incoming);
+    dispatch(kernel, door, call, &incoming);
     Ok(())
 }

@@ -56,6 +56,8 @@ pub struct Kernel {
     queue: Sender<Command>,
     sessions: AtomicU64,
     started_boot_ms: u64,
+    /// The other programs are other users.
+    is_of_the_host: bool,
 }
 
 impl Kernel {
@@ -85,6 +87,16 @@ impl Kernel {
             queue,
             sessions: AtomicU64::new(1),
             started_boot_ms: clock::boot_ms(),
+            is_of_the_host: false,
+        }
+    }
+
+    /// Of a whole host: each program is another user, so that the kernel of the machine keeps them apart.
+    #[must_use]
+    pub fn of_the_host(self) -> Self {
+        Self {
+            is_of_the_host: true,
+            ..self
         }
     }
 
@@ -181,7 +193,12 @@ impl Kernel {
         workers.sort_by_key(|worker| worker.worker);
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            boundary: "advisory".to_owned(),
+            boundary: if self.is_of_the_host {
+                "enforced"
+            } else {
+                "advisory"
+            }
+            .to_owned(),
             ready: why.is_none(),
             why,
             pid: std::process::id(),

@@ -40,6 +40,16 @@ pub enum Role {
     Egress,
 }
 
+/// One socket: what its callers may do, and who may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    pub role: Role,
+    /// Whose processes may call; none: whomever the socket's file lets in.
+    pub only_uid: Option<u32>,
+    /// The group below which the agents of a worker must be; none: any agent.
+    pub within: Option<Arc<str>>,
+}
+
 /// Most connections of one role at once.
 const MAX_CONNECTIONS: usize = 256;
 
@@ -49,9 +59,16 @@ struct Call {
     /// Absent: a notification, which nobody answers.
     id: Option<u64>,
     session: SessionId,
+    /// Whose process asks.
+    by_uid: u32,
 }
 
 impl Call {
+    /// Who asks, where it is another user than this process's: what goes into the ledger.
+    fn by_another(&self) -> Option<u32> {
+        (self.by_uid != nix::unistd::geteuid().as_raw()).then_some(self.by_uid)
+    }
+
     fn answer<T: Serialize>(self, answer: Result<T, RpcError>) {
         self.outbox.answer(self.id, answer);
     }
@@ -74,15 +91,21 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     listener
 }
 
-/// Accepts for ever. Callers of another uid are refused before a byte is read.
-pub async fn accept(listener: UnixListener, role: Role, kernel: Arc<Kernel>) {
+/// Accepts for ever. Callers of a uid that may not call are refused before a byte is read.
+pub async fn accept(listener: UnixListener, door: Door, kernel: Arc<Kernel>) {
+    let door = Arc::new(door);
     let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
-            Ok((stream, _)) if is_ours(&stream) => {
+            Ok((stream, _)) => {
+                let Some(peer) = admitted(&stream, &door) else {
+                    kernel.shared.role_violation();
+                    tracing::warn!(role = ?door.role, "refused a caller of another uid");
+                    continue;
+                };
                 let stream = match QuietStream::new(stream) {
                     Ok(stream) => stream,
                     Err(error) => {
@@ -90,15 +113,11 @@ pub async fn accept(listener: UnixListener, role: Role, kernel: Arc<Kernel>) {
                         continue;
                     }
                 };
-                let kernel = Arc::clone(&kernel);
+                let (kernel, door) = (Arc::clone(&kernel), Arc::clone(&door));
                 tokio::spawn(async move {
-                    connection::serve(stream, role, kernel).await;
+                    connection::serve(stream, door, peer, kernel).await;
                     drop(place);
                 });
-            }
-            Ok(_) => {
-                kernel.shared.role_violation();
-                tracing::warn!(?role, "refused a caller of another uid");
             }
             Err(error) => {
                 // Out of descriptors, most likely: later there may be some.
@@ -109,14 +128,15 @@ pub async fn accept(listener: UnixListener, role: Role, kernel: Arc<Kernel>) {
     }
 }
 
-fn is_ours(stream: &UnixStream) -> bool {
-    stream
-        .peer_cred()
-        .is_ok_and(|peer| peer.uid() == nix::unistd::geteuid().as_raw())
+/// The caller's uid, if it may call here.
+fn admitted(stream: &UnixStream, door: &Door) -> Option<u32> {
+    let uid = stream.peer_cred().ok()?.uid();
+    door.only_uid.is_none_or(|only| only == uid).then_some(uid)
 }
 
 /// Hands a call to those who carry it out, by the role of its socket.
-fn dispatch(kernel: &Arc<Kernel>, role: Role, call: Call, incoming: &Incoming<'_>) {
+fn dispatch(kernel: &Arc<Kernel>, door: &Door, call: Call, incoming: &Incoming<'_>) {
+    let role = door.role;
     if incoming.jsonrpc != "2.0" {
         let error = RpcError::new(code::INVALID_REQUEST, "jsonrpc must be \"2.0\"");
         return call.answer::<()>(Err(error));

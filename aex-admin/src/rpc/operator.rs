@@ -103,9 +103,11 @@ fn change<P: DeserializeOwned>(
     command: impl FnOnce(P) -> Op,
 ) -> Option<()> {
     let (call, params) = params(call, raw)?;
+    let by_uid = call.by_another();
     let reply = reply(call);
     kernel.send(Command::Operator {
         command: command(params),
+        by_uid,
         reply,
     });
     Some(())
@@ -436,9 +438,13 @@ async fn resolve(kernel: &Kernel, call: Call, asked: ResolveParams) {
     match history {
         Err(error) => call.answer::<()>(Err(error)),
         Ok(history) => {
-            let reply = reply(call);
+            let by_uid = call.by_another();
             let command = Op::Resolve(Box::new(asked), history);
-            kernel.send(Command::Operator { command, reply });
+            kernel.send(Command::Operator {
+                command,
+                by_uid,
+                reply: reply(call),
+            });
         }
     }
 }

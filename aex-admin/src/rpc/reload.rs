@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use aex_admin_proto::operator::ConfigSummary;
 use aex_admin_proto::rpc::{RpcError, code};
+use aex_admin_proto::scope::KERNEL_NODE;
 use serde_json::json;
 
 use super::{InForce, Kernel};
 use crate::config::{Config, ConfigError, LoadError};
+use crate::ledger::reader;
 use crate::policy::{self, Policies};
+use crate::serve::requires_own_keys;
 use crate::writer::Command;
 
 /// How long the egress may take to take up a configuration.
@@ -52,6 +55,15 @@ impl Kernel {
         let (config, policies, warnings) = loaded
             .map_err(|error| RpcError::new(code::INTERNAL, error.to_string()))?
             .map_err(|error| bad_file(&error))?;
+        let kernel_scope = self
+            .reader
+            .run(|conn| reader::node(conn, KERNEL_NODE))
+            .await?;
+        let config = if requires_own_keys(kernel_scope.as_ref()) {
+            config.strict_byok()
+        } else {
+            config
+        };
         let mut summary = summary(&config, warnings);
         summary.policies = policies.len() as u64;
         let old = self.in_force.borrow().clone();

@@ -111,6 +111,8 @@ pub enum Command {
     },
     Operator {
         command: OperatorCommand,
+        /// Who asks, where it is another user than the one that this process runs as.
+        by_uid: Option<u32>,
         reply: Reply<serde_json::Value>,
     },
     /// The wait for held money is over; a hold that was granted stays.
@@ -236,6 +238,7 @@ impl Writer {
     /// Works until told to stop, or until nobody can ask any more.
     pub fn run(mut self, queue: &Receiver<Command>) {
         loop {
+            self.shared.writer_lives(self.now().boot_ms);
             let mut batch = Vec::new();
             match queue.recv_timeout(self.pause()) {
                 Ok(command) => batch.push(command),
@@ -405,7 +408,16 @@ impl Writer {
                 let ended = self.end_run_for(&params);
                 answer_run(ended, reply, answers)?;
             }
-            Command::Operator { command, reply } => self.operator(command, reply, answers)?,
+            Command::Operator {
+                command,
+                by_uid,
+                reply,
+            } => {
+                self.ledger.record_as(by_uid);
+                let done = self.operator(command, reply, answers);
+                self.ledger.record_as(None);
+                done?;
+            }
             // Taken before the transaction, or by the caller.
             Command::Reserve { .. }
             | Command::Cancel { .. }

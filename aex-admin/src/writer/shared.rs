@@ -2,6 +2,7 @@
 //! the number of the last event.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aex_admin_proto::HoldId;
@@ -28,6 +29,8 @@ pub struct Shared {
     open_holds: Mutex<u64>,
     /// Why the last batch was not written; gone with the next that is.
     trouble: Mutex<Option<String>>,
+    /// When the writer last came round, by the boot clock.
+    writer_boot_ms: AtomicU64,
 }
 
 /// Counted since the start.
@@ -65,6 +68,7 @@ impl Default for Shared {
             waiting: Mutex::default(),
             open_holds: Mutex::default(),
             trouble: Mutex::default(),
+            writer_boot_ms: AtomicU64::new(u64::MAX),
         }
     }
 }
@@ -75,6 +79,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    pub(super) fn writer_lives(&self, now_boot_ms: u64) {
+        self.writer_boot_ms.store(now_boot_ms, Ordering::Relaxed);
+    }
+
+    /// For how long the writer has not come round: it does so every 50 ms, or is at work on a batch.
+    #[must_use]
+    pub fn writer_silent_ms(&self, now_boot_ms: u64) -> u64 {
+        now_boot_ms.saturating_sub(self.writer_boot_ms.load(Ordering::Relaxed))
+    }
+
     pub(crate) fn memory(&self) -> MutexGuard<'_, Memory> {
         lock(&self.memory)
     }

@@ -204,6 +204,7 @@ impl Kernel {
                 reply: self.reply(tag, |()| Answer::Receipts),
             },
             Ask::Change(change) => Command::Operator {
+                by_uid: None,
                 command: change.command(),
                 reply: self.reply(tag, Answer::Changed),
             },

@@ -165,8 +165,12 @@ impl World {
     }
 
     pub(crate) fn operator(&mut self, command: OperatorCommand) -> serde_json::Value {
-        self.ask(|reply| Command::Operator { command, reply })
-            .unwrap()
+        self.ask(|reply| Command::Operator {
+            command,
+            by_uid: None,
+            reply,
+        })
+        .unwrap()
     }
 
     fn reserve(&mut self, rng: &mut Rng) {

@@ -83,9 +83,13 @@ impl Kernel {
     }
 
     pub(crate) fn operator(&self, command: OperatorCommand) -> Result<Value, RpcError> {
-        self.ask(|reply| Command::Operator { command, reply })
-            .recv_timeout(LIMIT)
-            .unwrap()
+        self.ask(|reply| Command::Operator {
+            command,
+            by_uid: None,
+            reply,
+        })
+        .recv_timeout(LIMIT)
+        .unwrap()
     }
 
     pub(crate) fn agent(&self, name: &str, budget_micro: i64, rpm: u64) -> Agent {

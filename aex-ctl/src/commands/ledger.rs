@@ -38,7 +38,7 @@ pub(super) async fn audit(
         None => Vec::new(),
     };
     let link = kernel.open().await.map_err(|fault| match fault {
-        Fault::Unreachable { socket, why } => Fault::NoAnswer(format!(
+        Fault::Unreachable { socket, why, .. } => Fault::NoAnswer(format!(
             "cannot reach the kernel at {}: {why}\nStart it with `aex daemon start`, or check the \
              ledger as it lies with `aex-admin audit --db {}`.",
             socket.display(),

@@ -17,6 +17,7 @@ pub(crate) fn status(status: &Status, base_url: Option<&str>) -> String {
         "advisory" => {
             "advisory (user mode stops runaways, not a hostile program of the same user)".into()
         }
+        "enforced" => "enforced (each program is another user, and agents are none of them)".into(),
         other => other.to_owned(),
     };
     let keys = match status.operator_keys.as_slice() {

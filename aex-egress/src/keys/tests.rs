@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -43,7 +44,7 @@ impl Home {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
             Some(self.0.path().join("creds")),
-            self.0.path().join("keys"),
+            Some(self.0.path().join("keys")),
             uid(),
         )
     }
@@ -151,6 +152,36 @@ fn an_operators_key_for_a_passthrough_provider_is_refused_wherever_it_is() {
     );
     home.put("keys/groq", "fake", 0o600);
     check(&home.ring("", &[]), "keys/groq");
+    // All of them at once, also one that could not be used.
+    home.put("keys/groq", "fake", 0o644);
+    for name in ["groq", "GROQ_API_KEY", "keys_groq"] {
+        home.put(&format!("creds/{name}"), "fake", 0o400);
+    }
+    let ring = home.ring("GROQ_API_KEY=fake", &[("GROQ_API_KEY", "fake")]);
+    for place in [
+        "handed over",
+        "environment variable GROQ_API_KEY",
+        "creds/groq",
+        "creds/GROQ_API_KEY",
+        "creds/keys_groq",
+        "keys/groq",
+    ] {
+        check(&ring, place);
+    }
+}
+
+#[test]
+fn a_directory_of_keys_may_be_one_credential() {
+    let home = Home::new();
+    home.put("creds/keys_groq", "fake-cred\n", 0o400);
+    assert_eq!(key_of(&home.ring("", &[]), "groq").unwrap(), "fake-cred");
+    // A service of the host reads no directory of its own.
+    home.put("keys/openai", "fake-file", 0o600);
+    let uid = uid();
+    let creds = Some(home.0.path().join("creds"));
+    let ring = KeyRing::new(HashMap::new(), std::iter::empty(), creds, None, uid);
+    assert_eq!(key_of(&ring, "openai"), None);
+    assert_eq!(key_of(&ring, "groq").unwrap(), "fake-cred");
 }
 
 #[test]

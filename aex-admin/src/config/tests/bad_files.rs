@@ -25,6 +25,16 @@ fn check_top(key: &str, value: &str, says: &str) {
 }
 
 #[test]
+fn strict_for_all_has_no_exceptions() {
+    check(
+        "keys: passthrough\nproviders:\n  a: { base_url: 'http://127.0.0.1', keys: either }\n",
+        "3:44",
+        "holds for every provider",
+    );
+    check_top("keys", "mine", "must be operator, passthrough or either");
+}
+
+#[test]
 fn broken_yaml() {
     check("models: {\n", "1:9", "unclosed bracket");
     check("models:\n\ta: 1\n", "2:2", "tabs disallowed");
