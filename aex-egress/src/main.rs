@@ -13,16 +13,18 @@ use aex_admin_proto::service;
 use aex_egress::forward::Egress;
 use aex_egress::keys::{KeyRing, read_handed};
 use aex_egress::register::Register;
-use aex_egress::{EgressError, journal, orders, receipts, serve};
+use aex_egress::{EgressError, journal, orders, receipts, serve, vault};
 use aex_sandbox::{Network, Sandbox};
 use clap::Parser;
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
+use zeroizing_alloc::ZeroAlloc;
 
+/// What is freed is wiped: prompts and keys pass through many buffers.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ZeroAlloc<mimalloc::MiMalloc> = ZeroAlloc(mimalloc::MiMalloc);
 
 /// `EX_CONFIG` of sysexits.h.
 const BAD_CONFIGURATION: u8 = 78;
@@ -181,7 +183,9 @@ fn start(args: &Args) -> Result<(), EgressError> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    paths.sandbox(args, credentials.as_ref())?.enter()?;
+    (paths.sandbox(args, credentials.as_ref())?)
+        .with_memory(vault::lock_memory())
+        .enter()?;
     let keys = KeyRing::new(
         handed,
         environment,

@@ -18,9 +18,11 @@ use aex_sandbox::{Network, Sandbox, SandboxError};
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use zeroizing_alloc::ZeroAlloc;
 
+/// What is freed is wiped: prompts and keys pass through many buffers.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ZeroAlloc<mimalloc::MiMalloc> = ZeroAlloc(mimalloc::MiMalloc);
 
 /// The worker of AEX that agents talk to: reads their requests, asks aex-admin, forwards to aex-egress.
 ///

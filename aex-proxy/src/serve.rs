@@ -10,7 +10,8 @@ use std::time::Duration;
 use aex_admin_proto::worker::{ModelsReply, ReserveParams, Route as Api};
 use aex_admin_proto::{HoldId, TokenDigest};
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use serde::Serialize;
@@ -86,6 +87,17 @@ impl Shared {
 
 /// Answers one request.
 pub async fn serve(shared: &Shared, request: Request<Incoming>) -> Response<Outgoing> {
+    // The connection's buffers hold the head as it came. With an own key in it they must not outlive it.
+    let ends = request.headers().contains_key(headers::PROVIDER_KEY)
+        && request.version() <= http::Version::HTTP_11;
+    let mut response = answer(shared, request).await;
+    if ends {
+        (response.headers_mut()).insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Outgoing> {
     let (head, body) = request.into_parts();
     let route = match route::of(&head.method, &head.uri) {
         Ok(route) => route,

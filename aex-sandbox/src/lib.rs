@@ -16,7 +16,7 @@ mod seccomp;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use aex_admin_proto::sandbox::InForce;
+use aex_admin_proto::sandbox::{InForce, Memory};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -82,6 +82,7 @@ pub struct Sandbox {
     reads: Vec<PathBuf>,
     writes: Vec<PathBuf>,
     may_be_off: bool,
+    memory: Memory,
 }
 
 impl Sandbox {
@@ -92,6 +93,7 @@ impl Sandbox {
             reads: Vec::new(),
             writes: Vec::new(),
             may_be_off: true,
+            memory: Memory::Unlocked,
         }
     }
 
@@ -134,6 +136,13 @@ impl Sandbox {
         self
     }
 
+    /// What of its memory the program has locked.
+    #[must_use]
+    pub fn with_memory(mut self, memory: Memory) -> Self {
+        self.memory = memory;
+        self
+    }
+
     /// As a service of the system: the environment cannot switch it off.
     #[must_use]
     pub fn for_system(mut self) -> Self {
@@ -167,6 +176,7 @@ impl Sandbox {
             not_dumpable: !prctl::get_dumpable().unwrap_or(true),
             no_core: getrlimit(Resource::RLIMIT_CORE).is_ok_and(|(soft, _)| soft == 0),
             switched_off,
+            memory: self.memory,
             ..InForce::default()
         };
         if switched_off {
