@@ -37,7 +37,8 @@ impl LockedKey {
     pub fn new(key: &str) -> Arc<Self> {
         let mut pages = SecVec::new(vec![Pages([0; ROOM])]);
         let room = &mut pages.unsecure_mut()[0].0;
-        let length = key.floor_char_boundary(ROOM - SCHEME.len());
+        // Where a longer one is cut does not matter: it is refused.
+        let length = key.len().min(ROOM - SCHEME.len());
         let end = SCHEME.len() + length;
         room[..SCHEME.len()].copy_from_slice(SCHEME);
         room[SCHEME.len()..end].copy_from_slice(&key.as_bytes()[..length]);
