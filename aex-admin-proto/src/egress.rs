@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::HoldId;
+use crate::sandbox::InForce;
 
 /// [`OrdersParams`] → [`Orders`]. Long poll: answers when there is something to do, or after
 /// [`crate::worker::POLL_MS`].
@@ -29,6 +30,8 @@ pub struct OrdersParams {
     pub operator_keys: Vec<String>,
     /// Why the newest configuration could not be taken up (bad CA file, forbidden key, …).
     pub problem: Option<String>,
+    #[serde(default)]
+    pub sandbox: InForce,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

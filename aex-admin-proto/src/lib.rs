@@ -6,7 +6,7 @@
 //! ([`scope`], [`limit`]), refusals as data ([`refusal`]), the form of tokens ([`token`]), who holds one ([`peer`]), durations as people type them
 //! ([`duration`]), tickets
 //! ([`ticket`]), the async client ([`client`]), the Unix sockets that carry it
-//! all ([`quiet`]), where files lie ([`places`]), and the one reader of
+//! all ([`quiet`]), where files lie ([`places`]), what holds a program in ([`sandbox`]), and the one reader of
 //! the clock ([`clock`]).
 //!
 //! Absent on purpose: any decision. No policy, price or ledger rule is made here.
@@ -31,6 +31,7 @@ pub mod quiet;
 pub mod refusal;
 pub mod rehearsal;
 pub mod rpc;
+pub mod sandbox;
 pub mod scope;
 pub mod service;
 pub mod ticket;

@@ -9,6 +9,7 @@ use crate::CertDigest;
 use crate::capabilities::Capabilities;
 use crate::egress::KeyPolicy;
 use crate::limit::{Limit, LimitKey};
+use crate::sandbox::InForce;
 
 mod provider;
 mod tree;
@@ -80,6 +81,8 @@ pub mod method {
     pub const LEDGER_CHECKPOINT: &str = "ledger.checkpoint";
     /// [`super::BackupParams`] → [`super::BackupReply`].
     pub const LEDGER_BACKUP: &str = "ledger.backup";
+    /// [`super::BackupPartParams`] → [`super::BackupPart`].
+    pub const LEDGER_BACKUP_PART: &str = "ledger.backup_part";
     /// [`super::ResolveParams`] → [`super::ResolveReply`].
     pub const LEDGER_RESOLVE: &str = "ledger.resolve";
     /// [`crate::explain::ExplainParams`] → [`crate::explain::ExplainReply`]. Nothing is held.
@@ -317,6 +320,8 @@ pub struct WorkerView {
     pub worker: u32,
     pub pid: u32,
     pub in_flight: u64,
+    #[serde(default)]
+    pub sandbox: InForce,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -339,6 +344,11 @@ pub struct Status {
     pub events: i64,
     pub ledger: String,
     pub config_generation: u64,
+    /// What holds `aex-admin` in, and the egress when it is there; the workers' is in `workers`.
+    #[serde(default)]
+    pub sandbox: InForce,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_sandbox: Option<InForce>,
     /// As of [`method::TREE`]: every scope that has not ended, each after its parent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scopes: Vec<ScopeView>,
@@ -500,20 +510,43 @@ pub struct Replay {
     pub agents: Vec<ReplayedBalance>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackupParams {
-    /// Absolute; must not exist yet. `aex-admin` writes it.
-    pub path: String,
+    /// Absolute; must not exist yet. `aex-admin` writes it, so it lies where `aex-admin` may write: in the
+    /// ledger's own directory. Absent: nobody's file, read with [`method::LEDGER_BACKUP_PART`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupReply {
+    /// Where it is; empty as long as it has no name.
+    #[serde(default)]
     pub path: String,
     pub bytes: u64,
     /// The last event that is in it.
     pub event: i64,
     pub hash: String,
+    /// Its number for [`method::LEDGER_BACKUP_PART`], until the next is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+}
+
+/// Bytes of a backup in one answer.
+pub const BACKUP_PART_BYTES: u32 = 512 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackupPartParams {
+    pub id: u64,
+    pub offset: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupPart {
+    /// Base64 of at most [`BACKUP_PART_BYTES`]; empty at the end, and then the backup is forgotten.
+    pub data: String,
 }
 
 /// What `aex ledger restore` found and did.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operator::{self, ScopeView, TokenReply, TokenView};
 use crate::peer::Peer;
+use crate::sandbox::InForce;
 use crate::scope::ScopeId;
 use crate::tools::ToolRules;
 use crate::{HoldId, KeyDigest, Refusal, RequestDigest, TokenDigest};
@@ -57,6 +58,8 @@ pub struct SettingsParams {
     pub known: Option<u64>,
     pub worker: u32,
     pub pid: u32,
+    #[serde(default)]
+    pub sandbox: InForce,
 }
 
 /// The little that a worker must know before it may ask.

@@ -10,8 +10,8 @@ use aex_admin::prices::{self, PricesError};
 use aex_admin::{audit, policy, policy_check, restore, serve, views};
 use aex_admin_proto::places::Places;
 use aex_admin_proto::{HoldId, checkpoints, clock};
+use aex_sandbox::{Network, Sandbox};
 use clap::{Parser, Subcommand};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 
 #[global_allocator]
@@ -120,7 +120,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    harden();
+    // Files are private.
+    umask(Mode::from_bits_truncate(0o077));
+    let hardened = aex_sandbox::harden();
     let filter = tracing_subscriber::EnvFilter::try_from_env("AEX_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -130,13 +132,19 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_ansi(false)
         .init();
+    if matches!(args.command, Command::Serve { .. }) {
+        end_on_panic();
+    }
+    let entered = hardened.and_then(|()| sandbox(&args.command).enter());
+    if let Err(error) = entered {
+        return fail(&error.to_string());
+    }
     match args.command {
         Command::Serve {
             system,
             worker_user,
             egress_user,
         } => {
-            end_on_panic();
             let callers = system.then_some(Callers {
                 worker_user,
                 egress_user,
@@ -182,12 +190,46 @@ fn end_on_panic() {
     }));
 }
 
-/// Files are private; no core dump carries the ticket key.
-fn harden() {
-    umask(Mode::from_bits_truncate(0o077));
-    // Best effort: a lower hard limit may forbid even this.
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    let _ = nix::sys::prctl::set_dumpable(false);
+/// What each command may reach.
+fn sandbox(command: &Command) -> Sandbox {
+    let files = Sandbox::new(Network::None);
+    match command {
+        Command::Serve { system, .. } => match Places::choose(*system) {
+            // It says so and ends.
+            None => files,
+            Some(places) => serving(&places, *system),
+        },
+        Command::ConfigCheck { file: config, .. }
+        | Command::PricesList { config, .. }
+        | Command::PricesShow { config, .. } => files.reads_around(config),
+        Command::PolicyCheck { config, dir, db } => {
+            let with_dir = dir.iter().fold(files, |files, dir| files.reads(dir));
+            let with_db = (db.iter()).fold(with_dir, |files, db| files.writes_around(db));
+            with_db.reads_around(config)
+        }
+        Command::PricesImport { config, from } => files.writes_around(config).reads(from),
+        // Reading a ledger that is being written means to share memory with its writer, in a file.
+        Command::Audit { db, against, .. } => {
+            let against = against.iter();
+            against.fold(files.writes_around(db), |files, kept| files.reads(kept))
+        }
+        Command::Restore { db, from, .. } => files.writes_around(db).writes_around(from),
+    }
+}
+
+fn serving(places: &Places, system: bool) -> Sandbox {
+    let sandbox = Sandbox::new(Network::Unix)
+        .writes_around(&places.ledger)
+        .reads_around(&places.config_file)
+        .reads("/proc/sys/kernel/random/boot_id");
+    if system {
+        // The users of the other programs are looked up once, at the start.
+        let users = ["/etc/passwd", "/etc/nsswitch.conf"].iter();
+        return users.fold(sandbox.for_system(), |sandbox, file| sandbox.reads(file));
+    }
+    // Rules are for directories that are there.
+    let _ = std::fs::create_dir_all(&places.run);
+    sandbox.writes(&places.run)
 }
 
 fn run_server(system: Option<&Callers>) -> ExitCode {

@@ -9,6 +9,7 @@
 
 mod args;
 mod commands;
+mod confine;
 mod credentials;
 mod doctor;
 mod fault;
@@ -23,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::Cli;
+use crate::args::{Cli, Command};
 use crate::fault::Fault;
 use crate::output::Out;
 
@@ -38,6 +39,13 @@ pub fn main() -> ExitCode {
     if cli.command.supervises() {
         // First of all: later there are descriptors of its own.
         supervisor::close_inherited();
+    }
+    if let Command::Confined(args) = &cli.command {
+        // Before a runtime: only a process with one thread enters a user namespace.
+        return match confine::run(args) {
+            Ok(code) => ExitCode::from(code),
+            Err(fault) => fail(&fault, own_failure),
+        };
     }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -58,6 +58,8 @@ pub enum EgressError {
     Runtime(io::Error),
     #[error("the ticket key from aex-admin is not 64 hexadecimal digits")]
     TicketKey,
+    #[error(transparent)]
+    Sandbox(#[from] aex_sandbox::SandboxError),
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] rustls::Error),
     #[error(

@@ -241,8 +241,11 @@ impl<'a> Outgoing<'a> {
     ) -> Result<(Lease, http::response::Parts, Incoming), Failed> {
         let flight = Arc::clone(&running.flight);
         let mut body = UpBody::new(body, Arc::clone(&flight), claims.max_body_bytes);
+        let alone = claims.key == KeyMode::Own;
         for _ in 0..MAX_TRIES {
-            let acquired = flight.unless_cut(Lease::acquire(&self.provider)).await;
+            let acquired = flight
+                .unless_cut(Lease::acquire(&self.provider, alone))
+                .await;
             let mut lease = match acquired.and_then(|lease| lease) {
                 Ok(lease) => lease,
                 Err(why) => return Err((why, Some(body.into_inner()))),

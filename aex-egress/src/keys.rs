@@ -1,6 +1,6 @@
 //! Operators' keys: where they may lie, in which order they are looked for, and who may read them.
 //!
-//! A key is kept in one type that prints nothing and is wiped when dropped. Keys come from a
+//! A key is kept in one type ([`crate::vault`]) that prints nothing and is wiped when dropped. Keys come from a
 //! descriptor that the supervisor hands over, the environment, systemd credentials, or a private
 //! file; what came by descriptor or environment is kept even if no provider wants it yet, because a
 //! new configuration may.
@@ -12,13 +12,14 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aex_admin_proto::egress::{KeyPolicy, ProviderConfig};
 use nix::fcntl::OFlag;
-use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::EgressError;
+use crate::vault::LockedKey;
 
 /// Longest key file, and longest hand-over by descriptor.
 const MAX_FILE_BYTES: u64 = 16 * 1024;
@@ -31,13 +32,13 @@ const OF_DIRECTORIES: [&str; 2] = ["keys_", "sealed_"];
 /// A key and the place where it was found, for people.
 pub struct FoundKey {
     pub place: String,
-    pub key: SecretString,
+    pub key: Arc<LockedKey>,
 }
 
 /// Every place where a key may lie.
 pub struct KeyRing {
-    handed: HashMap<String, SecretString>,
-    environment: HashMap<String, SecretString>,
+    handed: HashMap<String, Arc<LockedKey>>,
+    environment: HashMap<String, Arc<LockedKey>>,
     credentials: Option<PathBuf>,
     /// None as a service of the host: its keys come as credentials.
     dir: Option<PathBuf>,
@@ -70,7 +71,7 @@ pub fn variable_of(provider: &str) -> String {
 impl KeyRing {
     /// `environment` is looked through once, for `*_API_KEY`.
     pub fn new(
-        handed: HashMap<String, SecretString>,
+        handed: HashMap<String, Arc<LockedKey>>,
         environment: impl Iterator<Item = (String, String)>,
         credentials: Option<PathBuf>,
         dir: Option<PathBuf>,
@@ -78,7 +79,7 @@ impl KeyRing {
     ) -> Self {
         let environment = environment
             .filter(|(name, value)| name.ends_with(SUFFIX) && !value.is_empty())
-            .map(|(name, value)| (name, SecretString::from(value)))
+            .map(|(name, value)| (name, LockedKey::new(&Zeroizing::new(value))))
             .collect();
         Self {
             handed,
@@ -184,7 +185,7 @@ fn environment_place(variable: &str) -> String {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "reads as what it is at its calls")]
-fn found(place: String, key: SecretString) -> Option<FoundKey> {
+fn found(place: String, key: Arc<LockedKey>) -> Option<FoundKey> {
     Some(FoundKey { place, key })
 }
 
@@ -215,7 +216,7 @@ fn read_key(path: &Path, owner: Option<u32>) -> Result<Option<FoundKey>, EgressE
     }
     let text = read_bounded(file, MAX_FILE_BYTES).map_err(unreadable)?;
     let text = str::from_utf8(&text).map_err(|_| unreadable(io::Error::other("it is not text")))?;
-    let key = SecretString::from(without_newline(text));
+    let key = LockedKey::new(without_newline(text));
     Ok(found(path.display().to_string(), key))
 }
 
@@ -241,7 +242,7 @@ fn read_bounded(source: impl Read, limit: u64) -> io::Result<Zeroizing<Vec<u8>>>
 ///
 /// # Errors
 /// The descriptor cannot be read, or a line is something else. No text says what a line held.
-pub fn read_handed(fd: i32) -> Result<HashMap<String, SecretString>, EgressError> {
+pub fn read_handed(fd: i32) -> Result<HashMap<String, Arc<LockedKey>>, EgressError> {
     let unreadable = |source| EgressError::KeysFd { fd, source };
     if fd < 3 {
         return Err(unreadable(io::Error::other("0, 1 and 2 are not for keys")));
@@ -253,7 +254,7 @@ pub fn read_handed(fd: i32) -> Result<HashMap<String, SecretString>, EgressError
     parse_handed(&text)
 }
 
-fn parse_handed(text: &[u8]) -> Result<HashMap<String, SecretString>, EgressError> {
+fn parse_handed(text: &[u8]) -> Result<HashMap<String, Arc<LockedKey>>, EgressError> {
     let mut keys = HashMap::new();
     for (index, line) in text.split(|&b| b == b'\n').enumerate() {
         if line.is_empty() {
@@ -267,7 +268,7 @@ fn parse_handed(text: &[u8]) -> Result<HashMap<String, SecretString>, EgressErro
             return Err(EgressError::KeysLine { line: index + 1 });
         };
         if !value.is_empty() {
-            keys.insert(name.to_owned(), SecretString::from(value));
+            keys.insert(name.to_owned(), LockedKey::new(value));
         }
     }
     Ok(keys)

@@ -25,6 +25,7 @@ pub mod record;
 pub mod register;
 pub mod serve;
 pub mod tls;
+pub mod vault;
 pub mod wire;
 
 pub use error::EgressError;

@@ -13,16 +13,18 @@ use aex_admin_proto::service;
 use aex_egress::forward::Egress;
 use aex_egress::keys::{KeyRing, read_handed};
 use aex_egress::register::Register;
-use aex_egress::{EgressError, journal, orders, receipts, serve};
+use aex_egress::{EgressError, journal, orders, receipts, serve, vault};
+use aex_sandbox::{Network, Sandbox};
 use clap::Parser;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tracing_subscriber::EnvFilter;
+use zeroizing_alloc::ZeroAlloc;
 
+/// What is freed is wiped: prompts and keys pass through many buffers.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ZeroAlloc<mimalloc::MiMalloc> = ZeroAlloc(mimalloc::MiMalloc);
 
 /// `EX_CONFIG` of sysexits.h.
 const BAD_CONFIGURATION: u8 = 78;
@@ -75,7 +77,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let hardened = harden();
+    let hardened = aex_sandbox::harden();
+    // Every file is private.
+    umask(Mode::from_bits_truncate(0o077));
     let args = Args::parse();
     let filter = EnvFilter::try_from_env("AEX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -85,8 +89,8 @@ fn main() -> ExitCode {
         .log_internal_errors(false)
         .with_ansi(false)
         .init();
-    if let Err(errno) = hardened {
-        tracing::error!(%errno, "cannot protect this process's memory");
+    if let Err(error) = hardened {
+        tracing::error!("{error}");
         return ExitCode::FAILURE;
     }
     let done = if args.list_sent {
@@ -107,18 +111,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Before anything secret is read: no core dump, no ptrace or /proc/PID/mem by the same user, and
-/// every file private.
-fn harden() -> nix::Result<()> {
-    nix::sys::prctl::set_dumpable(false)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    umask(Mode::from_bits_truncate(0o077));
-    Ok(())
-}
-
 fn list_sent(args: &Args) -> Result<(), EgressError> {
     let places = Places::choose(args.system).map(|places| places.egress_journal());
     let path = (args.journal.clone().or(places)).ok_or(EgressError::NoHome)?;
+    Sandbox::new(Network::None).reads_around(&path).enter()?;
     for id in journal::sent(&path)? {
         // Whoever reads it may stop.
         if writeln!(std::io::stdout(), "{id}").is_err() {
@@ -133,6 +129,8 @@ struct Paths {
     /// As a service of the host there is none.
     keys_dir: Option<PathBuf>,
     journal: PathBuf,
+    /// Where `ca_file`s may lie, beside the system's own directories.
+    config: Option<PathBuf>,
 }
 
 impl Paths {
@@ -150,7 +148,28 @@ impl Paths {
                 .then(|| path(&args.keys_dir, |places| places.keys.clone()))
                 .transpose()?,
             journal: path(&args.journal, Places::egress_journal)?,
+            config: places.map(|places| places.config_file),
         })
+    }
+
+    /// Rules are for directories that are there, so those that it makes are made before.
+    fn sandbox(&self, args: &Args, credentials: Option<&PathBuf>) -> Result<Sandbox, EgressError> {
+        serve::private_parent(&self.journal)?;
+        let mut sandbox = Sandbox::new(Network::Client)
+            .writes_around(&self.journal)
+            .reads("/proc/sys/kernel/random/boot_id")
+            .reads_resolver_and_roots();
+        if args.system {
+            sandbox = sandbox.for_system();
+        } else {
+            let socket = socket(args)?;
+            serve::private_parent(&socket)?;
+            sandbox = sandbox.writes_around(&socket);
+        }
+        for path in self.keys_dir.iter().chain(credentials) {
+            sandbox = sandbox.reads(path);
+        }
+        Ok((self.config.iter()).fold(sandbox, |sandbox, file| sandbox.reads_around(file)))
     }
 }
 
@@ -163,10 +182,14 @@ fn start(args: &Args) -> Result<(), EgressError> {
     // A name or value that is not text is no key.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    (paths.sandbox(args, credentials.as_ref())?)
+        .with_memory(vault::lock_memory())
+        .enter()?;
     let keys = KeyRing::new(
         handed,
         environment,
-        std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+        credentials,
         paths.keys_dir.clone(),
         nix::unistd::getuid().as_raw(),
     );
@@ -189,7 +212,6 @@ fn start(args: &Args) -> Result<(), EgressError> {
 
 async fn run(args: &Args, paths: &Paths, keys: KeyRing) -> Result<(), EgressError> {
     let stop = stop_signal().map_err(EgressError::Runtime)?;
-    serve::private_parent(&paths.journal)?;
     // First the journal: its lock keeps a second process from taking the socket of this one.
     let register = Arc::new(Register::open(&paths.journal)?);
     let listener = listener(args)?;
@@ -220,12 +242,17 @@ fn listener(args: &Args) -> Result<serve::Listener, EgressError> {
     if args.system {
         return serve::inherited(&args.worker_user);
     }
-    let usual = || Places::from_environment().map(|places| places.egress_socket());
-    let path = (args.socket.clone())
-        .or_else(usual)
-        .ok_or(EgressError::NoHome)?;
+    let path = socket(args)?;
     serve::private_parent(&path)?;
     serve::bind(&path)
+}
+
+/// Of user mode.
+fn socket(args: &Args) -> Result<PathBuf, EgressError> {
+    let usual = || Places::from_environment().map(|places| places.egress_socket());
+    (args.socket.clone())
+        .or_else(usual)
+        .ok_or(EgressError::NoHome)
 }
 
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {

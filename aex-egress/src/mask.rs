@@ -22,7 +22,8 @@ pub const MIN_KEY_BYTES: usize = 8;
 
 /// A key, prepared to be looked for. One per loaded key; wiped when it goes, and without `Debug`.
 pub struct MaskedKey {
-    key: Zeroizing<Vec<u8>>,
+    /// A view of where it is kept.
+    key: Bytes,
     /// Of a start of the key that is one byte longer than the index: the longest shorter start that
     /// it ends with (Knuth, Morris, Pratt).
     borders: Zeroizing<Vec<usize>>,
@@ -35,24 +36,30 @@ pub struct MaskedKey {
 }
 
 impl MaskedKey {
-    /// Nothing for a key that is too short to be masked.
+    /// As [`MaskedKey::of`], of a copy.
     #[must_use]
     pub fn new(key: &[u8]) -> Option<Self> {
+        Self::of(Bytes::copy_from_slice(key))
+    }
+
+    /// Nothing for a key that is too short to be masked.
+    #[must_use]
+    pub fn of(key: Bytes) -> Option<Self> {
         if key.len() < MIN_KEY_BYTES {
             return None;
         }
         let mut has = Zeroizing::new([false; 256]);
-        for &byte in key {
+        for &byte in &key {
             has[usize::from(byte)] = true;
         }
         // No key that fits a header has a space in it.
         let cover = if has[usize::from(b'*')] { b' ' } else { b'*' };
         let mut this = Self {
-            key: Zeroizing::new(key.to_vec()),
             borders: Zeroizing::new(vec![0; key.len()]),
             has,
-            rare_at: Pair::new(key).map_or(0, |pair| usize::from(pair.index1())),
+            rare_at: Pair::new(&key).map_or(0, |pair| usize::from(pair.index1())),
             cover,
+            key: key.clone(),
         };
         let mut border = 0;
         for (at, &byte) in key.iter().enumerate().skip(1) {
@@ -83,7 +90,7 @@ impl MaskedKey {
         loop {
             let hit = from + memchr::memchr(rare, data.get(from..)?)?;
             let start = hit - self.rare_at;
-            if data.get(start..start + self.len())? == self.key.as_slice() {
+            if data.get(start..start + self.len())? == self.key {
                 return Some(start);
             }
             from = hit + 1;

@@ -107,6 +107,7 @@ impl Standing {
                 .map(|active| active.operator_keys())
                 .unwrap_or_default(),
             problem: self.problem.as_ref().map(|problem| problem.text.clone()),
+            sandbox: aex_sandbox::in_force(),
         }
     }
 

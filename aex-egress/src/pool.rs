@@ -86,6 +86,8 @@ enum Link {
 /// A connection for one exchange, and the turn that it takes.
 pub struct Lease {
     link: Option<Link>,
+    /// Of one exchange: what its buffers held must not stay.
+    alone: bool,
     provider: Arc<Provider>,
     _turn: OwnedSemaphorePermit,
 }
@@ -173,18 +175,27 @@ impl Shared {
 }
 
 impl Lease {
-    /// A kept connection, or a new one. Nothing was sent on it for this exchange.
+    /// A kept connection, or a new one. Nothing was sent on it for this exchange. One that is to be
+    /// `alone` is new, and ends with the exchange.
     ///
     /// # Errors
     /// [`Failure::Connect`] or [`Failure::Tls`].
-    pub async fn acquire(provider: &Arc<Provider>) -> Result<Self, Failure> {
+    pub async fn acquire(provider: &Arc<Provider>, alone: bool) -> Result<Self, Failure> {
         let turn = take_turn(provider).await?;
-        let link = match provider.pool.reuse(boot_ms()) {
+        let kept = || provider.pool.reuse(boot_ms());
+        let link = match (!alone).then(kept).flatten() {
             Some(link) => link,
-            None => connect(provider).await?,
+            None => {
+                let link = connect(provider).await?;
+                if let (Link::Shared(shared), false) = (&link, alone) {
+                    provider.pool.lock().shared.push(shared.clone());
+                }
+                link
+            }
         };
         Ok(Self {
             link: Some(link),
+            alone,
             provider: Arc::clone(provider),
             _turn: turn,
         })
@@ -230,7 +241,7 @@ impl Lease {
 
     /// The exchange came to its proper end, both ways: the connection can be used again.
     pub fn give_back(mut self, cx: &mut Context<'_>) {
-        if let Some(Link::Single(mut single)) = self.link.take() {
+        if let Some(Link::Single(mut single)) = self.link.take().filter(|_| !self.alone) {
             if !single.sender.is_ready() {
                 single.driver.poll(cx);
             }
@@ -294,7 +305,7 @@ async fn connect(provider: &Provider) -> Result<Link, Failure> {
                 Failure::Tls
             })?;
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            return shared(provider, stream).await;
+            return shared(stream).await;
         }
         single(stream, watch).await
     };
@@ -338,7 +349,7 @@ where
     }))
 }
 
-async fn shared<S>(provider: &Provider, stream: S) -> Result<Link, Failure>
+async fn shared<S>(stream: S) -> Result<Link, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -353,11 +364,9 @@ where
         .await
         .map_err(|_| Failure::Connect)?;
     tokio::spawn(connection.map(drop));
-    let shared = Shared {
+    Ok(Link::Shared(Shared {
         sender,
         users: Arc::new(()),
         since_boot_ms: boot_ms(),
-    };
-    provider.pool.lock().shared.push(shared.clone());
-    Ok(Link::Shared(shared))
+    }))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use aex_admin_proto::egress::{EgressConfig, ProviderConfig};
 use aex_admin_proto::ticket::TicketKey;
+use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 use rustls_pki_types::ServerName;
@@ -71,7 +72,10 @@ impl Active {
             let authorization = authorization(&provider.name, found.remove(&provider.name))?;
             let same = before
                 .and_then(|before| before.providers.get(&provider.name))
-                .filter(|old| old.serves_as(&provider, authorization.as_ref()));
+                .filter(|old| {
+                    let header = authorization.as_ref().map(|(header, _)| header);
+                    old.serves_as(&provider, header)
+                });
             let built = match same {
                 Some(old) => Arc::clone(old),
                 None => Arc::new(Provider::build(provider, authorization, system)?),
@@ -99,13 +103,25 @@ impl Active {
     }
 }
 
+/// The header, and the key in it.
 fn authorization(
     provider: &str,
     found: Option<FoundKey>,
-) -> Result<Option<HeaderValue>, EgressError> {
+) -> Result<Option<(HeaderValue, Bytes)>, EgressError> {
     let Some(found) = found else { return Ok(None) };
-    match attach::bearer(found.key.expose_secret().as_bytes()) {
-        Some(value) => Ok(Some(value)),
+    let whole = found.key.bearer();
+    let header = attach::bearer(found.key.expose_secret().as_bytes()).and_then(|checked| {
+        // The same text, in the key's own pages.
+        let mut header = HeaderValue::from_maybe_shared(whole.clone()).ok()?;
+        header.set_sensitive(true);
+        (header == checked).then_some(header)
+    });
+    match header {
+        Some(header) => {
+            let key = attach::key_of(&header).map_or(0, <[u8]>::len);
+            let key = whole.slice(whole.len() - key..);
+            Ok(Some((header, key)))
+        }
         None => Err(EgressError::KeyUnusable {
             provider: provider.to_owned(),
             place: found.place,
@@ -116,7 +132,7 @@ fn authorization(
 impl Provider {
     fn build(
         config: ProviderConfig,
-        authorization: Option<HeaderValue>,
+        key: Option<(HeaderValue, Bytes)>,
         system: &Arc<SystemTrust>,
     ) -> Result<Self, EgressError> {
         let place = Place::parse(&config.base_url).map_err(|why| EgressError::BaseUrl {
@@ -129,11 +145,8 @@ impl Provider {
             (Some(path), true) => own_trust(&config.name, path)?,
             (None, true) => Trust::System(Arc::clone(system)),
         };
-        let masked = authorization
-            .as_ref()
-            .and_then(attach::key_of)
-            .and_then(MaskedKey::new)
-            .map(Arc::new);
+        let (authorization, key) = key.unzip();
+        let masked = key.and_then(MaskedKey::of).map(Arc::new);
         Ok(Self {
             config,
             place,

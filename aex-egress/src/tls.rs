@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use tokio::sync::OnceCell;
 
 use crate::EgressError;
@@ -65,7 +65,7 @@ pub fn own_trust(provider: &str, path: &str) -> Result<Trust, EgressError> {
         why,
     };
     let certificates =
-        CertificateDer::pem_file_iter(Path::new(path)).map_err(|error| bad(error.to_string()))?;
+        CertificateDer::pem_file_iter(Path::new(path)).map_err(|error| bad(unopened(&error)))?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         let certificate = certificate.map_err(|error| bad(error.to_string()))?;
@@ -77,6 +77,16 @@ pub fn own_trust(provider: &str, path: &str) -> Result<Trust, EgressError> {
         return Err(bad("it holds no certificate (PEM)".into()));
     }
     Ok(Trust::Own(client_config(roots)?))
+}
+
+fn unopened(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(io) if io.kind() == std::io::ErrorKind::PermissionDenied => format!(
+            "{io}: aex-egress reads such files beside models.yaml, below /etc and below /usr alone: \
+             put it there, readable for its user"
+        ),
+        other => other.to_string(),
+    }
 }
 
 fn client_config(roots: RootCertStore) -> Result<Arc<ClientConfig>, EgressError> {

@@ -367,6 +367,7 @@ impl Admin {
             known,
             worker: self.inner.worker,
             pid: std::process::id(),
+            sandbox: aex_sandbox::in_force(),
         };
         self.inner.client.call(SETTINGS, &params, POLL_LIMIT).await
     }

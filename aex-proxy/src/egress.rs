@@ -25,10 +25,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::time::sleep;
 
+use crate::headers::PROVIDER_KEY;
+
 /// Connections kept for later requests.
 const MAX_IDLE: usize = 64;
-/// A connection idle for longer is not used again.
-const MAX_IDLE_MS: u64 = 60_000;
+/// A connection idle for longer is closed. Making one is cheap, and an idle one holds the last request's
+/// bytes.
+const MAX_IDLE_MS: u64 = 5_000;
 /// How long a connection to an egress that restarts is waited for, in growing steps.
 const CONNECT_PAUSES_MS: [u64; 7] = [5, 10, 25, 50, 100, 250, 500];
 /// Chunks are read into a buffer that grows up to this.
@@ -47,6 +50,8 @@ pub enum SendError {
 /// One connection. Nothing moves on it but while it is driven.
 struct Wire {
     sender: SendRequest<Full<Bytes>>,
+    /// For one exchange: what its buffers held must not stay.
+    alone: bool,
     /// Nothing when it has ended. What still waits for it then learns so, for its other half is gone.
     connection: Option<Box<Connection<TokioIo<QuietStream>, Full<Bytes>>>>,
 }
@@ -120,7 +125,7 @@ impl Upstream {
 
     /// Gives the connection back, after the body was read to its end.
     pub fn give_back(self) {
-        if self.wire.connection.is_none() {
+        if self.wire.connection.is_none() || self.wire.alone {
             return;
         }
         let mut idle = self.egress.idle();
@@ -144,6 +149,13 @@ impl Egress {
         }
     }
 
+    /// Closes what was idle for too long, and with it what its buffers still hold of a request.
+    pub fn sweep(&self) {
+        let now = clock::boot_ms();
+        let is_young = |idle: &Idle| now.saturating_sub(idle.since_boot_ms) <= MAX_IDLE_MS;
+        self.idle().retain(is_young);
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
         self.inner
             .idle
@@ -151,7 +163,8 @@ impl Egress {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a request and waits for the answer's head.
+    /// Sends a request and waits for the answer's head. One that carries an agent's own key has a
+    /// connection of its own, which ends with it.
     ///
     /// # Errors
     /// See [`SendError`].
@@ -160,10 +173,15 @@ impl Egress {
         request: Request<Full<Bytes>>,
     ) -> Result<(response::Parts, Upstream), SendError> {
         let mut request = request;
+        let alone = request.headers().contains_key(PROVIDER_KEY);
         loop {
-            let (mut wire, pooled) = match self.pooled().await {
+            let kept = if alone { None } else { self.pooled().await };
+            let (mut wire, pooled) = match kept {
                 Some(wire) => (wire, true),
-                None => (self.connect().await.map_err(SendError::Unreachable)?, false),
+                None => {
+                    let made = self.connect(alone).await;
+                    (made.map_err(SendError::Unreachable)?, false)
+                }
             };
             let mut sending = pin!(wire.sender.try_send_request(request));
             let sent = poll_fn(|cx| {
@@ -203,7 +221,7 @@ impl Egress {
         }
     }
 
-    async fn connect(&self) -> io::Result<Wire> {
+    async fn connect(&self, alone: bool) -> io::Result<Wire> {
         let mut pauses = CONNECT_PAUSES_MS.into_iter();
         let stream = loop {
             match UnixStream::connect(&self.inner.socket).await {
@@ -222,6 +240,7 @@ impl Egress {
             .map_err(io::Error::other)?;
         Ok(Wire {
             sender,
+            alone,
             connection: Some(Box::new(connection)),
         })
     }

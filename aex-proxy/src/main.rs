@@ -2,6 +2,7 @@
 //! `aex-proxy facts`, reads one request from standard input and tells what a worker sees in it.
 
 use std::io::{IsTerminal, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,15 +14,17 @@ use aex_proxy::facts::{self, Beside};
 use aex_proxy::front::{FrontArgs, FrontError};
 use aex_proxy::listener;
 use aex_proxy::server::{self, Options};
+use aex_proxy::tls::TlsFiles;
 use aex_proxy::tokenizer::Tokenizer;
+use aex_sandbox::{Network, Sandbox, SandboxError};
 use clap::{Parser, Subcommand};
-use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
+use zeroizing_alloc::ZeroAlloc;
 
+/// What is freed is wiped: prompts and keys pass through many buffers.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: ZeroAlloc<mimalloc::MiMalloc> = ZeroAlloc(mimalloc::MiMalloc);
 
 /// The worker of AEX that agents talk to: reads their requests, asks aex-admin, forwards to aex-egress.
 ///
@@ -102,8 +105,8 @@ fn tokenizer(name: &str) -> Result<Tokenizer, String> {
 
 #[derive(Debug, thiserror::Error)]
 enum StartError {
-    #[error("cannot harden the process: {0}")]
-    Harden(#[from] nix::Error),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Listener(#[from] listener::ListenerError),
     #[error(transparent)]
@@ -119,11 +122,13 @@ enum StartError {
 const MAX_BLOCKING_THREADS: usize = 32;
 
 fn main() -> ExitCode {
-    let hardened = harden();
+    let hardened = aex_sandbox::harden();
     let mut args = Args::parse();
     if let Some(Command::Facts(asked)) = args.command.take() {
-        let told = hardened.map_err(|error| error.to_string());
-        return told.and_then(|()| tell_facts(asked)).unwrap_or_else(|why| {
+        // It reads what an agent wrote, and nothing else.
+        let shut_in = hardened.and_then(|()| Sandbox::new(Network::None).enter());
+        let told = shut_in.map_err(|error| error.to_string());
+        return told.and_then(|_| tell_facts(asked)).unwrap_or_else(|why| {
             // With stderr closed there is nobody to tell.
             let _ = writeln!(std::io::stderr(), "aex-proxy: {why}");
             ExitCode::from(2)
@@ -138,20 +143,13 @@ fn main() -> ExitCode {
             EnvFilter::try_from_env("AEX_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
         )
         .init();
-    match hardened.and_then(|()| run(args)) {
+    match hardened.map_err(StartError::from).and_then(|()| run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Requests are in this process's memory: nobody else's to read, in life or in a core file.
-fn harden() -> Result<(), StartError> {
-    prctl::set_dumpable(false)?;
-    setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    Ok(())
 }
 
 fn tell_facts(asked: FactsArgs) -> Result<ExitCode, String> {
@@ -183,10 +181,30 @@ fn run(args: Args) -> Result<(), StartError> {
     }
     let listeners = listener::inherited(args.listen_fd, args.listen_fds)?;
     let tls = args.front.open(&listeners)?;
+    let system = args.system;
+    let certificates = args.front.files()?;
     let options = Options {
         tls,
         ..options(args)?
     };
+    let mut sandbox = sandbox(&options);
+    let home = Places::choose(system).map(|places| places.home);
+    for file in certificates.iter().flat_map(TlsFiles::all) {
+        let beside_home = (file.parent()).is_some_and(|directory| {
+            (home.as_ref()).is_some_and(|home| home.starts_with(directory))
+        });
+        // What lies beside them is for this process too; the ledger must not.
+        sandbox = if beside_home {
+            sandbox.reads(file)
+        } else {
+            sandbox.reads_around(file)
+        };
+    }
+    if system {
+        sandbox.for_system().enter()?;
+    } else {
+        sandbox.enter()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // For large bodies, counts and kept answers: work for a core, or waits for a disk.
@@ -213,6 +231,17 @@ fn run(args: Args) -> Result<(), StartError> {
         server::run(listeners, options, stop).await
     })?;
     Ok(())
+}
+
+/// Its spool is all that it reads and writes, its listener all of the network.
+fn sandbox(options: &Options) -> Sandbox {
+    let sockets = Sandbox::new(Network::Unix);
+    let Some(spool) = &options.spool else {
+        return sockets;
+    };
+    // A rule is for a directory that is there. Whether it can be used, the spool itself sees.
+    let _ = (std::fs::DirBuilder::new().recursive(true).mode(0o700)).create(spool);
+    sockets.writes(spool)
 }
 
 fn options(args: Args) -> Result<Options, StartError> {

@@ -12,7 +12,8 @@ use aex_admin_proto::peer::Peer;
 use aex_admin_proto::worker::{ReserveParams, Route as Api};
 use aex_admin_proto::{HoldId, TokenDigest};
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
@@ -78,6 +79,17 @@ impl Shared {
 
 /// Answers one request of `peer`.
 pub async fn serve(shared: &Shared, request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
+    // The connection's buffers hold the head as it came. With an own key in it they must not outlive it.
+    let ends = request.headers().contains_key(headers::PROVIDER_KEY)
+        && request.version() <= http::Version::HTTP_11;
+    let mut response = answer(shared, request, peer).await;
+    if ends {
+        (response.headers_mut()).insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn answer(shared: &Shared, request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
     let (head, body) = request.into_parts();
     let route = match route::of(&head.method, &head.uri) {
         Ok(route) => route,

@@ -75,8 +75,8 @@ pub async fn run(
     let certificates = tokio::spawn(follow(options.tls.clone(), hangup));
     let admin = Admin::new(&options.admin_socket, options.worker);
     let follower = tokio::spawn(admin.clone().follow());
-    let heart = tokio::spawn(beat());
     let egress = Egress::new(&options.egress_socket);
+    let heart = tokio::spawn(beat(egress.clone()));
     let spool = Spool::open(options.spool.as_deref());
     let tidier = tokio::spawn(spool.clone().tend());
     // Nothing is ever sent: the channel ends when the last holder of a sender is gone.
@@ -121,9 +121,10 @@ async fn follow(tls: Option<Tls>, mut hangup: Signal) {
 
 /// Keeps a timer near. The runtime wakes itself by a system call for each timer that would fire
 /// before all others, which without this one is nearly every timeout of every request.
-async fn beat() {
+async fn beat(egress: Egress) {
     loop {
         sleep(HEARTBEAT).await;
+        egress.sweep();
     }
 }
 

@@ -315,9 +315,11 @@ fn https_with_a_private_ca() {
     })
     .unwrap();
     let other = Pki::make().unwrap();
-    let dir = tempfile::tempdir().unwrap();
     for (ca, status) in [(&pki.ca_pem, 200), (&other.ca_pem, 502)] {
-        let ca_file = dir.path().join("ca.pem");
+        let mut kernel = Kernel::builder()
+            .env("SIM_API_KEY", Kernel::SIM_KEY)
+            .prepare();
+        let ca_file = kernel.places.config_file.with_file_name("ca.pem");
         std::fs::write(&ca_file, ca).unwrap();
         let yaml = format!(
             "providers:\n  sim: {{ base_url: 'https://localhost:{}/v1', ca_file: '{}' }}\n\
@@ -325,10 +327,8 @@ fn https_with_a_private_ca() {
             sim.addr.port(),
             ca_file.display()
         );
-        let kernel = Kernel::builder()
-            .models_yaml(yaml)
-            .env("SIM_API_KEY", Kernel::SIM_KEY)
-            .start();
+        kernel.write_config(&yaml);
+        kernel.start_again();
         let token = kernel.create_agent("a", "1.00", 1000, &[]);
         let answer = kernel.chat(&token, &hello(json!({})));
         assert_eq!(answer.status, status, "{}", answer.text());

@@ -12,7 +12,7 @@ use crate::common::{hello, sim};
 
 const READ_BYTES: u64 = 4 * 1024 * 1024;
 
-fn holds(haystack: &[u8], needle: &str) -> bool {
+pub(crate) fn holds(haystack: &[u8], needle: &str) -> bool {
     let needle = needle.as_bytes();
     // The first byte alone is searched fast; memory is large.
     let mut rest = haystack;
@@ -27,7 +27,7 @@ fn holds(haystack: &[u8], needle: &str) -> bool {
 
 /// Whether `needle` is anywhere in the process's memory. What cannot be read (devices, guard pages)
 /// is passed over, so a caller must show that the search finds what is there.
-fn memory_holds(pid: u32, needle: &str) -> bool {
+pub(crate) fn memory_holds(pid: u32, needle: &str) -> bool {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps of our own process");
     let memory = File::open(format!("/proc/{pid}/mem")).expect("memory, as root");
     let mut buffer = Vec::new();

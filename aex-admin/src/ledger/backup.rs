@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 
 use super::seal::beside;
-use super::{LedgerError, Result, events, open_read_only, seal};
+use super::{LedgerError, Result, events, in_memory, open_read_only, seal};
 
 /// Writes the ledger at `ledger` as it is now to `to`, which must be absolute and new. It has that name
 /// only when it is whole.
@@ -52,10 +52,39 @@ pub fn write(ledger: &Path, to: &Path) -> Result<BackupReply> {
             bytes,
             event,
             hash,
+            id: None,
         })
     });
     remove(&partial);
     written
+}
+
+/// Writes the ledger at `ledger` as it is now to a file beside it that has no name any more: it goes when
+/// it is closed.
+///
+/// # Errors
+/// It cannot be written.
+pub fn unnamed(ledger: &Path) -> Result<(BackupReply, File)> {
+    let partial = beside(ledger, ".backup.partial");
+    // Left by one that was cut off.
+    remove(&partial);
+    let copied = copy(ledger, &partial).and_then(|(event, hash)| {
+        let opened = File::open(&partial).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (bytes, file) = opened.map_err(|source| LedgerError::File {
+            path: partial.clone(),
+            source,
+        })?;
+        let reply = BackupReply {
+            path: String::new(),
+            bytes,
+            event,
+            hash,
+            id: None,
+        };
+        Ok((reply, file))
+    });
+    remove(&partial);
+    copied
 }
 
 /// Gives a whole file its name; one that came meanwhile is not overwritten.
@@ -87,6 +116,7 @@ pub(super) fn copy(ledger: &Path, to: &Path) -> Result<(i64, String)> {
         source,
     })?;
     let mut conn = Connection::open(to)?;
+    in_memory(&conn)?;
     // One step, so of one moment; readers do not stop the writer.
     while Backup::new(&from, &mut conn)?.step(-1)? != StepResult::Done {}
     // A file by itself, with nothing beside it.

@@ -165,6 +165,7 @@ impl Ledger {
         conn.pragma_update(None, "synchronous", "FULL")?;
         conn.pragma_update(None, "foreign_keys", true)?;
         conn.pragma_update(None, "cache_size", -4096)?;
+        in_memory(&conn)?;
         conn.pragma_update(None, "wal_autocheckpoint", 2000)?;
         conn.set_prepared_statement_cache_capacity(64);
         // Without it each bind of another value may plan the statement anew: a fifth of the CPU.
@@ -384,6 +385,11 @@ fn take_lock(path: &Path) -> Result<Flock<File>> {
         .map_err(|_| LedgerError::InUse(path.to_owned()))
 }
 
+/// What SQLite would write aside for a while: no directory for that is within the sandbox.
+fn in_memory(conn: &Connection) -> Result<()> {
+    Ok(conn.pragma_update(None, "temp_store", "MEMORY")?)
+}
+
 /// A connection that can only read, for views and the audit.
 ///
 /// # Errors
@@ -392,6 +398,7 @@ pub fn open_read_only(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(Duration::from_secs(5))?;
+    in_memory(&conn)?;
     schema::check_version(&conn)?;
     Ok(conn)
 }

@@ -168,8 +168,14 @@ const METHODS: &[(&str, &[Role], &str, &[&str])] = &[
     (
         m::LEDGER_BACKUP,
         OPERATOR,
-        "Writes a copy of the ledger to a new file.",
+        "Makes a copy of the ledger: in a new file, or to be read part by part.",
         &["path"],
+    ),
+    (
+        m::LEDGER_BACKUP_PART,
+        OPERATOR,
+        "Reads a part of the copy that was made last.",
+        &["id", "offset"],
     ),
     (
         m::LEDGER_RESOLVE,
@@ -208,7 +214,7 @@ const METHODS: &[(&str, &[Role], &str, &[&str])] = &[
         worker::SETTINGS,
         WORKER,
         "Long poll: what a worker must know.",
-        &["known", "worker", "pid"],
+        &["known", "worker", "pid", "sandbox"],
     ),
     (
         worker::RESERVE,
@@ -293,7 +299,7 @@ const METHODS: &[(&str, &[Role], &str, &[&str])] = &[
         egress::ORDERS,
         EGRESS,
         "Long poll: configuration, voids, cuts.",
-        &["pid", "acting_on", "operator_keys", "problem"],
+        &["pid", "acting_on", "operator_keys", "problem", "sandbox"],
     ),
     (
         egress::RECEIPTS,

@@ -10,9 +10,11 @@ use aex_admin_proto::clock;
 use aex_admin_proto::egress::OrdersParams;
 use aex_admin_proto::operator::{ScopeView, Status, WorkerView};
 use aex_admin_proto::ticket::TicketKey;
+use aex_admin_proto::worker::SettingsParams;
 use tokio::sync::watch;
 
 use super::Role;
+use super::backups::Unnamed;
 use super::reader::Reader;
 use crate::config::Config;
 use crate::policy::Policies;
@@ -49,6 +51,7 @@ pub struct Kernel {
     /// An audit, a replay, a backup.
     pub(super) at_long_work: AtomicBool,
     pub(super) at_rehearsal: AtomicBool,
+    pub(super) backup: Mutex<Option<Unnamed>>,
     workers: Mutex<BTreeMap<SessionId, WorkerView>>,
     queue: Sender<Command>,
     sessions: AtomicU64,
@@ -79,6 +82,7 @@ impl Kernel {
             reloading: tokio::sync::Mutex::default(),
             at_long_work: AtomicBool::new(false),
             at_rehearsal: AtomicBool::new(false),
+            backup: Mutex::default(),
             workers: Mutex::default(),
             queue,
             sessions: AtomicU64::new(1),
@@ -116,13 +120,14 @@ impl Kernel {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn worker_is(&self, session: SessionId, worker: u32, pid: u32) {
+    pub(super) fn worker_is(&self, session: SessionId, said: &SettingsParams) {
         self.workers().insert(
             session,
             WorkerView {
-                worker,
-                pid,
+                worker: said.worker,
+                pid: said.pid,
                 in_flight: 0,
+                sandbox: said.sandbox,
             },
         );
     }
@@ -199,6 +204,7 @@ impl Kernel {
             pid: std::process::id(),
             uptime_ms: clock::boot_ms().saturating_sub(self.started_boot_ms),
             egress_pid: egress.session.map(|_| egress.said.pid),
+            egress_sandbox: egress.session.map(|_| egress.said.sandbox),
             operator_keys: egress.said.operator_keys,
             workers,
             agents,
@@ -206,6 +212,7 @@ impl Kernel {
             waiting: self.shared.waiting(),
             events: *self.shared.events().borrow(),
             ledger: self.ledger.display().to_string(),
+            sandbox: aex_sandbox::in_force(),
             config_generation: self.in_force.borrow().generation,
             scopes,
         }

@@ -3,6 +3,7 @@
 //! Owns: roles, framing of connections, long polls, the state of the egress and the workers as their
 //! connections tell it. Absent on purpose: rules, and SQL.
 
+mod backups;
 mod connection;
 mod discover;
 mod egress;

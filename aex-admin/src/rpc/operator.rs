@@ -1,16 +1,16 @@
 //! What an operator may ask; an auditor, of that, what only reads.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aex_admin_proto::clock;
 use aex_admin_proto::operator::{
-    AgentList, AgentState, AgentView, AuditParams, AuditReport, BackupParams, Checkpoint,
-    ConfigText, MAX_AGAINST, Metrics, ModelList, NameParams, ProviderList, ResolveParams,
-    ScopeList, ScopeView, Tail, TailParams, TokenList, method as m,
+    AgentList, AgentState, AgentView, AuditParams, AuditReport, Checkpoint, ConfigText,
+    MAX_AGAINST, Metrics, ModelList, NameParams, ProviderList, ResolveParams, ScopeList, ScopeView,
+    Tail, TailParams, TokenList, method as m,
 };
 use aex_admin_proto::rehearsal::{Rehearsal, RehearseParams};
 use aex_admin_proto::rpc::{RpcError, code};
@@ -27,7 +27,7 @@ use crate::config;
 use crate::core::period;
 use crate::core::reserve::Now;
 use crate::core::scope::Scope;
-use crate::ledger::{LedgerError, backup, reader};
+use crate::ledger::{LedgerError, reader};
 use crate::rehearse::{RehearseError, rehearse};
 use crate::writer::{Command, OperatorCommand as Op};
 use crate::{audit, views};
@@ -179,13 +179,18 @@ fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) 
             );
         }
         m::LEDGER_BACKUP => {
-            let (call, BackupParams { path }) = params(call, raw)?;
-            answer(call, async move {
-                aside(&kernel, &kernel.at_long_work, "a backup", move |ledger| {
-                    backup::write(&ledger, Path::new(&path))
-                })
-                .await
-            });
+            let (call, asked) = params(call, raw)?;
+            answer(
+                call,
+                async move { super::backups::make(&kernel, asked).await },
+            );
+        }
+        m::LEDGER_BACKUP_PART => {
+            let (call, asked) = params(call, raw)?;
+            answer(
+                call,
+                async move { super::backups::part(&kernel, asked).await },
+            );
         }
         m::LEDGER_RESOLVE => {
             let (call, asked) = params(call, raw)?;
@@ -399,7 +404,7 @@ async fn rehearse_now(
 }
 
 /// Long work on the ledger's file: one at a time, on a thread and a connection of its own.
-async fn aside<T: Send + 'static>(
+pub(super) async fn aside<T: Send + 'static>(
     kernel: &Kernel,
     busy: &AtomicBool,
     what: &str,

@@ -125,7 +125,7 @@ pub(super) fn dispatch(
         // The role's table has no other.
         _ => {
             let (call, said): (_, SettingsParams) = params(call, raw)?;
-            kernel.worker_is(session, said.worker, said.pid);
+            kernel.worker_is(session, &said);
             let kernel = Arc::clone(kernel);
             tokio::spawn(async move { settings(&kernel, call, said.known).await });
         }

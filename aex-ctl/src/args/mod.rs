@@ -71,6 +71,9 @@ pub(crate) enum Command {
     /// Run a command as an agent: with a token of its own, without provider credentials
     #[command(after_help = run_help())]
     Run(RunArgs),
+    /// What `aex run --confine` starts itself as
+    #[command(hide = true)]
+    Confined(ConfinedArgs),
     /// Tokens of an agent
     #[command(after_help = "Example:\n  aex token list my-agent")]
     Token {
@@ -167,11 +170,18 @@ pub(crate) enum Command {
     },
 }
 
+const CONFINE_HELP: &str = "With --confine CMD sees no file, socket or process of AEX, no process but \
+    its own, and neither\nthe session's bus nor systemd's: it can ask for no more money than it has. It \
+    does not stop what\nCMD writes for others to run later (a shell's start files, cron, git hooks, ssh) \
+    nor a docker socket.\nWhat CMD left running ends with it. Where the kernel does not allow it, CMD is \
+    not started (exit 125).";
+
 fn run_help() -> String {
     format!(
-        "{}\n\nExit code: that of CMD (128 + N when signal N ended it); 125 to 127 are aex's own.\n\n\
+        "{}\n\n{CONFINE_HELP}\n\nExit code: that of CMD (128 + N when signal N ended it); 125 to 127 are aex's own.\n\n\
          Example:\n  aex run -a my-agent -- python3 agent.py\n  \
-         aex run -a my-agent --budget 0.50 --max-tokens 20000 --ttl 30m -- python3 agent.py",
+         aex run -a my-agent --budget 0.50 --max-tokens 20000 --ttl 30m -- python3 agent.py\n  \
+         aex run -a my-agent --confine -- python3 agent.py",
         credentials::help()
     )
 }
@@ -179,7 +189,7 @@ fn run_help() -> String {
 impl Command {
     /// The exit code that stands for all failures of the command's own, if it has one.
     pub(crate) fn own_failure(&self) -> Option<u8> {
-        matches!(self, Self::Run(_)).then_some(RUN_FAILED)
+        matches!(self, Self::Run(_) | Self::Confined(_)).then_some(RUN_FAILED)
     }
 
     /// Whether this process becomes the supervisor.
@@ -256,9 +266,29 @@ pub(crate) struct RunArgs {
     rpm: Option<u64>,
     #[command(flatten)]
     options: agent::OptionArgs,
+    /// Shut CMD in: AEX's files, sockets and processes are not to be found, and CMD has no more rights
+    /// than its user (needs user namespaces)
+    #[arg(long)]
+    pub(crate) confine: bool,
     /// The command, after `--`
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfinedArgs {
+    #[arg(long)]
+    pub(crate) stage: Stage,
+    #[arg(long, value_name = "PATH")]
+    pub(crate) hide: Vec<PathBuf>,
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Stage {
+    Outer,
+    Inner,
 }
 
 impl RunArgs {

@@ -186,7 +186,7 @@ fn each_mistake_is_one_of_usage() {
         "run -- true",
         "run -a a",
         "run -a a true",
-        "run -a a --confine -- true",
+        "confined -- true",
         "audit extra",
     ] {
         let error = parse(line).expect_err(line);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use aex_admin_proto::checkpoints;
 use aex_admin_proto::operator::{
-    AuditParams, AuditReport, BackupParams, BackupReply, Checkpoint, Replay, ResolveParams,
-    ResolveReply, Tail, TailParams, method,
+    AuditParams, AuditReport, Checkpoint, Replay, ResolveParams, ResolveReply, Tail, TailParams,
+    method,
 };
 use aex_admin_proto::worker::POLL_MS;
 use serde_json::json;
@@ -19,7 +19,7 @@ use crate::output::{self, Out};
 use crate::render;
 
 /// A long ledger takes its time.
-const AUDIT_LIMIT: Duration = Duration::from_secs(3600);
+pub(super) const AUDIT_LIMIT: Duration = Duration::from_secs(3600);
 /// One long poll, and the time of a restart beside it.
 const FOLLOW_LIMIT: Duration = Duration::from_millis(POLL_MS + 60_000);
 /// Events asked for at once while following.
@@ -64,7 +64,7 @@ pub(super) async fn run(command: LedgerCommand, kernel: &Kernel, out: Out) -> Re
             out.document(&signed)?;
             Ok(0)
         }
-        LedgerCommand::Backup { file } => backup(&file, kernel, out).await,
+        LedgerCommand::Backup { file } => super::backup::run(&file, kernel, out).await,
         LedgerCommand::Restore { file, accept_loss } => {
             restore::run(&file, accept_loss, &kernel.places, out).await
         }
@@ -144,24 +144,6 @@ async fn export(format: ExportFormat, kernel: &Kernel, out: Out) -> Result<u8, F
             }
         }
     }
-    Ok(0)
-}
-
-async fn backup(file: &Path, kernel: &Kernel, out: Out) -> Result<u8, Fault> {
-    let path = std::path::absolute(file).map_err(|error| Fault::file("find", file, &error))?;
-    let link = kernel.open().await?;
-    let params = BackupParams {
-        path: path.display().to_string(),
-    };
-    let done: BackupReply = link
-        .call_within(method::LEDGER_BACKUP, &params, AUDIT_LIMIT)
-        .await?;
-    out.answer(&done, || {
-        format!(
-            "{}: {} bytes, up to event {}. Check it with `aex-admin audit --db {}`.",
-            done.path, done.bytes, done.event, done.path
-        )
-    })?;
     Ok(0)
 }
 

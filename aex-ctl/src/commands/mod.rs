@@ -2,6 +2,7 @@
 
 mod advice;
 mod agent;
+mod backup;
 pub(crate) mod child;
 mod config;
 mod daemon;
@@ -16,7 +17,7 @@ mod policy;
 mod prices;
 mod rehearse;
 mod restore;
-mod run;
+pub(crate) mod run;
 
 pub(crate) use advice::key_variable;
 
@@ -65,6 +66,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Fault> {
             TokenCommand::Revoke { id } => agent::revoke_token(id, &kernel()?, out).await,
         },
         Command::Run(args) => run::run(args, &kernel()?).await,
+        // Has run before there was a runtime.
+        Command::Confined(_) => Ok(0),
         Command::Status => kernel::status(&kernel()?, out).await,
         Command::Metrics { watch } => kernel::metrics(watch, &kernel()?, out).await,
         Command::Models => kernel::models(&kernel()?, out).await,

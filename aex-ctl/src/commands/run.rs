@@ -1,7 +1,7 @@
 //! `aex run`: a command with a token of its own and without provider credentials. The token
 //! ends with it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::RunArgs;
+use crate::confine;
 use crate::credentials::is_provider_credential;
 use crate::fault::{Fault, RUN_FAILED};
 use crate::link::{Kernel, Link};
@@ -30,6 +31,7 @@ const NOT_FOUND: u8 = 127;
 
 pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     let mut signals = Signals::take()?;
+    let command = command_of(kernel, &args)?;
     let link = kernel.open().await?;
     let mut args = args;
     warn(&link, &args.agent).await;
@@ -49,7 +51,7 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
             link.call(method::TOKEN_CREATE, &params).await?
         }
     };
-    let ended = match start(&args.command, &token, &kernel.base_url_for(&token.settings)) {
+    let ended = match start(command, &token, &kernel.base_url_for(&token.settings)) {
         Ok(mut child) => wait(&mut child, &mut signals).await,
         Err(fault) => Err(fault),
     };
@@ -85,12 +87,30 @@ fn pause_of(agent: &AgentView) -> Option<String> {
     })
 }
 
-fn start(command: &[OsString], token: &TokenReply, base_url: &str) -> Result<Child, Fault> {
+/// CMD itself, or the helper that confines it.
+fn command_of(kernel: &Kernel, args: &RunArgs) -> Result<std::process::Command, Fault> {
+    if args.confine {
+        return confine::wrap(kernel, &args.command);
+    }
+    child_of(&args.command)
+}
+
+pub(crate) fn child_of(command: &[OsString]) -> Result<std::process::Command, Fault> {
     let (program, arguments) = command
         .split_first()
         .ok_or_else(|| Fault::Usage("no command after `--`".into()))?;
-    let mut child = Command::new(program);
+    let mut child = std::process::Command::new(program);
     child.args(arguments);
+    Ok(child)
+}
+
+fn start(
+    command: std::process::Command,
+    token: &TokenReply,
+    base_url: &str,
+) -> Result<Child, Fault> {
+    let program = command.get_program().to_owned();
+    let mut child = Command::from(command);
     for (name, _) in std::env::vars_os() {
         if is_provider_credential(&name) {
             child.env_remove(name);
@@ -100,14 +120,17 @@ fn start(command: &[OsString], token: &TokenReply, base_url: &str) -> Result<Chi
         .env("OPENAI_BASE_URL", base_url)
         .env("OPENAI_API_BASE", base_url)
         .env("OPENAI_API_KEY", &token.token);
-    child.spawn().map_err(|error| {
-        let name = program.to_string_lossy();
-        let (exit, message) = match error.kind() {
-            std::io::ErrorKind::NotFound => (NOT_FOUND, format!("{name}: no such command")),
-            _ => (CANNOT_EXECUTE, format!("cannot run {name}: {error}")),
-        };
-        Fault::Command { exit, message }
-    })
+    child.spawn().map_err(|error| cannot_run(&program, &error))
+}
+
+/// Why a command did not start, with a shell's exit codes.
+pub(crate) fn cannot_run(program: &OsStr, error: &std::io::Error) -> Fault {
+    let name = program.to_string_lossy();
+    let (exit, message) = match error.kind() {
+        std::io::ErrorKind::NotFound => (NOT_FOUND, format!("{name}: no such command")),
+        _ => (CANNOT_EXECUTE, format!("cannot run {name}: {error}")),
+    };
+    Fault::Command { exit, message }
 }
 
 /// Waits for the end; signals meant to end this program go to the command.

@@ -1,6 +1,7 @@
 //! The kernel's state, its figures, its models, and the programs of the supervisor.
 
 use aex_admin_proto::operator::{Metrics, ModelList, ModelView, PolicyCounts, Status};
+use aex_admin_proto::sandbox::{InForce, Memory};
 
 use super::table::{facts, table};
 use super::{agent, money, per_million, span};
@@ -40,6 +41,7 @@ pub(crate) fn status(status: &Status, base_url: Option<&str>) -> String {
     }
     lines.extend([
         ("boundary", boundary),
+        ("sandbox", sandboxes(status)),
         ("operator keys", keys),
         (
             "egress",
@@ -66,6 +68,31 @@ pub(crate) fn status(status: &Status, base_url: Option<&str>) -> String {
         ),
     ]);
     facts(&lines)
+}
+
+/// What holds the programs in: once where it is the same for all, else for each.
+fn sandboxes(status: &Status) -> String {
+    let mut programs = vec![("admin".to_owned(), status.sandbox)];
+    programs.extend((status.egress_sandbox).map(|sandbox| ("egress".to_owned(), sandbox)));
+    let workers = status.workers.iter();
+    programs.extend(workers.map(|w| (format!("worker {}", w.worker), w.sandbox)));
+    // Only the egress has keys to lock.
+    let short = |sandbox: InForce| InForce {
+        memory: Memory::Unlocked,
+        ..sandbox
+    };
+    let same = |(_, sandbox): &(String, InForce)| short(*sandbox) == short(status.sandbox);
+    if programs.iter().all(same) {
+        let keys = match status.egress_sandbox.map(|sandbox| sandbox.memory) {
+            None | Some(Memory::Unlocked) => "",
+            Some(Memory::Keys) => "; keys locked",
+            Some(Memory::All) => "; egress's memory locked",
+        };
+        return format!("{}{keys}", short(status.sandbox));
+    }
+    let each = programs.iter();
+    let each: Vec<String> = each.map(|(name, held)| format!("{name}: {held}")).collect();
+    each.join("\n")
 }
 
 /// What policies matched, by name; the modes that were, and the errors.

@@ -82,7 +82,7 @@ pub(super) fn environment(
     own: impl Iterator<Item = (OsString, OsString)>,
 ) -> Vec<(OsString, OsString)> {
     let passes = |name: &OsStr| match name.to_str() {
-        Some("AEX_LOG" | "TZ" | "LANG" | "RUST_BACKTRACE") => true,
+        Some("AEX_LOG" | "AEX_SANDBOX" | "TZ" | "LANG" | "RUST_BACKTRACE") => true,
         Some("SSL_CERT_FILE" | "SSL_CERT_DIR") => program == Program::Egress,
         _ => false,
     };

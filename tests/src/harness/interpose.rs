@@ -43,7 +43,8 @@ impl Interposed {
         let steering = self.steering(name);
         fs::create_dir(&steering.directory).expect("a directory for the steering files");
         let script = format!(
-            "#!/bin/sh\nexport LD_PRELOAD='{}' AEX_INTERPOSE='{}'\nexec '{}' \"$@\"\n",
+            // Held up and recorded in directories that no sandbox allows.
+            "#!/bin/sh\nexport AEX_SANDBOX=off LD_PRELOAD='{}' AEX_INTERPOSE='{}'\nexec '{}' \"$@\"\n",
             program(LIBRARY).display(),
             steering.directory.display(),
             program(name).display(),

@@ -15,6 +15,7 @@ use aex_admin_proto::egress::{
 use aex_admin_proto::operator::{CreateParams, Metrics, Settings, TokenReply, method};
 use aex_admin_proto::peer::Peer;
 use aex_admin_proto::places::Places;
+use aex_admin_proto::sandbox::InForce;
 use aex_admin_proto::worker::{
     self, Facts, Observed, ReadyReply, ReserveParams, ReserveReply, Route, SettingsParams,
     SettleParams, SettleReply, Usage, UsageSeen, WorkerSettings,
@@ -162,6 +163,7 @@ async fn worker(places: &Places, index: u32) -> io::Result<Client> {
         known: None,
         worker: index,
         pid: std::process::id(),
+        sandbox: InForce::default(),
     };
     let _: WorkerSettings = client
         .call(worker::SETTINGS, &introduction, CALL_LIMIT)
@@ -381,6 +383,7 @@ async fn take_orders(egress: Arc<Egress>) {
         acting_on: None,
         operator_keys: vec![PROVIDER.to_owned()],
         problem: None,
+        sandbox: InForce::default(),
     };
     // Ends with `aex-admin`.
     while let Ok(orders) = egress
