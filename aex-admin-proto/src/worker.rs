@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::operator::{self, ScopeView, TokenReply};
+use crate::operator::{self, ScopeView, TokenReply, TokenView};
+use crate::peer::Peer;
 use crate::tools::ToolRules;
 use crate::{HoldId, KeyDigest, Refusal, RequestDigest, TokenDigest};
 
@@ -35,6 +36,12 @@ pub const QUOTE: &str = "worker.quote";
 pub const RUN: &str = "worker.run";
 /// [`RunEndParams`] → [`RunReply`], without a token.
 pub const RUN_END: &str = "worker.run_end";
+/// [`ModelsParams`] → [`TokensReply`]: the tokens of the agent itself that can still be used.
+pub const TOKENS: &str = "worker.tokens";
+/// [`TokenRotateParams`] → [`TokensReply`].
+pub const TOKEN_ROTATE: &str = "worker.token_rotate";
+/// [`TokenRevokeParams`] → [`TokensReply`].
+pub const TOKEN_REVOKE: &str = "worker.token_revoke";
 /// `{}` → [`ReadyReply`].
 pub const READY: &str = "worker.ready";
 
@@ -124,6 +131,9 @@ pub struct ReserveParams {
     /// The same request was tried elsewhere, and nothing of an answer has reached its client.
     #[serde(default, skip_serializing_if = "is_default")]
     pub again: Option<Box<Again>>,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
 }
 
 /// A further attempt of a request. Each one has an id, a hold and a ticket of its own.
@@ -473,6 +483,9 @@ pub struct ReclaimReply {
 #[serde(deny_unknown_fields)]
 pub struct ModelsParams {
     pub token: TokenDigest,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -537,6 +550,9 @@ pub struct RunParams {
     /// Of the scope below which it is made.
     pub token: TokenDigest,
     pub run: operator::RunParams,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -545,6 +561,9 @@ pub struct RunEndParams {
     /// Of a scope above it, or its own.
     pub token: TokenDigest,
     pub name: String,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -552,5 +571,43 @@ pub struct RunEndParams {
 pub enum RunReply {
     Made(Box<TokenReply>),
     Ended(Box<ScopeView>),
+    Refused(Refusal),
+}
+
+/// An agent's order for its own tokens, as an operator's [`operator::RotateParams`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRotateParams {
+    pub token: TokenDigest,
+    /// Shorter than what is left of the token that asks; absent: as long as that.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ttl_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub grace_s: Option<u64>,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRevokeParams {
+    pub token: TokenDigest,
+    pub id: i64,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokensReply {
+    Listed(Vec<TokenView>),
+    Made(Box<TokenReply>),
+    Revoked {
+        id: i64,
+    },
+    /// The agent has no such token.
+    NoSuch,
     Refused(Refusal),
 }

@@ -14,6 +14,7 @@ mod doctor;
 mod fault;
 mod home;
 mod link;
+mod listen;
 mod output;
 mod render;
 mod supervisor;

@@ -10,6 +10,7 @@ use aex_admin_proto::places::Places;
 use aex_admin_proto::service;
 use aex_admin_proto::worker::{Route, TOKENIZERS};
 use aex_proxy::facts::{self, Beside};
+use aex_proxy::front::{FrontArgs, FrontError};
 use aex_proxy::listener;
 use aex_proxy::server::{self, Options};
 use aex_proxy::tokenizer::Tokenizer;
@@ -42,9 +43,12 @@ struct Args {
     /// Number of this worker, from 1
     #[arg(long, value_name = "N", default_value_t = 1)]
     worker: u32,
-    /// Descriptor of the listening TCP socket [default: systemd's LISTEN_FDS, descriptor 3]
+    /// Descriptor of the listening socket, TCP or Unix [default: systemd's LISTEN_FDS, from descriptor 3 on]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(3..))]
     listen_fd: Option<u16>,
+    /// How many listening sockets there are, from --listen-fd on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    listen_fds: u16,
     /// Workers' socket of aex-admin [default: run/worker.sock below $AEX_HOME or ~/.aex]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
@@ -55,6 +59,8 @@ struct Args {
     /// [default: run/spool below $AEX_HOME or ~/.aex; without a home none are kept]
     #[arg(long, value_name = "PATH")]
     spool: Option<PathBuf>,
+    #[command(flatten)]
+    front: FrontArgs,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -100,6 +106,8 @@ enum StartError {
     Harden(#[from] nix::Error),
     #[error(transparent)]
     Listener(#[from] listener::ListenerError),
+    #[error(transparent)]
+    Front(#[from] FrontError),
     #[error(
         "no home: set AEX_HOME or HOME, or name the sockets with --admin-socket and --egress-socket"
     )]
@@ -169,8 +177,16 @@ fn tell_facts(asked: FactsArgs) -> Result<ExitCode, String> {
 }
 
 fn run(args: Args) -> Result<(), StartError> {
-    let listener = listener::inherited(args.listen_fd)?;
-    let options = options(args)?;
+    if args.front.check_tls {
+        args.front.open(&[])?;
+        return Ok(());
+    }
+    let listeners = listener::inherited(args.listen_fd, args.listen_fds)?;
+    let tls = args.front.open(&listeners)?;
+    let options = Options {
+        tls,
+        ..options(args)?
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // For large bodies, counts and kept answers: work for a core, or waits for a disk.
@@ -192,7 +208,7 @@ fn run(args: Args) -> Result<(), StartError> {
             tracing::info!("stopping");
             service::stopping();
         };
-        server::run(listener, options, stop).await
+        server::run(listeners, options, stop).await
     })?;
     Ok(())
 }

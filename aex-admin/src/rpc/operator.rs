@@ -327,6 +327,7 @@ async fn metrics(kernel: &Kernel) -> Result<Metrics, RpcError> {
         policies: counters.policies,
         overruns: counters.overruns,
         role_violations: counters.role_violations,
+        wrong_peers: counters.wrong_peers,
         outside_updates: counters.outside_updates,
         commits: counters.commits,
         operations: counters.operations,

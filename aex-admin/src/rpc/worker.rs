@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aex_admin_proto::worker::{
-    self, CancelParams, ModelsParams, POLL_MS, ReadyReply, ReclaimParams, ReclaimReply,
-    SettingsParams, WorkerSettings,
+    self, CancelParams, POLL_MS, ReadyReply, ReclaimParams, ReclaimReply, SettingsParams,
+    WorkerSettings,
 };
 use serde_json::value::RawValue;
 
 use super::{Call, InForce, Kernel, params, reply, reply_as};
-use crate::writer::Command;
+use crate::writer::{Command, OwnTokens};
 
 /// What an answer may take beyond its waits.
 const ANSWER_MS: u64 = 3_000;
@@ -55,16 +55,16 @@ pub(super) fn dispatch(
             });
         }
         worker::MODELS => {
-            let (call, ModelsParams { token }) = params(call, raw)?;
+            let (call, params) = params(call, raw)?;
             kernel.send(Command::Models {
-                token,
+                params,
                 reply: reply(call),
             });
         }
         worker::ME => {
-            let (call, ModelsParams { token }) = params(call, raw)?;
+            let (call, params) = params(call, raw)?;
             kernel.send(Command::Me {
-                token,
+                params,
                 reply: reply(call),
             });
         }
@@ -88,6 +88,24 @@ pub(super) fn dispatch(
                 params,
                 reply: reply(call),
             });
+        }
+        worker::TOKENS => {
+            let (call, params) = params(call, raw)?;
+            let reply = reply(call);
+            let asked = OwnTokens::List(params);
+            kernel.send(Command::OwnTokens { asked, reply });
+        }
+        worker::TOKEN_ROTATE => {
+            let (call, params) = params(call, raw)?;
+            let reply = reply(call);
+            let asked = OwnTokens::Rotate(params);
+            kernel.send(Command::OwnTokens { asked, reply });
+        }
+        worker::TOKEN_REVOKE => {
+            let (call, params) = params(call, raw)?;
+            let reply = reply(call);
+            let asked = OwnTokens::Revoke(params);
+            kernel.send(Command::OwnTokens { asked, reply });
         }
         worker::READY => {
             let ready = kernel.not_ready().is_none();

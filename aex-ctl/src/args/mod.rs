@@ -5,10 +5,10 @@ mod capabilities;
 mod explain;
 mod group;
 mod limits;
+mod place;
 mod values;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use aex_admin_proto::operator::RunParams;
@@ -18,6 +18,7 @@ use clap_complete::Shell;
 pub(crate) use agent::AgentCommand;
 pub(crate) use explain::ExplainArgs;
 pub(crate) use group::GroupCommand;
+pub(crate) use place::{PlaceArgs, Plan, front_options};
 
 use crate::credentials;
 use crate::doctor::Stranger;
@@ -151,7 +152,9 @@ pub(crate) enum Command {
         params: String,
     },
     /// Print completions for a shell; packages bring them along
-    #[command(after_help = "Example:\n  aex completions bash > ~/.local/share/bash-completion/completions/aex")]
+    #[command(
+        after_help = "Example:\n  aex completions bash > ~/.local/share/bash-completion/completions/aex"
+    )]
     Completions {
         /// For which one
         shell: Shell,
@@ -198,7 +201,7 @@ pub(crate) enum DaemonCommand {
     /// Start the kernel; returns when it would answer a request, else says why not
     #[command(
         after_help = "Provider keys (GROQ_API_KEY, OPENAI_API_KEY, …) are taken from the environment of this command\n\
-                      and given to aex-egress alone; the supervisor keeps them for its restarts.\n\nExample:\n  GROQ_API_KEY=… aex daemon start --workers 2"
+                      and given to aex-egress alone; the supervisor keeps them for its restarts.\n\nExample:\n  GROQ_API_KEY=… aex daemon start --workers 2\n  aex daemon start --listen 127.0.0.1:9000 --listen unix:/srv/aex/agents.sock\n  aex daemon start --listen 0.0.0.0:9443 --tls-cert chain.pem --tls-key key.pem"
     )]
     Start(StartArgs),
     /// Stop the kernel; requests in flight are finished first
@@ -206,7 +209,7 @@ pub(crate) enum DaemonCommand {
     Stop,
     /// Restart the programs; the port and the provider keys are kept
     #[command(
-        after_help = "With another --workers or --listen it is a whole new daemon, whose keys are those of this\n\
+        after_help = "With another --workers, --listen or TLS option it is a whole new daemon, whose keys are those of this\n\
                       environment; it is refused where they lack one that the running daemon has.\n\nExample:\n  aex daemon restart"
     )]
     Restart(PlaceArgs),
@@ -225,17 +228,7 @@ pub(crate) enum DaemonCommand {
     },
 }
 
-#[derive(Debug, Clone, Copy, Default, Args)]
-pub(crate) struct PlaceArgs {
-    /// Workers that share the port [default: one a CPU, at most 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) workers: Option<u32>,
-    /// Loopback address for agents; port 0 takes a free one [default: 127.0.0.1:9000]
-    #[arg(long, value_name = "ADDR", value_parser = values::loopback)]
-    pub(crate) listen: Option<SocketAddr>,
-}
-
-#[derive(Debug, Clone, Copy, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,

@@ -1,6 +1,5 @@
 //! What another user of this host can do to the kernel, and past it: proven by trying, as that user.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use aex_admin_proto::operator::{Status, method};
@@ -15,7 +14,8 @@ use super::tries::{Asked, Outcome, Try};
 use super::{Finding, State};
 use crate::commands::child;
 use crate::fault::Fault;
-use crate::link::{DEFAULT_LISTEN, Kernel, Link};
+use crate::link::{Kernel, Link};
+use crate::listen::DEFAULT_LISTEN;
 
 /// Most files of one directory that are tried.
 const MAX_FILES: usize = 100;
@@ -220,14 +220,16 @@ fn of_provider(provider: &Reached) -> Option<Look> {
 
 /// The way that is left must be open.
 fn of_aex(kernel: &Kernel) -> Option<Look> {
-    let listen = kernel
-        .daemon()
-        .map_or_else(|| DEFAULT_LISTEN.to_owned(), |daemon| daemon.listen);
-    let address: SocketAddr = listen.parse().ok()?;
+    let listen = kernel.daemon().map(|daemon| daemon.listen);
+    let listen = listen.unwrap_or_else(|| DEFAULT_LISTEN.to_string());
+    let wanted = match listen.strip_prefix("unix:") {
+        Some(path) => Try::ConnectUnix(path.into()),
+        None => Try::Connect(listen.parse().ok()?),
+    };
     Some(Look {
         check: "agents' way",
-        what: format!("reach AEX at {address}"),
-        wanted: Try::Connect(address),
+        what: format!("reach AEX at {listen}"),
+        wanted,
         must_work: true,
         fix: "start the kernel, and let the user reach its address",
     })
