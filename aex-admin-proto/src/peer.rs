@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::CertDigest;
 use crate::operator::Settings;
@@ -18,6 +19,20 @@ pub struct Peer {
     /// Of the certificate that it showed, and that verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_cert: Option<CertDigest>,
+    /// The group that the worker is there for, known by the socket that it asks at: never what it says.
+    #[serde(skip)]
+    pub within: Option<GroupMark>,
+}
+
+/// A group's name, short and of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GroupMark([u8; 32]);
+
+impl GroupMark {
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        Self(Sha256::digest(name.as_bytes()).into())
+    }
 }
 
 /// To what of its peer a scope is bound.
@@ -26,6 +41,8 @@ pub struct Peer {
 pub enum BoundTo {
     Uid,
     ClientCert,
+    /// Workers that serve its group.
+    Worker,
 }
 
 impl BoundTo {
@@ -35,6 +52,7 @@ impl BoundTo {
         match self {
             Self::Uid => "uid",
             Self::ClientCert => "client_cert",
+            Self::Worker => "worker",
         }
     }
 }
@@ -64,6 +82,7 @@ impl Settings {
         let bound = Peer {
             uid: self.uid,
             client_cert: self.client_cert,
+            within: None,
         };
         (bound != Peer::default()).then_some(bound)
     }
@@ -108,6 +127,7 @@ mod tests {
             let peer = Peer {
                 uid: peer.0,
                 client_cert: peer.1,
+                within: None,
             };
             assert_eq!(settings(bound.0, bound.1).broken_by(&peer), broken);
         }

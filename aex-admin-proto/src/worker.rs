@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::operator::{self, ScopeView, TokenReply, TokenView};
 use crate::peer::Peer;
+use crate::scope::ScopeId;
 use crate::tools::ToolRules;
 use crate::{HoldId, KeyDigest, Refusal, RequestDigest, TokenDigest};
 
@@ -28,6 +29,8 @@ pub const SETTLE: &str = "worker.settle";
 pub const RECLAIM: &str = "worker.reclaim";
 /// [`ModelsParams`] → [`ModelsReply`].
 pub const MODELS: &str = "worker.models";
+/// [`ModelsParams`] → [`WhoseReply`].
+pub const WHOSE: &str = "worker.whose";
 /// [`ModelsParams`] → [`MeReply`].
 pub const ME: &str = "worker.me";
 /// [`ReserveParams`] → [`QuoteReply`]. Nothing is held; the id is not looked at.
@@ -488,6 +491,16 @@ pub struct ModelsParams {
     pub peer: Peer,
 }
 
+/// Whether a token is one, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhoseReply {
+    /// The tenant's: the group right below the kernel, or an agent that is in none. A number like others'
+    /// is another tenant's; it means nothing else.
+    Tenant(ScopeId),
+    Refused(Refusal),
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelsReply {
@@ -572,6 +585,36 @@ pub enum RunReply {
     Made(Box<TokenReply>),
     Ended(Box<ScopeView>),
     Refused(Refusal),
+}
+
+/// What a token came with, wherever a worker presents one.
+pub trait Presents {
+    fn peer(&mut self) -> &mut Peer;
+}
+
+macro_rules! presents {
+    ($($params:ty),+) => {$(
+        impl Presents for $params {
+            fn peer(&mut self) -> &mut Peer {
+                &mut self.peer
+            }
+        }
+    )+};
+}
+
+presents!(
+    ReserveParams,
+    ModelsParams,
+    RunParams,
+    RunEndParams,
+    TokenRotateParams,
+    TokenRevokeParams
+);
+
+impl<T: Presents> Presents for Box<T> {
+    fn peer(&mut self) -> &mut Peer {
+        (**self).peer()
+    }
 }
 
 /// An agent's order for its own tokens, as an operator's [`operator::RotateParams`].

@@ -16,7 +16,7 @@ use aex_admin_proto::worker::{
     QUOTE, QuoteReply, READY, RECLAIM, RESERVE, RUN, RUN_END, ReadyReply, ReclaimParams,
     ReclaimReply, ReserveParams, ReserveReply, RunEndParams, RunParams, RunReply, SETTINGS, SETTLE,
     SettingsParams, SettleReply, TOKEN_REVOKE, TOKEN_ROTATE, TOKENS, TokenRevokeParams,
-    TokenRotateParams, TokensReply, WorkerSettings,
+    TokenRotateParams, TokensReply, WHOSE, WhoseReply, WorkerSettings,
 };
 use aex_admin_proto::{HoldId, TokenDigest, clock};
 use memchr::memchr2;
@@ -251,6 +251,16 @@ impl Admin {
         let params = ModelsParams { token, peer };
         let call = self.inner.client.call_until(MODELS, &params, SHORT_CALL);
         call.await.map_err(|error| unavailable(&error, "models"))
+    }
+
+    /// Whether a token is one, and whose.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn whose(&self, token: TokenDigest, peer: Peer) -> Result<WhoseReply, Unavailable> {
+        let params = ModelsParams { token, peer };
+        let call = self.inner.client.call_until(WHOSE, &params, SHORT_CALL);
+        call.await.map_err(|error| unavailable(&error, "whose"))
     }
 
     /// # Errors

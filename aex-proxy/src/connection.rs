@@ -31,8 +31,6 @@ use crate::tls::{self, Tls};
 pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const MAX_HEAD_BYTES: usize = 64 * 1024;
 const MAX_HEADERS: usize = 100;
-/// How long a TLS handshake may take, and its wait for others' to end.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Handshakes at once: each keeps keys and buffers before anybody is known.
 const MAX_HANDSHAKES: usize = 512;
 /// Requests over HTTP/2 at once, on all connections: as many as there may be over HTTP/1.1.
@@ -77,7 +75,7 @@ impl Connection {
         // Whom nobody knows has no token that is bound.
         let peer = Peer {
             uid: credentials.ok().map(|peer| peer.uid()),
-            client_cert: None,
+            ..Peer::default()
         };
         let Ok(twin) = stream.as_fd().try_clone_to_owned() else {
             return;
@@ -101,7 +99,8 @@ impl Connection {
             tls.accept(stream).await
         };
         let stream = tokio::select! {
-            shaken = timeout(HANDSHAKE_LIMIT, shaking) => match shaken {
+            // As long as a request's head may take: its wait for others' handshakes counts.
+            shaken = timeout(self.head_limit, shaking) => match shaken {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return tracing::debug!(%error, "no TLS"),
                 Err(_) => return tracing::debug!("the TLS handshake took too long"),
@@ -109,8 +108,8 @@ impl Connection {
             () = told(&mut self.stopped) => return,
         };
         let peer = Peer {
-            uid: None,
             client_cert: tls::client_cert(&stream),
+            ..Peer::default()
         };
         if tls::speaks_h2(&stream) {
             h2::serve(self, stream, peer).await;

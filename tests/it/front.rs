@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use aex_tests::harness::Kernel;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -26,6 +27,16 @@ fn open_directory() -> TempDir {
     let directory = { directory }.prefix("aex-front-").tempdir().unwrap();
     std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
     directory
+}
+
+/// `aex daemon restart` with options that need a whole new daemon, and so its key once more.
+fn replace_daemon(kernel: &Kernel, options: &[&str]) -> Value {
+    let mut restart = kernel.command(&["daemon", "restart", "--json"]);
+    restart.args(options).env("SIM_API_KEY", Kernel::SIM_KEY);
+    let output = restart.output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complaint}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// What a user sends with curl.

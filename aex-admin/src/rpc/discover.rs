@@ -236,6 +236,12 @@ const METHODS: &[(&str, &[Role], &str, &[&str])] = &[
         &["token", "peer"],
     ),
     (
+        worker::WHOSE,
+        WORKER,
+        "Whether a token is one, and whose.",
+        &["token", "peer"],
+    ),
+    (
         worker::ME,
         WORKER,
         "A token's own scope.",

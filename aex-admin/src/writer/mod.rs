@@ -46,7 +46,7 @@ use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::ticket::TicketKey;
 use aex_admin_proto::worker::{
     MeReply, ModelsParams, ModelsReply, QuoteReply, ReserveParams, ReserveReply, RunEndParams,
-    RunParams, RunReply, SettleParams, SettleReply, TokensReply,
+    RunParams, RunReply, SettleParams, SettleReply, TokensReply, WhoseReply,
 };
 use aex_admin_proto::{HoldId, Refusal, TokenDigest};
 
@@ -94,6 +94,10 @@ pub enum Command {
     Models {
         params: ModelsParams,
         reply: Reply<ModelsReply>,
+    },
+    Whose {
+        params: ModelsParams,
+        reply: Reply<WhoseReply>,
     },
     Me {
         params: ModelsParams,
@@ -399,6 +403,10 @@ impl Writer {
                 let models = self.models(&params);
                 answer_looked(models, reply, answers)?;
             }
+            Command::Whose { params, reply } => {
+                let whose = self.whose(&params);
+                answer_looked(whose, reply, answers)?;
+            }
             Command::Me { params, reply } => {
                 let me = self.me(&params);
                 answer_looked(me, reply, answers)?;
@@ -572,6 +580,7 @@ fn refuse_all(commands: Vec<Command>, error: &LedgerError) {
             Command::Receipts { reply, .. } => reply.send(Err(error.clone())),
             Command::Models { reply, .. } => reply.send(Err(error.clone())),
             Command::Operator { reply, .. } => reply.send(Err(error.clone())),
+            Command::Whose { reply, .. } => reply.send(Err(error.clone())),
             Command::Me { reply, .. } => reply.send(Err(error.clone())),
             Command::Quote { reply, .. } => reply.send(Err(error.clone())),
             Command::Run { reply, .. } | Command::RunEnd { reply, .. } => {

@@ -5,14 +5,19 @@ use aex_admin_proto::TokenDigest;
 use aex_admin_proto::peer::Peer;
 use aex_admin_proto::refusal::Refusal;
 use aex_admin_proto::worker::{
-    MeReply, ModelEntry, ModelsParams, ModelsReply, Quote, QuoteReply, ReserveParams,
+    MeReply, ModelEntry, ModelsParams, ModelsReply, Quote, QuoteReply, ReserveParams, WhoseReply,
 };
+
+use std::sync::Arc;
+
+use aex_admin_proto::scope::ScopeKind;
 
 use super::Writer;
 use super::requests::{Decided, Manner};
 use crate::core::hold::Terms;
 use crate::core::money::ceil_micro;
 use crate::core::reserve::{self, Caller, Now};
+use crate::core::scope::Scope;
 use crate::ledger::LedgerError;
 use crate::views;
 
@@ -63,6 +68,24 @@ impl Writer {
             })
             .collect();
         Ok(ModelsReply::Models(models))
+    }
+
+    /// Whose a token is, if it is one.
+    pub(super) fn whose(&mut self, asked: &ModelsParams) -> Result<WhoseReply, LedgerError> {
+        let now = self.now();
+        let caller = match self.authenticated(&asked.token, &asked.peer, now)? {
+            Ok(caller) => caller,
+            Err(refusal) => return Ok(WhoseReply::Refused(refusal)),
+        };
+        let is_tenant = |scope: &&Arc<Scope>| match scope.kind {
+            ScopeKind::Agent | ScopeKind::Group => true,
+            ScopeKind::Kernel | ScopeKind::Run => false,
+        };
+        let tenant = caller.path.iter().rev().find(is_tenant);
+        Ok(match tenant {
+            Some(scope) => WhoseReply::Tenant(scope.id),
+            None => WhoseReply::Refused(Refusal::InvalidToken),
+        })
     }
 
     /// The token's own scope, as it is now.

@@ -38,8 +38,9 @@ const MAX_PENDING_RESETS: usize = 20;
 const MAX_OWN_RESETS: usize = 128;
 const PING_EVERY: Duration = Duration::from_secs(20);
 const PONG_LIMIT: Duration = Duration::from_secs(20);
-/// How long nothing may go on between requests.
-const IDLE_LIMIT: Duration = Duration::from_secs(60);
+/// How long nothing may go on between requests, in times that a head may take. Longer than over HTTP/1.1,
+/// since coming back costs a handshake.
+const IDLE_HEADS: u32 = 6;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// For a connection on which nothing goes on, from the word that it ends to its end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -170,7 +171,7 @@ where
         let limit = match (ending, first) {
             (true, _) => CLOSE_LIMIT,
             (false, true) => head_limit,
-            (false, false) => IDLE_LIMIT,
+            (false, false) => head_limit * IDLE_HEADS,
         };
         if quiet_since.elapsed() < limit {
             continue;

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{ALICE, Ask, open_directory};
+use super::{ALICE, Ask, open_directory, replace_daemon};
 use crate::common::{hello, sim};
 
 /// Files as an operator has them, where every user can read all but the key.
@@ -288,7 +288,7 @@ fn plain_http_beyond_loopback_is_refused_unless_it_is_asked_for_by_name() {
     let files = Files::new();
     let options = files.options();
     let tls: Vec<&str> = options.iter().map(String::as_str).collect();
-    let restarted = kernel.aex_json(&[&["daemon", "restart"], &tls[..]].concat());
+    let restarted = replace_daemon(&kernel, &tls);
     let url = restarted["base_url"].as_str().unwrap();
     assert_eq!(url, format!("https://127.0.0.1:{}/v1", kernel.addr.port()));
 }

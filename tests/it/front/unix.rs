@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use super::{ALICE, Ask, open_directory};
+use super::{ALICE, Ask, open_directory, replace_daemon};
 use crate::common::{hello, sim};
 
 fn chat_over(socket: &Path, token: &str) -> u16 {
@@ -92,7 +92,7 @@ fn a_kernel_may_listen_on_unix_sockets_alone() {
     // Another start finds it ready, over the same socket.
     let again = kernel.aex_json(&["daemon", "start", "--listen", &listen]);
     assert_eq!(again["already_running"], true);
-    let tcp = kernel.aex_json(&["daemon", "restart", "--listen", "127.0.0.1:0"]);
+    let tcp = replace_daemon(&kernel, &["--listen", "127.0.0.1:0"]);
     assert_eq!(tcp["listeners"].as_array().map(Vec::len), Some(1));
     assert!(!socket.exists());
 }
