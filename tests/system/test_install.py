@@ -54,6 +54,7 @@ class FreshInstall(SystemCase):
             "/etc/aex/models.yaml": "640 root aex-admin",
             "/etc/aex/policies": "2750 root aex-admin",
             "/etc/aex/keys": "700 root root",
+            "/etc/aex/tls": "750 root aex-proxy",
             "/etc/aex/keys.encrypted": "700 root root",
             "/var/lib/aex": "700 aex aex-admin",
             "/var/lib/aex/aex.db": "600 aex aex-admin",
