@@ -113,6 +113,17 @@ class Running(Installed):
         self.boot.run("systemctl start aex.target")
         self.assert_serves(token)
 
+    def test_a_restart_of_the_target_restarts_everything(self):
+        token = self.agent("restarted")
+        services = [unit for unit in UNITS if unit.endswith(".service")]
+        before = {unit: self.boot.main_pid(unit) for unit in services}
+        self.boot.run("systemctl restart aex.target")
+        self.assert_serves(token)
+        for unit in UNITS:
+            until(lambda: self.boot.is_active(unit), 15, unit)
+        for unit in services:
+            self.assertNotIn(self.boot.main_pid(unit), (0, before[unit]), unit)
+
     def test_a_reload_takes_new_settings_and_keeps_the_old_ones_when_they_are_bad(self):
         def write(text):
             self.boot.write("/etc/aex/models.yaml", text, 0o640, "root:aex-admin")
