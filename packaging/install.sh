@@ -33,7 +33,7 @@ install -D -m 644 "$here/nftables/aex.nft" "$to/share/aex/aex.nft"
 for example in "$tree"/config/policies-examples/*; do
     install -D -m 644 "$example" "$to/share/doc/aex/policies-examples/$(basename "$example")"
 done
-for page in README.md CHANGELOG.md docs/*.md; do
+for page in README.md CHANGELOG.md LICENSE docs/*.md; do
     install -D -m 644 "$tree/$page" "$to/share/doc/aex/$(basename "$page")"
 done
 
