@@ -197,6 +197,8 @@ fn run(args: Args) -> Result<(), StartError> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // A reload must not end the program; what it asks for is the server's to do.
+        let _hangup = signal(SignalKind::hangup())?;
         tracing::info!(worker = options.worker, "serving");
         service::ready();
         tokio::spawn(service::beat(async || true));
