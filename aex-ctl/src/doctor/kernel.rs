@@ -2,6 +2,7 @@
 
 use aex_admin_proto::operator::{Status, method};
 use aex_admin_proto::places::Places;
+use aex_admin_proto::sandbox::InForce;
 use serde_json::json;
 
 use super::{Finding, State};
@@ -82,19 +83,76 @@ fn of_status(status: &Status, is_of_the_host: bool) -> Vec<Finding> {
         )
         .fix("start agents with `aex run --confine`, or as another user; on a shared host install the package"),
     });
+    findings.extend(of_sandboxes(status));
     findings
+}
+
+/// What holds each program in, as it said itself.
+fn of_sandboxes(status: &Status) -> Vec<Finding> {
+    let admin = ("aex-admin".to_owned(), status.sandbox);
+    let egress = (status.egress_sandbox).map(|sandbox| ("aex-egress".to_owned(), sandbox));
+    let workers = (status.workers.iter())
+        .map(|worker| (format!("aex-proxy {}", worker.worker), worker.sandbox));
+    let programs: Vec<(String, InForce)> = std::iter::once(admin)
+        .chain(egress)
+        .chain(workers)
+        .collect();
+    let weak: Vec<Finding> = (programs.iter())
+        .filter(|(_, sandbox)| !sandbox.is_whole())
+        .map(|(name, sandbox)| {
+            let fix = if sandbox.switched_off {
+                "start it without AEX_SANDBOX=off"
+            } else {
+                "a newer Linux has more of it (6.12 has all)"
+            };
+            Finding::new("sandbox", State::Warning, format!("{name}: {sandbox}")).fix(fix)
+        })
+        .collect();
+    if weak.is_empty() {
+        let all = programs
+            .first()
+            .map_or_else(String::new, |(_, sandbox)| sandbox.to_string());
+        return vec![Finding::ok(
+            "sandbox",
+            format!("each of {} programs: {all}", programs.len()),
+        )];
+    }
+    weak
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn whole() -> InForce {
+        InForce {
+            no_new_privs: true,
+            not_dumpable: true,
+            no_core: true,
+            landlock_abi: Some(7),
+            tcp: true,
+            scoped: true,
+            seccomp: true,
+            ..InForce::default()
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_held_in_by_less_is_named() {
+        let mut weak = status(true, "enforced");
+        assert_eq!(of_sandboxes(&weak)[0].state, State::Ok);
+        weak.workers[0].sandbox.landlock_abi = None;
+        let findings = of_sandboxes(&weak);
+        assert_eq!((findings.len(), findings[0].state), (1, State::Warning));
+        assert!(findings[0].says.starts_with("aex-proxy 1"), "{findings:?}");
+    }
+
     fn status(ready: bool, boundary: &str) -> Status {
         serde_json::from_value(json!({
             "version": env!("CARGO_PKG_VERSION"), "boundary": boundary, "ready": ready,
             "why": (!ready).then_some("aex-egress is not connected"), "pid": 7, "uptime_ms": 0,
-            "egress_pid": null, "operator_keys": [],
-            "workers": [{"worker": 1, "pid": 8, "in_flight": 0}], "agents": 0, "open_holds": 0,
+            "egress_pid": null, "operator_keys": [], "sandbox": whole(),
+            "workers": [{"worker": 1, "pid": 8, "in_flight": 0, "sandbox": whole()}], "agents": 0, "open_holds": 0,
             "waiting": 0, "events": 0, "ledger": "/l", "config_generation": 1,
         }))
         .unwrap()
@@ -102,7 +160,10 @@ mod tests {
 
     fn states(status: &Status) -> Vec<State> {
         let findings = of_status(status, true);
-        findings.into_iter().map(|finding| finding.state).collect()
+        let others = findings
+            .into_iter()
+            .filter(|finding| finding.check != "sandbox");
+        others.map(|finding| finding.state).collect()
     }
 
     #[test]

@@ -23,15 +23,15 @@ pub(super) fn look(
     let mut findings = Vec::new();
     for provider in providers {
         let variable = key_variable(&provider.name);
-        let file = places.keys.join(&provider.name);
+        let sealed = places.keys.with_extension("encrypted");
+        let files = [&places.keys, &sealed].map(|directory| directory.join(&provider.name));
         let mut found = Vec::new();
         if names.contains(&variable) {
             found.push(format!("the environment variable {variable}"));
         }
         // That it cannot be looked at is told with the files.
-        if file.symlink_metadata().is_ok() {
-            found.push(file.display().to_string());
-        }
+        let there = files.iter().filter(|file| file.symlink_metadata().is_ok());
+        found.extend(there.map(|file| file.display().to_string()));
         if found.is_empty() {
             continue;
         }

@@ -1,0 +1,120 @@
+"""That there is no way past AEX for users who are barred, and that a token is worth nothing where its
+agent is not: tried as those users.
+"""
+
+import re
+
+from case import OPERATOR, SIM, STRANGER, Installed, until
+
+# The user that agents run as.
+AGENTS = "agents"
+
+
+class WaysAround(Installed):
+    def direct(self, user):
+        """Whether a user reaches the provider past AEX."""
+        tried = self.boot.run(["curl", "-sS", "--max-time", "5", f"http://{SIM}/_sim/bill"], user=user, check=False)
+        return tried.returncode == 0
+
+    def doctor(self, user):
+        done = self.boot.run(f"aex doctor --as {user}", check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_who_is_barred_reaches_the_provider_through_aex_alone(self):
+        boot = self.boot
+        boot.run(f"useradd -m -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0 {AGENTS}")
+        token = self.agent("barred")
+        # Before: the ways are open, and the doctor says so.
+        self.assertTrue(self.direct(AGENTS))
+        code, said = self.doctor(AGENTS)
+        self.assertEqual(code, 1, said)
+        self.assertRegex(said, rf"FAILED +ways around +{AGENTS} .* can reach sim")
+        rules = boot.out("cat /etc/aex/aex.nft")
+        rules = re.sub(r"# elements = .*", f'elements = {{ "{AGENTS}" }}', rules)
+        boot.write("/etc/aex/aex.nft", rules, 0o640, "root:root")
+        boot.run("systemctl enable --now aex-nftables.service")
+
+        self.assertFalse(self.direct(AGENTS))
+        self.assertTrue(self.direct(STRANGER))
+        for place in ("8.8.8.8:443", "[2001:db8::1]:443", "127.0.0.1:22", "[::1]:9000"):
+            tried = boot.run(["curl", "-sS", "--max-time", "5", f"http://{place}/"], user=AGENTS, check=False)
+            # Refused at once, by the rule; nothing waits for what will never come.
+            self.assertIn(tried.returncode, (7,), f"{place}: {tried.stderr}")
+        sent = boot.run(
+            ["python3", "-c", "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 53))"],
+            user=AGENTS, check=False,
+        )  # fmt: skip
+        self.assertNotEqual(sent.returncode, 0)
+        self.assertEqual(self.ask(token, user=AGENTS).status, 200)
+        code, said = self.doctor(AGENTS)
+        self.assertEqual(code, 0, said)
+        # A range of other uids would be another way, and the doctor knows it.
+        boot.run(f"echo {AGENTS}:100000:65536 >> /etc/subuid")
+        self.addCleanup(boot.run, f"sed -i /^{AGENTS}:/d /etc/subuid")
+        code, said = self.doctor(AGENTS)
+        self.assertEqual(code, 1, said)
+        self.assertIn("/etc/subuid", said)
+        # In force again after a reload, and gone with a stop.
+        boot.run("systemctl reload aex-nftables.service")
+        self.assertFalse(self.direct(AGENTS))
+        boot.run("systemctl stop aex-nftables.service")
+        self.assertTrue(self.direct(AGENTS))
+
+    def test_the_doctor_finds_nothing_wrong_with_what_was_installed(self):
+        done = self.boot.run("aex doctor", check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        for line in ("boundary", "files", "clock", "providers", "sandbox"):
+            self.assertRegex(done.stdout, rf"ok +{line}", line)
+        self.assertNotIn("warning", done.stdout)
+        # What is opened to others is found.
+        self.boot.run("chmod 644 /var/lib/aex/aex.db")
+        self.addCleanup(self.boot.run, "chmod 600 /var/lib/aex/aex.db")
+        done = self.boot.run("aex doctor", check=False)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("/var/lib/aex/aex.db is open to other users", done.stdout)
+
+
+class StolenTokens(Installed):
+    def test_a_bound_token_works_for_its_user_on_a_unix_socket_alone(self):
+        boot = self.boot
+        boot.run("useradd -m alice")
+        boot.run("aex group create red", user=OPERATOR)
+        token = self.agent("hers", options="--group red --uid alice")
+        free = self.agent("anybodys", options="--group red")
+        boot.run("systemctl enable aex-admin-worker@red.socket aex-proxy-group@red.socket aex-proxy-group@red.service")
+        boot.run("systemctl stop 'aex-admin*.socket' aex-admin.service; systemctl start aex.target")
+        door = "/run/aex/agents/red.sock"
+        self.assertEqual(boot.ask(token, socket=door, user="alice").status, 200)
+        for thief in (STRANGER, "nobody", None):
+            stolen = boot.ask(token, socket=door, user=thief)
+            self.assertEqual(stolen.status, 401, f"{thief}: {stolen.body}")
+            self.assertEqual(stolen.json["detail"], "Invalid API token")
+        # Over TCP nobody knows who asks.
+        self.assertEqual(boot.ask(token, user="alice").status, 401)
+        self.assertEqual(boot.ask(free, socket=door, user=STRANGER).status, 200)
+        # The operator sees the attempts.
+        until(
+            lambda: "request.refused" in boot.out("aex ledger tail -n 50", user=OPERATOR), 90, "the attempts are told"
+        )
+
+
+class StrictByok(Installed):
+    def test_a_start_with_an_operators_key_is_refused_and_the_place_named(self):
+        boot = self.boot
+        strict = "keys: passthrough\n" + self.settings()
+        boot.write("/etc/aex/models.yaml", strict, 0o640, "root:aex-admin")
+        boot.run("systemctl restart aex-admin.service; systemctl restart --no-block aex-egress.service")
+        until(lambda: boot.run("systemctl is-failed aex-egress.service", check=False).returncode == 0, 20, "refused")
+        state = boot.out("systemctl show -P ExecMainStatus aex-egress.service")
+        self.assertEqual(state.strip(), "78")
+        self.assertIn("keys_sim", boot.journal("aex-egress.service"))
+        self.assertEqual(boot.get("/readyz").status, 503)
+        done = boot.run("aex doctor", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stdout, r"FAILED +keys .*/etc/aex/keys/sim")
+        boot.run("rm /etc/aex/keys/sim; systemctl restart aex-egress.service")
+        until(lambda: boot.get("/readyz").status == 200, 20, "it serves")
+        token = self.agent("owner", options="--allow-passthrough")
+        self.assertEqual(self.ask(token).status, 403)
+        own = ["x-aex-provider-key: fake-tenant-key"]
+        self.assertEqual(boot.ask(token, headers=own).status, 200)
