@@ -9,7 +9,17 @@ CLIENTS ?= target/clients
 PYTHON = $(VENV)/bin/python
 MODEL ?=
 
-.PHONY: help build run test test-clients lint unit sdk model bench bench-ledger bench-policy venv clean
+# Of `install` and the packages. Programs come from where this profile leaves them.
+PROFILE ?= release
+BIN ?= target/$(PROFILE)
+DESTDIR ?=
+PREFIX ?= /usr
+VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+TREE = target/package/tree
+DIST ?= target/package
+
+.PHONY: help build run test test-clients test-system lint unit units sdk model bench bench-ledger \
+	bench-policy venv clean programs install tree deb rpm wheel
 
 help:
 	@echo 'make run [MODEL=smollm2]  start a kernel on 127.0.0.1:9000 and let an agent spend its cent'
@@ -19,6 +29,12 @@ help:
 	@echo 'make bench-ledger         the ledger alone: durable holds and settles, cost of a long history'
 	@echo 'make bench-policy         what a decision of policies costs; fails above 50 µs'
 	@echo 'make build                the programs, in target/debug'
+	@echo 'make units                scores of the systemd units, held to their limits'
+	@echo 'make test-system          as root: boots a Debian, installs the .deb, attacks it'
+	@echo 'make programs             the programs as they are shipped, in target/release'
+	@echo 'make install [DESTDIR=] [PREFIX=/usr]  programs, units, man pages, completions'
+	@echo 'make deb | rpm | wheel    packages of the same tree, in target/package'
+	@echo '                          (install and packages: PROFILE=debug takes those of make build)'
 
 build:
 	$(CARGO) build --workspace --locked
@@ -75,6 +91,39 @@ bench-ledger:
 	$(CARGO) build -p aex-admin -p aex-ctl -p aex-tests --release --locked
 	$(CARGO) build -p aex-admin --example fill-ledger --release --locked
 	target/release/aex-bench-ledger $(BENCH_ARGS)
+
+programs:
+ifeq ($(PROFILE),debug)
+	$(CARGO) build --workspace --locked
+else
+	$(CARGO) build --profile $(PROFILE) --locked -p aex-ctl -p aex-admin -p aex-egress -p aex-proxy
+endif
+
+# Builds nothing: `make programs` as yourself, then `sudo make install`.
+install:
+	packaging/install.sh $(BIN) '$(DESTDIR)' $(PREFIX)
+
+# What the packages are made of.
+tree:
+	rm -rf $(TREE)
+	packaging/install.sh $(BIN) $(TREE) /usr
+
+deb: tree
+	packaging/deb/build.sh $(TREE) $(VERSION) $(DIST)
+
+rpm: tree
+	rpmbuild -bb --quiet $(RPMFLAGS) --define '_version $(VERSION)' --define '_tree $(CURDIR)/$(TREE)' \
+		--define '_topdir $(CURDIR)/$(DIST)/rpmbuild' --define '_rpmdir $(CURDIR)/$(DIST)' \
+		packaging/rpm/aex.spec
+
+wheel:
+	packaging/wheel/build.sh $(BIN) $(PROFILE) $(DIST)
+
+units:
+	python3 tests/system/units.py
+
+test-system: build
+	python3 tests/system/all.py
 
 clean:
 	$(CARGO) clean

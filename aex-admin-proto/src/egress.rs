@@ -14,6 +14,9 @@ pub const ORDERS: &str = "egress.orders";
 /// [`ReceiptsParams`] → `{}`. Answered when the receipts are safe; resent until then. Idempotent.
 pub const RECEIPTS: &str = "egress.receipts";
 
+/// Most exchanges under way with one provider.
+pub const MAX_EXCHANGES: u32 = 1024;
+
 /// Most receipts in one call.
 pub const MAX_RECEIPTS: usize = 512;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Refusal;
 use crate::limit::Quantity;
+use crate::peer::Peer;
 use crate::scope::ScopeKind;
 use crate::worker::{Facts, Quote, Route};
 
@@ -76,8 +77,18 @@ pub struct Explained {
     /// The order of targets is drawn anew for each request (`routing: weighted`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub drawn: bool,
+    /// What is taken for granted of who sends it, a scope each: that its token comes from whom it is bound to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assumes: Vec<BoundScope>,
     /// In the order in which they would be tried.
     pub targets: Vec<TargetLooks>,
+}
+
+/// A scope whose tokens are bound, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoundScope {
+    pub scope: LookScope,
+    pub peer: Peer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

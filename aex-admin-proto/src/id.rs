@@ -107,6 +107,31 @@ impl fmt::Debug for TokenDigest {
     }
 }
 
+/// SHA-256 of a certificate as it is sent (DER): its fingerprint. 64 hexadecimal digits on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CertDigest([u8; 32]);
+
+hex_id!(CertDigest, 32);
+
+impl CertDigest {
+    #[must_use]
+    pub fn of(der: &[u8]) -> Self {
+        Self(Sha256::digest(der).into())
+    }
+}
+
+impl fmt::Display for CertDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for CertDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CertDigest({self})")
+    }
+}
+
 /// What an `Idempotency-Key` is known by outside its worker, within one agent. A key that can be guessed
 /// (`order-17`) can be found out from it; a random one cannot. 64 hexadecimal digits on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

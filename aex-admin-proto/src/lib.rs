@@ -3,7 +3,8 @@
 //! Owns: the JSON-RPC 2.0 envelope ([`rpc`]), its size-capped framing ([`frame`]), the methods and
 //! their parameters ([`worker`], [`egress`], [`operator`]), what a scope may ask for
 //! ([`capabilities`], [`tools`], [`pattern`]: asked on both sides, so said once), scopes and their limits
-//! ([`scope`], [`limit`]), refusals as data ([`refusal`]), the form of tokens ([`token`]), tickets
+//! ([`scope`], [`limit`]), refusals as data ([`refusal`]), the form of tokens ([`token`]), who holds one ([`peer`]), durations as people type them
+//! ([`duration`]), tickets
 //! ([`ticket`]), the async client ([`client`]), the Unix sockets that carry it
 //! all ([`quiet`]), where files lie ([`places`]), what holds a program in ([`sandbox`]), and the one reader of
 //! the clock ([`clock`]).
@@ -14,6 +15,7 @@ pub mod capabilities;
 pub mod checkpoints;
 pub mod client;
 pub mod clock;
+pub mod duration;
 pub mod egress;
 pub mod explain;
 pub mod frame;
@@ -21,6 +23,7 @@ pub mod id;
 pub mod limit;
 pub mod operator;
 pub mod pattern;
+pub mod peer;
 pub mod places;
 pub mod policies;
 pub mod prices;
@@ -36,5 +39,5 @@ pub mod token;
 pub mod tools;
 pub mod worker;
 
-pub use id::{HoldId, KeyDigest, KeyMark, RequestDigest, TokenDigest};
+pub use id::{CertDigest, HoldId, KeyDigest, KeyMark, RequestDigest, TokenDigest};
 pub use refusal::{IdempotencyConflict, Refusal};

@@ -1,15 +1,20 @@
 //! What an operator (or, for the reads, an auditor) may ask of `aex-admin`. Money is in whole
 //! micro-dollars, times are Unix milliseconds unless the name says otherwise.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
+use crate::CertDigest;
 use crate::capabilities::Capabilities;
 use crate::egress::KeyPolicy;
 use crate::limit::{Limit, LimitKey};
 use crate::sandbox::InForce;
 
+mod provider;
 mod tree;
 
+pub use provider::{ProviderList, ProviderView};
 pub use tree::{
     GroupCreateParams, GroupSetParams, LimitView, RunCreateParams, RunParams, ScopeList, ScopeView,
 };
@@ -84,6 +89,8 @@ pub mod method {
     pub const POLICY_EXPLAIN: &str = "policy.explain";
     /// [`crate::rehearsal::RehearseParams`] → [`crate::rehearsal::Rehearsal`].
     pub const POLICY_REHEARSE: &str = "policy.rehearse";
+    /// `{}` → [`super::ProviderList`]. Auditors too.
+    pub const PROVIDER_LIST: &str = "providers.list";
     /// `{}` → [`super::ModelList`]. Auditors too.
     pub const MODEL_LIST: &str = "models.list";
     /// [`super::ConfigText`] → [`super::ConfigSummary`], or error `BAD_CONFIG`.
@@ -155,6 +162,12 @@ pub struct Settings {
     pub labels: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Capabilities::is_default")]
     pub capabilities: Box<Capabilities>,
+    /// Its tokens are taken from this user's processes alone, over a Unix socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Its tokens are taken from whoever shows this certificate alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<CertDigest>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -359,6 +372,9 @@ pub struct Metrics {
     pub overruns: u64,
     /// Calls outside the caller's role.
     pub role_violations: u64,
+    /// Tokens that came from another peer than the one they are bound to.
+    #[serde(default)]
+    pub wrong_peers: u64,
     pub outside_updates: u64,
     pub commits: u64,
     pub operations: u64,
@@ -658,13 +674,42 @@ pub struct ConfigSummary {
     pub policies: u64,
     /// Things that are allowed but probably not meant (a model without a price, …).
     pub warnings: Vec<String>,
+    /// The providers, one by one; where only numbers were asked for there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub provider_list: Vec<ProviderView>,
 }
 
 /// `run/daemon.json`: what the user-mode supervisor says of itself, for `aex status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DaemonState {
     pub pid: u32,
-    /// Address that agents connect to, e.g. `127.0.0.1:9000`.
+    /// Where agents connect to: `127.0.0.1:9000`, or `unix:/run/x/agents.sock` where there is no TCP.
     pub listen: String,
     pub workers: u32,
+    /// All places where agents connect to, in that form.
+    #[serde(default)]
+    pub listeners: Vec<String>,
+    #[serde(flatten)]
+    pub front: Front,
+}
+
+/// On what terms agents' TCP connections are taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Front {
+    /// Absent: plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsPlaces>,
+    /// Beyond loopback as well, asked for by name.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub plain_http: bool,
+}
+
+/// Files of TLS, PEM, by absolute paths.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsPlaces {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
 }

@@ -113,6 +113,12 @@ impl Places {
         self.proxy_run.join("spool")
     }
 
+    /// Where the supervisor of user mode asks its workers whether they are ready, if agents speak TLS.
+    #[must_use]
+    pub fn probe_socket(&self) -> PathBuf {
+        self.run.join("probe.sock")
+    }
+
     /// Lock and pid of the supervisor in user mode.
     #[must_use]
     pub fn daemon_pid(&self) -> PathBuf {

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::peer::BoundTo;
 use crate::scope::ScopeKind;
 
 /// The first rule a request broke, in the documented order of `aex-admin`'s core.
@@ -13,6 +14,9 @@ pub enum Refusal {
     HoldIdReused,
     #[error("Invalid API token")]
     InvalidToken,
+    /// It is bound to another peer. Only the operator is told: see [`Refusal::outward`].
+    #[error("Invalid API token")]
+    WrongPeer { bound_to: BoundTo },
     #[error("API token has expired")]
     TokenExpired,
     #[error("Agent is paused")]
@@ -114,7 +118,7 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::HoldIdReused | Self::InvalidRequest { .. } => "invalid_request",
-            Self::InvalidToken | Self::TokenExpired => "invalid_api_key",
+            Self::InvalidToken | Self::WrongPeer { .. } | Self::TokenExpired => "invalid_api_key",
             Self::AgentPaused => "agent_paused",
             Self::IdempotencyConflict { .. } => "idempotency_conflict",
             Self::ModelNotFound { .. } => "model_not_found",
@@ -135,10 +139,20 @@ impl Refusal {
         }
     }
 
+    /// As it leaves `aex-admin`: who holds a token that is bound to somebody else learns nothing of that.
+    #[must_use]
+    pub fn outward(self) -> Self {
+        match self {
+            Self::WrongPeer { .. } => Self::InvalidToken,
+            other => other,
+        }
+    }
+
     /// What in particular decided: a limit as [`crate::limit::LimitKey`] is written, or `policy NAME`.
     #[must_use]
     pub fn rule(&self) -> Option<String> {
         match self {
+            Self::WrongPeer { bound_to } => Some(bound_to.name().to_owned()),
             Self::ConcurrencyLimit { .. } => Some("parallel".to_owned()),
             Self::RequestRate { .. } => Some("requests/minute".to_owned()),
             Self::TokenRate { .. } => Some("tokens/minute".to_owned()),

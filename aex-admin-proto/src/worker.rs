@@ -5,8 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::operator::{self, ScopeView, TokenReply};
+use crate::operator::{self, ScopeView, TokenReply, TokenView};
+use crate::peer::Peer;
 use crate::sandbox::InForce;
+use crate::scope::ScopeId;
 use crate::tools::ToolRules;
 use crate::{HoldId, KeyDigest, Refusal, RequestDigest, TokenDigest};
 
@@ -28,6 +30,8 @@ pub const SETTLE: &str = "worker.settle";
 pub const RECLAIM: &str = "worker.reclaim";
 /// [`ModelsParams`] → [`ModelsReply`].
 pub const MODELS: &str = "worker.models";
+/// [`ModelsParams`] → [`WhoseReply`].
+pub const WHOSE: &str = "worker.whose";
 /// [`ModelsParams`] → [`MeReply`].
 pub const ME: &str = "worker.me";
 /// [`ReserveParams`] → [`QuoteReply`]. Nothing is held; the id is not looked at.
@@ -36,6 +40,12 @@ pub const QUOTE: &str = "worker.quote";
 pub const RUN: &str = "worker.run";
 /// [`RunEndParams`] → [`RunReply`], without a token.
 pub const RUN_END: &str = "worker.run_end";
+/// [`ModelsParams`] → [`TokensReply`]: the tokens of the agent itself that can still be used.
+pub const TOKENS: &str = "worker.tokens";
+/// [`TokenRotateParams`] → [`TokensReply`].
+pub const TOKEN_ROTATE: &str = "worker.token_rotate";
+/// [`TokenRevokeParams`] → [`TokensReply`].
+pub const TOKEN_REVOKE: &str = "worker.token_revoke";
 /// `{}` → [`ReadyReply`].
 pub const READY: &str = "worker.ready";
 
@@ -127,6 +137,9 @@ pub struct ReserveParams {
     /// The same request was tried elsewhere, and nothing of an answer has reached its client.
     #[serde(default, skip_serializing_if = "is_default")]
     pub again: Option<Box<Again>>,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
 }
 
 /// A further attempt of a request. Each one has an id, a hold and a ticket of its own.
@@ -476,6 +489,19 @@ pub struct ReclaimReply {
 #[serde(deny_unknown_fields)]
 pub struct ModelsParams {
     pub token: TokenDigest,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
+}
+
+/// Whether a token is one, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhoseReply {
+    /// The tenant's: the group right below the kernel, or an agent that is in none. A number like others'
+    /// is another tenant's; it means nothing else.
+    Tenant(ScopeId),
+    Refused(Refusal),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -540,6 +566,9 @@ pub struct RunParams {
     /// Of the scope below which it is made.
     pub token: TokenDigest,
     pub run: operator::RunParams,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -548,6 +577,9 @@ pub struct RunEndParams {
     /// Of a scope above it, or its own.
     pub token: TokenDigest,
     pub name: String,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -555,5 +587,73 @@ pub struct RunEndParams {
 pub enum RunReply {
     Made(Box<TokenReply>),
     Ended(Box<ScopeView>),
+    Refused(Refusal),
+}
+
+/// What a token came with, wherever a worker presents one.
+pub trait Presents {
+    fn peer(&mut self) -> &mut Peer;
+}
+
+macro_rules! presents {
+    ($($params:ty),+) => {$(
+        impl Presents for $params {
+            fn peer(&mut self) -> &mut Peer {
+                &mut self.peer
+            }
+        }
+    )+};
+}
+
+presents!(
+    ReserveParams,
+    ModelsParams,
+    RunParams,
+    RunEndParams,
+    TokenRotateParams,
+    TokenRevokeParams
+);
+
+impl<T: Presents> Presents for Box<T> {
+    fn peer(&mut self) -> &mut Peer {
+        (**self).peer()
+    }
+}
+
+/// An agent's order for its own tokens, as an operator's [`operator::RotateParams`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRotateParams {
+    pub token: TokenDigest,
+    /// Shorter than what is left of the token that asks; absent: as long as that.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ttl_s: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub grace_s: Option<u64>,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRevokeParams {
+    pub token: TokenDigest,
+    pub id: i64,
+    /// Who sent the token.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub peer: Peer,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokensReply {
+    Listed(Vec<TokenView>),
+    Made(Box<TokenReply>),
+    Revoked {
+        id: i64,
+    },
+    /// The agent has no such token.
+    NoSuch,
     Refused(Refusal),
 }

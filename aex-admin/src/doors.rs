@@ -11,8 +11,8 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
+use aex_admin_proto::peer::GroupMark;
 use aex_admin_proto::places::Places;
 use aex_admin_proto::service;
 use nix::unistd::geteuid;
@@ -122,7 +122,7 @@ fn door_of(name: &str, worker_uid: u32, egress_uid: u32) -> Option<Door> {
         "egress" => (Role::Egress, Some(egress_uid), None),
         other => {
             let group = other.strip_prefix(GROUP_WORKER).filter(|g| !g.is_empty())?;
-            (Role::Worker, Some(worker_uid), Some(Arc::from(group)))
+            (Role::Worker, Some(worker_uid), Some(GroupMark::of(group)))
         }
     };
     Some(Door {
@@ -143,7 +143,7 @@ mod tests {
             Some(Door {
                 role,
                 only_uid,
-                within: within.map(Arc::from),
+                within: within.map(GroupMark::of),
             })
         };
         assert_eq!(door("operator"), of(Role::Operator, None, None));

@@ -18,5 +18,5 @@ pub mod restore;
 pub mod rpc;
 pub mod serve;
 mod token;
-mod views;
+pub mod views;
 pub mod writer;

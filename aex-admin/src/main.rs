@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use aex_admin::doors::Callers;
 use aex_admin::prices::{self, PricesError};
-use aex_admin::{audit, policy, policy_check, restore, serve};
+use aex_admin::{audit, policy, policy_check, restore, serve, views};
 use aex_admin_proto::places::Places;
 use aex_admin_proto::{HoldId, checkpoints, clock};
 use aex_sandbox::{Network, Sandbox};
@@ -251,6 +251,7 @@ fn check_config(file: &Path, json: bool) -> ExitCode {
                 "models": config.models.len(),
                 "policies": policies.len(),
                 "warnings": warnings,
+                "provider_list": views::providers(&config),
             })
         )),
         Ok((config, policies, warnings)) => {

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use aex_admin_proto::limit::{Limit, Quantity, Span};
-use aex_admin_proto::operator::{AgentView, BreakerView, LimitView, ModelView, ScopeView};
+use aex_admin_proto::operator::{
+    AgentView, BreakerView, LimitView, ModelView, ProviderView, ScopeView,
+};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use jiff::tz::TimeZone;
 
-use crate::config::{Config, Model};
+use crate::config::{Config, Model, Provider};
 use crate::core::book::Counter;
 use crate::core::money::{ceil_micro, floor_micro};
 use crate::core::period;
@@ -18,6 +20,18 @@ use crate::writer::Shared;
 
 /// Of each limit that is by session: a scope may have thousands.
 const MAX_SESSIONS_SHOWN: usize = 64;
+
+/// Where requests may go.
+#[must_use]
+pub fn providers(config: &Config) -> Vec<ProviderView> {
+    let view = |provider: &Provider| ProviderView {
+        name: provider.name.clone(),
+        base_url: provider.base_url.clone(),
+        keys: provider.keys,
+        loopback: provider.loopback,
+    };
+    config.providers.values().map(view).collect()
+}
 
 /// One agent, with what goes on in it now. `group`: the name of the one above it.
 #[must_use]

@@ -11,12 +11,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::fault::Fault;
+use crate::listen::{base_url, default_base_url};
 
 /// Longest wait for the answer of an ordinary call.
 const CALL: Duration = Duration::from_secs(30);
-
-/// Address of the HTTP side where no supervisor says otherwise.
-pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:9000";
 
 /// `sun_path` of a Unix socket's address (unix(7)).
 const MAX_SOCKET_BYTES: usize = 108;
@@ -63,8 +61,8 @@ impl Kernel {
     /// What an agent's client takes as `OPENAI_BASE_URL`.
     pub(crate) fn base_url(&self) -> String {
         match self.daemon() {
-            Some(daemon) => base_url(&daemon.listen),
-            None => base_url(DEFAULT_LISTEN),
+            Some(daemon) => base_url(&daemon),
+            None => default_base_url(),
         }
     }
 
@@ -103,10 +101,6 @@ impl Kernel {
             "aex daemon start"
         }
     }
-}
-
-pub(crate) fn base_url(listen: &str) -> String {
-    format!("http://{listen}/v1")
 }
 
 /// The home of user mode, absolute: children of the supervisor have another working directory.

@@ -18,6 +18,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::attach;
@@ -38,6 +39,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 pub struct Egress {
     pub register: Arc<Register>,
     active: Mutex<Option<Arc<Active>>>,
+    activated: Notify,
 }
 
 impl Egress {
@@ -46,6 +48,7 @@ impl Egress {
         Self {
             register,
             active: Mutex::new(None),
+            activated: Notify::new(),
         }
     }
 
@@ -60,6 +63,19 @@ impl Egress {
 
     pub fn activate(&self, active: Arc<Active>) {
         *self.active.lock().unwrap_or_else(PoisonError::into_inner) = Some(active);
+        self.activated.notify_waiters();
+    }
+
+    /// Ends when there is a configuration.
+    pub async fn configured(&self) {
+        loop {
+            // Made before the look: what comes between is not missed.
+            let activated = self.activated.notified();
+            if self.active().is_some() {
+                return;
+            }
+            activated.await;
+        }
     }
 }
 

@@ -25,8 +25,9 @@ use crate::vault::LockedKey;
 const MAX_FILE_BYTES: u64 = 16 * 1024;
 const MAX_HANDED_BYTES: u64 = 1024 * 1024;
 const SUFFIX: &str = "_API_KEY";
-/// `LoadCredential=keys:/etc/aex/keys` makes one credential of each file of the directory.
-const OF_DIRECTORY: &str = "keys_";
+/// `LoadCredential=keys:/etc/aex/keys` and `LoadCredentialEncrypted=sealed:…` make one credential of each
+/// file of a directory. Both cannot have one name.
+const OF_DIRECTORIES: [&str; 2] = ["keys_", "sealed_"];
 
 /// A key and the place where it was found, for people.
 pub struct FoundKey {
@@ -146,13 +147,10 @@ impl KeyRing {
         }
         let mut files = Vec::new();
         if let Some(dir) = &self.credentials {
-            // The last is how systemd names the files of a directory that is loaded as `keys`.
-            for name in [
-                provider,
-                &variable_of(provider),
-                &format!("{OF_DIRECTORY}{provider}"),
-            ] {
-                files.push((dir.join(name), None));
+            files.push((dir.join(provider), None));
+            files.push((dir.join(variable_of(provider)), None));
+            for prefix in OF_DIRECTORIES {
+                files.push((dir.join(format!("{prefix}{provider}")), None));
             }
         }
         if let Some(dir) = &self.dir {

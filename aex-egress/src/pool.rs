@@ -15,7 +15,7 @@ use std::task::Context;
 use std::time::Duration;
 
 use aex_admin_proto::clock::boot_ms;
-use aex_admin_proto::egress::Failure;
+use aex_admin_proto::egress::{Failure, MAX_EXCHANGES};
 use futures_util::FutureExt;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -32,8 +32,6 @@ use crate::provider::Provider;
 use crate::tls::Trust;
 use crate::wire::{self, Watch};
 
-/// Exchanges under way with one provider.
-pub const MAX_EXCHANGES: usize = 512;
 const MAX_IDLE: usize = 128;
 /// Providers close idle connections after a minute or more; a younger one is rarely dead.
 const MAX_IDLE_MS: u64 = 30_000;
@@ -98,7 +96,7 @@ impl Default for Pool {
     fn default() -> Self {
         Self {
             kept: Mutex::default(),
-            turns: Arc::new(Semaphore::new(MAX_EXCHANGES)),
+            turns: Arc::new(Semaphore::new(MAX_EXCHANGES as usize)),
         }
     }
 }

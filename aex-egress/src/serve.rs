@@ -20,7 +20,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::EgressError;
 use crate::flight::Control;
@@ -40,6 +40,9 @@ const DRAIN_MS: u64 = 30_000;
 const CUT_MS: u64 = 1_000;
 const DRAIN_STEP: Duration = Duration::from_millis(10);
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
+/// How long callers wait at a start, in the listener's queue, for the configuration. Without one every
+/// ticket is refused.
+const CONFIGURATION_WAIT: Duration = Duration::from_secs(5);
 
 /// The socket; one that was made here is removed when dropped.
 pub struct Listener {
@@ -152,6 +155,8 @@ pub async fn serve(listener: Listener, egress: Arc<Egress>, stop: impl Future<Ou
 }
 
 async fn accept(listener: &Listener, egress: &Arc<Egress>, connections: &Arc<Connections>) {
+    // After it they are refused, which says more than silence.
+    let _ = timeout(CONFIGURATION_WAIT, egress.configured()).await;
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut refused: u64 = 0;
     loop {

@@ -9,12 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aex_admin_proto::client::{CallError, Client};
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::rpc::code;
 use aex_admin_proto::worker::{
     CANCEL, CancelParams, Grant, ME, MODELS, MeReply, ModelsParams, ModelsReply, Observed, POLL_MS,
     QUOTE, QuoteReply, READY, RECLAIM, RESERVE, RUN, RUN_END, ReadyReply, ReclaimParams,
     ReclaimReply, ReserveParams, ReserveReply, RunEndParams, RunParams, RunReply, SETTINGS, SETTLE,
-    SettingsParams, SettleReply, WorkerSettings,
+    SettingsParams, SettleReply, TOKEN_REVOKE, TOKEN_ROTATE, TOKENS, TokenRevokeParams,
+    TokenRotateParams, TokensReply, WHOSE, WhoseReply, WorkerSettings,
 };
 use aex_admin_proto::{HoldId, TokenDigest, clock};
 use memchr::memchr2;
@@ -245,16 +247,26 @@ impl Admin {
 
     /// # Errors
     /// No answer.
-    pub async fn models(&self, token: TokenDigest) -> Result<ModelsReply, Unavailable> {
-        let params = ModelsParams { token };
+    pub async fn models(&self, token: TokenDigest, peer: Peer) -> Result<ModelsReply, Unavailable> {
+        let params = ModelsParams { token, peer };
         let call = self.inner.client.call_until(MODELS, &params, SHORT_CALL);
         call.await.map_err(|error| unavailable(&error, "models"))
     }
 
+    /// Whether a token is one, and whose.
+    ///
     /// # Errors
     /// No answer.
-    pub async fn me(&self, token: TokenDigest) -> Result<MeReply, Unavailable> {
-        let params = ModelsParams { token };
+    pub async fn whose(&self, token: TokenDigest, peer: Peer) -> Result<WhoseReply, Unavailable> {
+        let params = ModelsParams { token, peer };
+        let call = self.inner.client.call_until(WHOSE, &params, SHORT_CALL);
+        call.await.map_err(|error| unavailable(&error, "whose"))
+    }
+
+    /// # Errors
+    /// No answer.
+    pub async fn me(&self, token: TokenDigest, peer: Peer) -> Result<MeReply, Unavailable> {
+        let params = ModelsParams { token, peer };
         let call = self.inner.client.call_until(ME, &params, SHORT_CALL);
         call.await.map_err(|error| unavailable(&error, "me"))
     }
@@ -264,6 +276,36 @@ impl Admin {
     pub async fn quote(&self, params: &ReserveParams) -> Result<QuoteReply, Unavailable> {
         let call = self.inner.client.call_until(QUOTE, params, SHORT_CALL);
         call.await.map_err(|error| unavailable(&error, "quote"))
+    }
+
+    /// # Errors
+    /// No answer.
+    pub async fn tokens(&self, token: TokenDigest, peer: Peer) -> Result<TokensReply, Unavailable> {
+        let params = ModelsParams { token, peer };
+        let call = self.inner.client.call_until(TOKENS, &params, SHORT_CALL);
+        call.await.map_err(|error| unavailable(&error, "tokens"))
+    }
+
+    /// Asked once: with the answer of a first call that was lost goes the token that asked.
+    ///
+    /// # Errors
+    /// No answer.
+    pub async fn rotate_token(
+        &self,
+        params: &TokenRotateParams,
+    ) -> Result<TokensReply, Unavailable> {
+        let call = self.inner.client.call(TOKEN_ROTATE, params, SHORT_CALL);
+        call.await.map_err(|error| unavailable(&error, "rotate"))
+    }
+
+    /// # Errors
+    /// No answer.
+    pub async fn revoke_token(
+        &self,
+        params: &TokenRevokeParams,
+    ) -> Result<TokensReply, Unavailable> {
+        let call = self.inner.client.call(TOKEN_REVOKE, params, SHORT_CALL);
+        call.await.map_err(|error| unavailable(&error, "revoke"))
     }
 
     /// # Errors

@@ -23,6 +23,8 @@ pub enum Fault {
     InvalidToken,
     NoRoute,
     NoModel(String),
+    /// The agent has no token of that id.
+    NoToken(i64),
     MethodNotAllowed {
         allow: &'static str,
     },

@@ -1,6 +1,7 @@
 //! `aex-proxy`, the unprivileged worker: parses what agents send, holds no key and no ledger.
 //!
-//! The path of a request: [`server`] accepts and bounds connections, [`serve`] reads one request
+//! The path of a request: [`server`] accepts connections on its listeners ([`listener`]), by their terms
+//! ([`front`], [`tls`]), and `connection` bounds each one; [`serve`] reads one request
 //! ([`route`], [`headers`], [`mod@request`]) and hands it to [`carry`], which reserves at
 //! `aex-admin` ([`admin`]), forwards to `aex-egress` ([`egress`]), and settles. What happens in
 //! between is decided by the pure [`exchange`], with [`sse`] and [`usage`]; every error becomes HTTP
@@ -15,14 +16,17 @@ pub mod admin;
 pub mod answer;
 pub mod body;
 pub mod carry;
+mod connection;
 pub mod egress;
 pub mod exchange;
 pub mod facts;
 pub mod fallback;
+pub mod front;
 pub mod headers;
 pub mod idempotency;
 pub mod ids;
 pub mod keeping;
+mod leaving;
 pub mod listener;
 pub mod measure;
 pub mod own;
@@ -33,6 +37,7 @@ pub mod serve;
 pub mod server;
 pub mod spool;
 pub mod sse;
+pub mod tls;
 pub mod tokenizer;
 pub mod tools;
 pub mod usage;

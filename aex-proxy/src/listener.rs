@@ -1,15 +1,18 @@
-//! Takes over the listening socket that the supervisor or systemd made.
+//! Takes over the listening sockets that the supervisor or systemd made, TCP and Unix alike.
 //!
 //! A raw descriptor becomes a socket only in the `listenfd` crate, which reads systemd's protocol
 //! from the environment. For `--listen-fd N` the program starts itself again with that environment:
-//! the same process, the same arguments, and no unsafe code here.
+//! the same process, the same arguments, and no unsafe code here. What a descriptor is called does
+//! not matter, only what it is.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use listenfd::ListenFd;
+use tokio::net::{TcpStream, UnixStream};
 
 const COUNT: &str = "LISTEN_FDS";
 const FIRST: &str = "LISTEN_FDS_FIRST_FD";
@@ -22,44 +25,142 @@ pub enum ListenerError {
          service with a socket unit (`aex daemon start` does it for you)"
     )]
     None,
-    #[error("the descriptor handed over is no listening TCP socket: {0}")]
+    #[error("a descriptor handed over is no listening TCP or Unix socket: {0}")]
     Unusable(io::Error),
     #[error("cannot start again to take the listening socket over: {0}")]
     Again(io::Error),
 }
 
-/// The listener at descriptor `fd`, or the one that systemd handed over.
+/// One of the places where agents connect to.
+#[derive(Debug)]
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Listener {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+/// The listeners at `count` descriptors from `fd` on, or those that systemd handed over.
 ///
 /// # Errors
 /// See [`ListenerError`].
-pub fn inherited(fd: Option<u16>) -> Result<TcpListener, ListenerError> {
+pub fn inherited(fd: Option<u16>, count: u16) -> Result<Vec<Listener>, ListenerError> {
     if let Some(fd) = fd
-        && !announced(fd)
+        && !announced(fd, count)
     {
-        return Err(ListenerError::Again(start_again(fd)));
+        return Err(ListenerError::Again(start_again(fd, count)));
     }
-    ListenFd::from_env()
-        .take_tcp_listener(0)
-        .map_err(ListenerError::Unusable)?
-        .ok_or(ListenerError::None)
+    let mut found = ListenFd::from_env();
+    let taken: Result<Vec<Listener>, ListenerError> =
+        (0..found.len()).map(|at| take(&mut found, at)).collect();
+    let taken = taken?;
+    if taken.is_empty() {
+        return Err(ListenerError::None);
+    }
+    Ok(taken)
 }
 
-/// The environment already names this descriptor, for this process.
-fn announced(fd: u16) -> bool {
+/// By what kind of socket it is.
+fn take(found: &mut ListenFd, at: usize) -> Result<Listener, ListenerError> {
+    if let Ok(Some(listener)) = found.take_unix_listener(at) {
+        return Ok(Listener::Unix(listener));
+    }
+    let tcp = found.take_tcp_listener(at);
+    let tcp = tcp.map_err(ListenerError::Unusable)?;
+    tcp.map(Listener::Tcp).ok_or(ListenerError::None)
+}
+
+/// The environment already names these descriptors, for this process.
+fn announced(fd: u16, count: u16) -> bool {
     let is = |name: &str, value: String| std::env::var(name).is_ok_and(|set| set == value);
-    is(FIRST, fd.to_string()) && is(PID, std::process::id().to_string()) && is(COUNT, "1".into())
+    is(FIRST, fd.to_string())
+        && is(PID, std::process::id().to_string())
+        && is(COUNT, count.to_string())
 }
 
-/// Replaces the program by itself with the descriptor announced. Comes back only with an error.
-fn start_again(fd: u16) -> io::Error {
+/// Replaces the program by itself with the descriptors announced. Comes back only with an error.
+fn start_again(fd: u16, count: u16) -> io::Error {
     let program = match std::env::current_exe() {
         Ok(program) => program,
         Err(error) => return error,
     };
     Command::new(program)
         .args(std::env::args_os().skip(1))
-        .env(COUNT, "1")
+        .env(COUNT, count.to_string())
         .env(FIRST, fd.to_string())
         .env(PID, std::process::id().to_string())
         .exec()
+}
+
+/// A listener that the runtime watches.
+pub(crate) enum Watched {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+/// A connection, before a byte of it was read.
+pub(crate) enum Accepted {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Watched {
+    pub(crate) fn new(listener: Listener) -> io::Result<Self> {
+        Ok(match listener {
+            Listener::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Self::Tcp(tokio::net::TcpListener::from_std(listener)?)
+            }
+            Listener::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                Self::Unix(tokio::net::UnixListener::from_std(listener)?)
+            }
+        })
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        Ok(match self {
+            Self::Tcp(listener) => Accepted::Tcp(listener.accept().await?.0),
+            Self::Unix(listener) => Accepted::Unix(listener.accept().await?.0),
+        })
+    }
+}
+
+/// Whether whoever connects there is on this host for certain. An unspecified address is every one of it.
+#[must_use]
+pub fn is_local(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_local() {
+        for (address, local) in [
+            ("127.0.0.1:1", true),
+            ("127.9.9.9:1", true),
+            ("[::1]:1", true),
+            ("[::ffff:127.0.0.1]:1", true),
+            ("0.0.0.0:1", false),
+            ("[::]:1", false),
+            ("[::ffff:0.0.0.0]:1", false),
+            ("[::ffff:10.0.0.1]:1", false),
+            ("10.0.0.1:1", false),
+            ("[fe80::1]:1", false),
+        ] {
+            assert_eq!(is_local(&address.parse().unwrap()), local, "{address}");
+        }
+    }
 }

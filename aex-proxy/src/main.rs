@@ -11,8 +11,10 @@ use aex_admin_proto::places::Places;
 use aex_admin_proto::service;
 use aex_admin_proto::worker::{Route, TOKENIZERS};
 use aex_proxy::facts::{self, Beside};
+use aex_proxy::front::{FrontArgs, FrontError};
 use aex_proxy::listener;
 use aex_proxy::server::{self, Options};
+use aex_proxy::tls::TlsFiles;
 use aex_proxy::tokenizer::Tokenizer;
 use aex_sandbox::{Network, Sandbox, SandboxError};
 use clap::{Parser, Subcommand};
@@ -44,9 +46,12 @@ struct Args {
     /// Number of this worker, from 1
     #[arg(long, value_name = "N", default_value_t = 1)]
     worker: u32,
-    /// Descriptor of the listening TCP socket [default: systemd's LISTEN_FDS, descriptor 3]
+    /// Descriptor of the listening socket, TCP or Unix [default: systemd's LISTEN_FDS, from descriptor 3 on]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(3..))]
     listen_fd: Option<u16>,
+    /// How many listening sockets there are, from --listen-fd on
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    listen_fds: u16,
     /// Workers' socket of aex-admin [default: run/worker.sock below $AEX_HOME or ~/.aex]
     #[arg(long, value_name = "PATH")]
     admin_socket: Option<PathBuf>,
@@ -57,6 +62,8 @@ struct Args {
     /// [default: run/spool below $AEX_HOME or ~/.aex; without a home none are kept]
     #[arg(long, value_name = "PATH")]
     spool: Option<PathBuf>,
+    #[command(flatten)]
+    front: FrontArgs,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -102,6 +109,8 @@ enum StartError {
     Sandbox(#[from] SandboxError),
     #[error(transparent)]
     Listener(#[from] listener::ListenerError),
+    #[error(transparent)]
+    Front(#[from] FrontError),
     #[error(
         "no home: set AEX_HOME or HOME, or name the sockets with --admin-socket and --egress-socket"
     )]
@@ -166,10 +175,19 @@ fn tell_facts(asked: FactsArgs) -> Result<ExitCode, String> {
 }
 
 fn run(args: Args) -> Result<(), StartError> {
-    let listener = listener::inherited(args.listen_fd)?;
+    if args.front.check_tls {
+        args.front.open(&[])?;
+        return Ok(());
+    }
+    let listeners = listener::inherited(args.listen_fd, args.listen_fds)?;
+    let tls = args.front.open(&listeners)?;
     let system = args.system;
-    let options = options(args)?;
-    let sandbox = sandbox(&options);
+    let files = args.front.files()?;
+    let options = Options {
+        tls,
+        ..options(args)?
+    };
+    let sandbox = sandbox(&options, files.as_ref());
     if system {
         sandbox.for_system().enter()?;
     } else {
@@ -196,20 +214,31 @@ fn run(args: Args) -> Result<(), StartError> {
             tracing::info!("stopping");
             service::stopping();
         };
-        server::run(listener, options, stop).await
+        server::run(listeners, options, stop).await
     })?;
     Ok(())
 }
 
-/// Its spool is all that it reads and writes, its listener all of the network.
-fn sandbox(options: &Options) -> Sandbox {
-    let sockets = Sandbox::new(Network::Unix);
+/// Its spool is all that it writes, what TLS needs all that it reads again, its listeners all of the
+/// network.
+fn sandbox(options: &Options, tls: Option<&TlsFiles>) -> Sandbox {
+    let mut sandbox = Sandbox::new(Network::Unix);
+    if let Some(files) = tls {
+        let all = [
+            Some(&files.cert),
+            Some(&files.key),
+            files.client_ca.as_ref(),
+        ];
+        for file in all.into_iter().flatten() {
+            sandbox = sandbox.reads_around(file);
+        }
+    }
     let Some(spool) = &options.spool else {
-        return sockets;
+        return sandbox;
     };
     // A rule is for a directory that is there. Whether it can be used, the spool itself sees.
     let _ = (std::fs::DirBuilder::new().recursive(true).mode(0o700)).create(spool);
-    sockets.writes(spool)
+    sandbox.writes(spool)
 }
 
 fn options(args: Args) -> Result<Options, StartError> {

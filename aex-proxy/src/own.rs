@@ -1,8 +1,11 @@
 //! What AEX itself answers to a token's holder, below `/v1/aex/`: its own budget and limits, what a request
-//! would come to, and narrower runs for its helpers. Pure translation: `aex-admin` decides.
+//! would come to, narrower runs for its helpers, and its tokens. Pure translation: `aex-admin` decides.
 
+use std::borrow::Cow;
+
+use aex_admin_proto::duration::seconds;
 use aex_admin_proto::limit::Limit;
-use aex_admin_proto::operator::{self, ScopeView, Settings, TokenReply};
+use aex_admin_proto::operator::{self, ScopeView, Settings, TokenReply, TokenView};
 use aex_admin_proto::worker::{Quote, Route as Api};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -189,6 +192,96 @@ impl<'a> From<&'a ScopeView> for EndedRun<'a> {
     }
 }
 
+/// `POST /v1/aex/tokens/rotate`: durations as the command line takes them.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RotateAsk<'a> {
+    #[serde(borrow)]
+    ttl: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    grace: Option<Cow<'a, str>>,
+}
+
+impl RotateAsk<'_> {
+    /// The life of the new token, and how much longer the old ones have, in seconds.
+    ///
+    /// # Errors
+    /// It is not of that form.
+    pub fn read(body: &[u8]) -> Result<(Option<u64>, Option<u64>), Invalid> {
+        let form = "expected {\"ttl\": \"24h\", \"grace\": \"5m\"}, each of them optional";
+        let ask: RotateAsk<'_> = match body.trim_ascii_start().first() {
+            None => RotateAsk::default(),
+            Some(b'{') => serde_json::from_slice(body)
+                .map_err(|error| Invalid::whole(format!("{form}: {error}")))?,
+            Some(_) => return Err(Invalid::whole(form.to_owned())),
+        };
+        let of = |name: &str, text: Option<Cow<'_, str>>| {
+            let read = text.map(|text| seconds(&text)).transpose();
+            read.map_err(|why| Invalid::at(name, why))
+        };
+        Ok((of("ttl", ask.ttl)?, of("grace", ask.grace)?))
+    }
+}
+
+/// The answer to a rotation: the one time that the token is shown.
+#[derive(Serialize)]
+pub struct NewToken<'a> {
+    name: &'a str,
+    token: &'a str,
+    id: i64,
+    expires_at_ms: Option<i64>,
+}
+
+impl<'a> From<&'a TokenReply> for NewToken<'a> {
+    fn from(reply: &'a TokenReply) -> Self {
+        Self {
+            name: &reply.name,
+            token: &reply.token,
+            id: reply.token_id,
+            expires_at_ms: reply.expires_at_ms,
+        }
+    }
+}
+
+/// `GET /v1/aex/tokens`: never a token itself.
+#[derive(Serialize)]
+pub struct TokenList<'a> {
+    object: &'static str,
+    data: Vec<ListedToken<'a>>,
+}
+
+#[derive(Serialize)]
+struct ListedToken<'a> {
+    id: i64,
+    label: &'a str,
+    created_at_ms: i64,
+    expires_at_ms: Option<i64>,
+    read_only: bool,
+}
+
+impl<'a> From<&'a [TokenView]> for TokenList<'a> {
+    fn from(tokens: &'a [TokenView]) -> Self {
+        let listed = tokens.iter().map(|token| ListedToken {
+            id: token.id,
+            label: &token.label,
+            created_at_ms: token.created_at_ms,
+            expires_at_ms: token.expires_at_ms,
+            read_only: token.read_only,
+        });
+        Self {
+            object: "list",
+            data: listed.collect(),
+        }
+    }
+}
+
+/// `DELETE /v1/aex/tokens/{id}`.
+#[derive(Serialize)]
+pub struct RevokedToken {
+    pub id: i64,
+    pub revoked: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,5 +330,32 @@ mod tests {
             assert!(RunAsk::read(bad).is_err());
         }
         assert!(RunAsk::read(b"").is_ok());
+    }
+
+    #[test]
+    fn a_rotation_has_durations_with_a_unit_or_nothing() {
+        for (body, read) in [
+            (&b""[..], (None, None)),
+            (b"{}", (None, None)),
+            (br#"{"ttl":"24h"}"#, (Some(86_400), None)),
+            (br#"{"grace":"5m","ttl":"1d"}"#, (Some(86_400), Some(300))),
+            (br#"{"ttl":null}"#, (None, None)),
+        ] {
+            let Ok(asked) = RotateAsk::read(body) else {
+                panic!("{body:?}")
+            };
+            assert_eq!(asked, read);
+        }
+        for bad in [
+            &br#"{"ttl":24}"#[..],
+            br#"{"ttl":"0s"}"#,
+            br#"{"ttl":"-1h"}"#,
+            br#"{"ttl":"24"}"#,
+            br#"{"ttl_s":24}"#,
+            b"[]",
+            b"24h",
+        ] {
+            assert!(RotateAsk::read(bad).is_err(), "{bad:?}");
+        }
     }
 }

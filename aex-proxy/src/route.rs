@@ -20,6 +20,11 @@ pub enum Route {
     Runs,
     /// The name of a run that is to end.
     Run(String),
+    /// The tokens of an agent.
+    Tokens,
+    RotateToken,
+    /// The id of a token that is to end.
+    Token(i64),
     Models,
     /// The model's name, decoded.
     Model(String),
@@ -29,6 +34,7 @@ pub enum Route {
 
 const MODELS: &str = "/v1/models";
 const RUNS: &str = "/v1/aex/runs";
+const TOKENS: &str = "/v1/aex/tokens";
 
 /// Finds the route.
 ///
@@ -47,6 +53,9 @@ pub fn of(method: &Method, uri: &Uri) -> Result<Route, Fault> {
         (None, "/v1/aex/quote") => (Route::Quote, Method::POST, "POST"),
         (None, RUNS) => (Route::Runs, Method::POST, "POST"),
         (None, path) if path.starts_with(RUNS) => (one_run(path)?, Method::DELETE, "DELETE"),
+        (None, TOKENS) => (Route::Tokens, Method::GET, "GET"),
+        (None, "/v1/aex/tokens/rotate") => (Route::RotateToken, Method::POST, "POST"),
+        (None, path) if path.starts_with(TOKENS) => (one_token(path)?, Method::DELETE, "DELETE"),
         (None, MODELS) => (Route::Models, Method::GET, "GET"),
         (None, "/healthz") => (Route::Health, Method::GET, "GET"),
         (None, "/readyz") => (Route::Ready, Method::GET, "GET"),
@@ -71,6 +80,16 @@ fn one_run(path: &str) -> Result<Route, Fault> {
         .and_then(|rest| rest.strip_prefix('/'));
     let name = name.filter(|name| !name.is_empty()).ok_or(Fault::NoRoute)?;
     decoded(name).map(Route::Run).ok_or(Fault::NoRoute)
+}
+
+fn one_token(path: &str) -> Result<Route, Fault> {
+    let id = path
+        .strip_prefix(TOKENS)
+        .and_then(|rest| rest.strip_prefix('/'))
+        // One spelling each: no sign, no zero before it.
+        .filter(|id| id.bytes().all(|b| b.is_ascii_digit()) && !id.starts_with('0'))
+        .ok_or(Fault::NoRoute)?;
+    id.parse().map(Route::Token).map_err(|_| Fault::NoRoute)
 }
 
 fn one_model(path: &str) -> Result<Route, Fault> {
@@ -132,6 +151,17 @@ mod tests {
             ("GET /v1/aex/runs", Err(405)),
             ("POST /v1/aex/me", Err(405)),
             ("GET /v1/aex/you", Err(404)),
+            ("GET /v1/aex/tokens", Ok(Route::Tokens)),
+            ("POST /v1/aex/tokens", Err(405)),
+            ("POST /v1/aex/tokens/rotate", Ok(Route::RotateToken)),
+            ("GET /v1/aex/tokens/rotate", Err(405)),
+            ("DELETE /v1/aex/tokens/7", Ok(Route::Token(7))),
+            ("GET /v1/aex/tokens/7", Err(405)),
+            ("DELETE /v1/aex/tokens/07", Err(404)),
+            ("DELETE /v1/aex/tokens/+7", Err(404)),
+            ("DELETE /v1/aex/tokens/", Err(404)),
+            ("DELETE /v1/aex/tokensx", Err(404)),
+            ("DELETE /v1/aex/tokens/99999999999999999999", Err(404)),
             ("GET /healthz", Ok(Route::Health)),
             ("GET /readyz", Ok(Route::Ready)),
             ("POST //v1/chat/completions", Err(404)),

@@ -1,12 +1,14 @@
 //! One request: finds its route, reads its body within bounds, and has it carried. What carries nothing
-//! out is in [`looks`].
+//! out is in [`looks`] and [`tokens`].
 
 mod looks;
+mod tokens;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::worker::{ModelsReply, ReserveParams, Route as Api};
 use aex_admin_proto::{HoldId, TokenDigest};
 use bytes::{Bytes, BytesMut};
@@ -85,19 +87,19 @@ impl Shared {
     }
 }
 
-/// Answers one request.
-pub async fn serve(shared: &Shared, request: Request<Incoming>) -> Response<Outgoing> {
+/// Answers one request of `peer`.
+pub async fn serve(shared: &Shared, request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
     // The connection's buffers hold the head as it came. With an own key in it they must not outlive it.
     let ends = request.headers().contains_key(headers::PROVIDER_KEY)
         && request.version() <= http::Version::HTTP_11;
-    let mut response = answer(shared, request).await;
+    let mut response = answer(shared, request, peer).await;
     if ends {
         (response.headers_mut()).insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Outgoing> {
+async fn answer(shared: &Shared, request: Request<Incoming>, peer: Peer) -> Response<Outgoing> {
     let (head, body) = request.into_parts();
     let route = match route::of(&head.method, &head.uri) {
         Ok(route) => route,
@@ -107,13 +109,16 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Outgoin
         }
     };
     match route {
-        Route::Api(api) => carried(shared, api, head.headers, body).await,
-        Route::Models => looks::models(shared, &head.headers).await,
-        Route::Model(name) => looks::model(shared, &head.headers, name).await,
-        Route::Me => looks::me(shared, &head.headers).await,
-        Route::Quote => looks::quote(shared, head.headers, body).await,
-        Route::Runs => looks::create_run(shared, head.headers, body).await,
-        Route::Run(name) => looks::end_run(shared, &head.headers, name).await,
+        Route::Api(api) => carried(shared, api, head.headers, body, peer).await,
+        Route::Models => looks::models(shared, &head.headers, peer).await,
+        Route::Model(name) => looks::model(shared, &head.headers, name, peer).await,
+        Route::Me => looks::me(shared, &head.headers, peer).await,
+        Route::Quote => looks::quote(shared, head.headers, body, peer).await,
+        Route::Runs => looks::create_run(shared, head.headers, body, peer).await,
+        Route::Run(name) => looks::end_run(shared, &head.headers, name, peer).await,
+        Route::Tokens => tokens::list(shared, &head.headers, peer).await,
+        Route::RotateToken => tokens::rotate(shared, head.headers, body, peer).await,
+        Route::Token(id) => tokens::revoke(shared, &head.headers, id, peer).await,
         Route::Health => looks::json(&Health { status: "ok" }),
         Route::Ready => ready(shared).await,
     }
@@ -139,6 +144,7 @@ async fn carried(
     api: Api,
     headers: HeaderMap,
     body: Incoming,
+    peer: Peer,
 ) -> Response<Outgoing> {
     let id = match shared.ids.next() {
         Ok(id) => id,
@@ -148,7 +154,7 @@ async fn carried(
             return fault.row().response(None);
         }
     };
-    match read_job(shared, api, id, headers, body).await {
+    match read_job(shared, api, id, (headers, body), peer).await {
         Ok(job) => {
             let (answer, answered) = oneshot::channel();
             let ways = carry::Ways {
@@ -174,8 +180,8 @@ async fn read_job(
     shared: &Shared,
     api: Api,
     id: HoldId,
-    headers: HeaderMap,
-    body: Incoming,
+    (headers, body): (HeaderMap, Incoming),
+    peer: Peer,
 ) -> Result<Box<Job>, Fault> {
     let limit_bytes = shared.admin.max_body_bytes();
     let judged = headers::token(&headers).and_then(|token| {
@@ -200,7 +206,7 @@ async fn read_job(
     };
     // With it goes the token itself.
     drop(headers);
-    let (body, room) = read_body(shared, token, body, length, limit_bytes).await?;
+    let (body, room) = read_body(shared, (token, peer), body, length, limit_bytes).await?;
     let mut request = judge(api, &body).await?;
     let mut facts = std::mem::take(&mut request.facts);
     facts.own_key = own_key.is_some();
@@ -215,6 +221,7 @@ async fn read_job(
             facts,
             idempotency: (idempotency.as_ref()).map(|key| key.claim(api, &body)),
             again: None,
+            peer,
         },
         request,
         body,
@@ -241,13 +248,13 @@ async fn judge(api: Api, body: &Bytes) -> Result<ApiRequest, Fault> {
 /// Reads a body of at most `limit_bytes`. `length` is what its head said.
 async fn read_body(
     shared: &Shared,
-    token: TokenDigest,
+    sender: (TokenDigest, Peer),
     mut body: Incoming,
     length: Option<u64>,
     limit_bytes: u64,
 ) -> Result<(Bytes, Option<Taken>), Fault> {
     let mut room = match length {
-        Some(bytes) if bytes > SMALL_BYTES => match room_for(shared, token, bytes).await {
+        Some(bytes) if bytes > SMALL_BYTES => match room_for(shared, sender, bytes).await {
             Ok(room) => Some(room),
             Err(fault) => {
                 discard(shared, body);
@@ -276,7 +283,7 @@ async fn read_body(
             }
             if room.is_none() && total > SMALL_BYTES {
                 // How long it becomes is not known: as long as it may.
-                room = Some(room_for(shared, token, limit_bytes).await?);
+                room = Some(room_for(shared, sender, limit_bytes).await?);
             }
             all.extend_from_slice(&chunk);
         }
@@ -318,8 +325,12 @@ async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Fault> {
 }
 
 /// Room for a large body, for a token that is one: nobody else takes any.
-async fn room_for(shared: &Shared, token: TokenDigest, bytes: u64) -> Result<Taken, Fault> {
-    match shared.admin.models(token).await {
+async fn room_for(
+    shared: &Shared,
+    (token, peer): (TokenDigest, Peer),
+    bytes: u64,
+) -> Result<Taken, Fault> {
+    match shared.admin.models(token, peer).await {
         Ok(ModelsReply::Models(_)) => {}
         Ok(ModelsReply::Refused(refusal)) => return Err(Fault::Refused(refusal)),
         Err(error) => return Err(Fault::Kernel(error.to_string())),

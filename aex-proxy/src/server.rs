@@ -1,34 +1,29 @@
-//! Accepts connections within bounds, and lets them end in order when the worker is told to stop.
+//! Accepts connections within bounds, and lets them end in order when the worker is told to stop. What
+//! happens on one is in [`crate::connection`].
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::{self, Write};
-use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::io;
 use std::path::PathBuf;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use futures_util::future::join_all;
 use nix::errno::Errno;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::admin::Admin;
-use crate::answer::Fault;
+use crate::connection::{Connection, HEAD_LIMIT, Rooms};
 use crate::egress::Egress;
-use crate::serve::{self, Shared};
+use crate::listener::{Listener, Watched};
+use crate::serve::Shared;
 use crate::spool::Spool;
+use crate::tls::Tls;
 
+/// On all listeners together.
 const MAX_CONNECTIONS: usize = 4096;
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-const MAX_HEADERS: usize = 100;
 /// Pause after an accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -45,6 +40,8 @@ pub struct Options {
     pub spool: Option<PathBuf>,
     /// How long a request's head may take; shorter in tests.
     pub head_limit: Duration,
+    /// What TCP listeners speak; none: plain HTTP.
+    pub tls: Option<Tls>,
 }
 
 impl Options {
@@ -56,6 +53,7 @@ impl Options {
             egress_socket,
             spool: None,
             head_limit: HEAD_LIMIT,
+            tls: None,
         }
     }
 }
@@ -63,14 +61,17 @@ impl Options {
 /// Serves until `stop` ends, then lets the requests in flight finish, within the drain timeout.
 ///
 /// # Errors
-/// The listener cannot be used.
+/// A listener cannot be used.
 pub async fn run(
-    listener: std::net::TcpListener,
+    listeners: Vec<Listener>,
     options: Options,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    let listener = TcpListener::from_std(listener)?;
+    let listeners: io::Result<Vec<Watched>> = listeners.into_iter().map(Watched::new).collect();
+    let listeners = listeners?;
+    // Taken in any case: what is not taken ends the program.
+    let hangup = signal(SignalKind::hangup())?;
+    let certificates = tokio::spawn(follow(options.tls.clone(), hangup));
     let admin = Admin::new(&options.admin_socket, options.worker);
     let follower = tokio::spawn(admin.clone().follow());
     let egress = Egress::new(&options.egress_socket);
@@ -80,23 +81,41 @@ pub async fn run(
     // Nothing is ever sent: the channel ends when the last holder of a sender is gone.
     let (alive, mut all_ended) = mpsc::channel::<Infallible>(1);
     let (stopping, stopped) = watch::channel(false);
-    let shared = Arc::new(Shared::new(admin.clone(), egress, spool, alive));
+    let connection = Connection {
+        shared: Arc::new(Shared::new(admin.clone(), egress, spool, alive)),
+        stopped,
+        head_limit: options.head_limit,
+        tls: options.tls,
+        rooms: Rooms::default(),
+    };
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let accepting = listeners
+        .iter()
+        .map(|from| accept(from, &places, &connection));
 
     tokio::select! {
-        () = accept(&listener, &shared, &stopped, options.head_limit) => {}
+        _ = join_all(accepting) => {}
         () = stop => {}
     }
-    drop(listener);
-    drop(shared);
+    drop(listeners);
+    drop(connection);
     stopping.send_replace(true);
     let limit = admin.drain_timeout();
     if timeout(limit, all_ended.recv()).await.is_err() {
         tracing::warn!("requests were still in flight at the end of the drain timeout");
     }
-    follower.abort();
-    heart.abort();
-    tidier.abort();
+    for task in [follower, heart, tidier, certificates] {
+        task.abort();
+    }
     Ok(())
+}
+
+/// Takes certificates up again, for ever. Without any, SIGHUP has nothing to do.
+async fn follow(tls: Option<Tls>, mut hangup: Signal) {
+    match tls {
+        Some(tls) => tls.follow(hangup).await,
+        None => while hangup.recv().await.is_some() {},
+    }
 }
 
 /// Keeps a timer near. The runtime wakes itself by a system call for each timer that would fire
@@ -109,26 +128,18 @@ async fn beat(egress: Egress) {
 }
 
 /// Accepts for ever.
-async fn accept(
-    listener: &TcpListener,
-    shared: &Arc<Shared>,
-    stopped: &watch::Receiver<bool>,
-    head_limit: Duration,
-) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept(listener: &Watched, places: &Arc<Semaphore>, connection: &Connection) {
     loop {
-        let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+        let Ok(place) = Arc::clone(places).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let connection = Connection {
-                    shared: Arc::clone(shared),
-                    stopped: stopped.clone(),
-                    head_limit,
-                    _permit: permit,
-                };
-                tokio::spawn(connection.serve(stream));
+            Ok(stream) => {
+                let serving = connection.clone().serve(stream);
+                tokio::spawn(async move {
+                    serving.await;
+                    drop(place);
+                });
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {
@@ -154,67 +165,4 @@ fn is_the_peers(error: &io::Error) -> bool {
                 | Errno::EHOSTUNREACH
         )
     )
-}
-
-struct Connection {
-    shared: Arc<Shared>,
-    stopped: watch::Receiver<bool>,
-    head_limit: Duration,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Connection {
-    async fn serve(self, stream: TcpStream) {
-        let Self {
-            shared,
-            mut stopped,
-            head_limit,
-            _permit,
-        } = self;
-        // Without it a streamed chunk would wait for the one before to be acknowledged.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
-        }
-        let Ok(twin) = stream.as_fd().try_clone_to_owned() else {
-            return;
-        };
-        let asked = AtomicBool::new(false);
-        let service = service_fn(|request| {
-            asked.store(true, Ordering::Relaxed);
-            let shared = &shared;
-            async move { Ok::<_, Infallible>(serve::serve(shared, request).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(head_limit)
-            .max_headers(MAX_HEADERS)
-            .max_buf_size(MAX_HEAD_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection);
-        let told_to_stop = async {
-            // An error means that the server is gone, which is the same.
-            let _ = stopped.wait_for(|&stopped| stopped).await;
-        };
-        let ended = tokio::select! {
-            ended = &mut connection => ended,
-            () = told_to_stop => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        match ended {
-            Ok(()) => {}
-            Err(error) if error.is_timeout() && !asked.load(Ordering::Relaxed) => {
-                say_too_slow(std::net::TcpStream::from(twin));
-            }
-            Err(error) => tracing::debug!(%error, "connection ended"),
-        }
-    }
-}
-
-/// Tells a client whose first request never became whole. One write that may fail: it is a courtesy.
-fn say_too_slow(mut stream: std::net::TcpStream) {
-    let row = Fault::TooSlow("the request's head took too long to arrive").row();
-    let _ = stream.write_all(&row.raw());
-    let _ = stream.shutdown(Shutdown::Both);
 }

@@ -10,10 +10,13 @@ mod common;
 use std::io::{Seek, Write};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
 
 use command_fds::{CommandFdExt, FdMapping};
 use common::{Client, FakeAdmin, FakeEgress, Reply, body, chat, request, soon};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::task::spawn_blocking;
@@ -86,6 +89,93 @@ async fn the_program_serves_on_an_inherited_listener_and_drains_when_told_to_sto
     drop(client);
     let exit = spawn_blocking(move || program.0.wait().unwrap());
     assert!(soon("the program's end", exit).await.unwrap().success());
+}
+
+/// With these listeners from descriptor 3 on.
+fn with_listeners(listeners: Vec<OwnedFd>, home: &std::path::Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aex-proxy"));
+    let count = listeners.len().to_string();
+    let mappings = listeners.into_iter().zip(3..);
+    let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping {
+        parent_fd,
+        child_fd,
+    });
+    command
+        .args(["--listen-fd", "3", "--listen-fds", &count])
+        .args(args)
+        .env_clear()
+        .env("AEX_HOME", home)
+        .stdin(Stdio::null())
+        .fd_mappings(mappings.collect())
+        .unwrap();
+    command
+}
+
+#[tokio::test]
+async fn listeners_are_taken_by_their_kind_and_only_a_unix_socket_tells_who_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    let admin = FakeAdmin::start(run.join("worker.sock"));
+    let _egress = FakeEgress::start(run.join("egress.sock"));
+    let path = directory.path().join("agents.sock");
+    let unix = UnixListener::bind(&path).unwrap();
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = tcp.local_addr().unwrap();
+    let mut command = with_listeners(vec![unix.into(), tcp.into()], directory.path(), &[]);
+    let _program = Program(command.spawn().unwrap());
+
+    let ask = request("GET", "/v1/models", "");
+    let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    soon("an answer", sender.send_request(ask.clone()))
+        .await
+        .unwrap();
+    let known = admin.called("worker.models").await;
+    let uid = nix::unistd::geteuid().as_raw();
+    assert_eq!(known["peer"], serde_json::json!({ "uid": uid }));
+    Client::connect(address).await.send(ask).await;
+    let calls = admin.called_times("worker.models", 2).await;
+    assert_eq!(calls[1].get("peer"), None, "{calls:?}");
+}
+
+#[test]
+fn plain_http_beyond_loopback_is_refused_by_the_worker_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let beyond = || vec![TcpListener::bind("0.0.0.0:0").unwrap().into()];
+    let mut plain = with_listeners(beyond(), home.path(), &[]);
+    let output = plain.output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("--plain-http") && said.contains("clear text"),
+        "{said}"
+    );
+
+    for (name, value, because) in [
+        ("AEX_PLAIN_HTTP", "0", "clear text"),
+        ("AEX_TLS_CERT", "/none", "go together"),
+    ] {
+        let mut command = with_listeners(beyond(), home.path(), &[]);
+        let output = command.env(name, value).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(because), "{said}");
+    }
+}
+
+#[test]
+fn what_is_no_listener_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let file: OwnedFd = tempfile::tempfile().unwrap().into();
+    let output = with_listeners(vec![file], home.path(), &[])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && said.contains("no listening"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use aex_admin_proto::client::Client;
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::worker::{
     Facts, Grant, Observed, RESERVE, ReserveParams, ReserveReply, Route, SETTLE, SettleParams,
     SettleReply, Usage, UsageSeen,
@@ -103,6 +104,7 @@ async fn request(client: &Client, token: TokenDigest, number: u64) {
         facts,
         idempotency: None,
         again: None,
+        peer: Peer::default(),
     };
     let reply: ReserveReply = client.call(RESERVE, &params, CALL_LIMIT).await.unwrap();
     let ReserveReply::Granted(grant) = reply else {

@@ -24,6 +24,13 @@ pub struct Pki {
     pub ca_pem: String,
     pub cert_pem: String,
     pub key_pem: String,
+    issuer: Arc<Issuer<'static, KeyPair>>,
+}
+
+/// What a client shows, as PEM texts.
+pub struct Client {
+    pub cert_pem: String,
+    pub key_pem: String,
 }
 
 impl Pki {
@@ -39,11 +46,28 @@ impl Pki {
         let leaf_key = KeyPair::generate()?;
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let leaf = CertificateParams::new(names)?;
-        let cert_pem = leaf.signed_by(&leaf_key, &Issuer::new(ca, ca_key))?.pem();
+        let issuer = Issuer::new(ca, ca_key);
+        let cert_pem = leaf.signed_by(&leaf_key, &issuer)?.pem();
         Ok(Self {
             ca_pem,
             cert_pem,
             key_pem: leaf_key.serialize_pem(),
+            issuer: Arc::new(issuer),
+        })
+    }
+
+    /// A client's certificate of the same CA.
+    ///
+    /// # Errors
+    /// As [`Pki::make`].
+    pub fn client(&self, name: &str) -> Result<Client, TlsError> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::new(Vec::<String>::new())?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        let cert = params.signed_by(&key, &*self.issuer)?;
+        Ok(Client {
+            cert_pem: cert.pem(),
+            key_pem: key.serialize_pem(),
         })
     }
 

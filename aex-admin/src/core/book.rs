@@ -10,6 +10,7 @@ use aex_admin_proto::scope::ScopeId;
 use super::hold::Terms;
 use super::live::Live;
 use super::scope::{Charged, Meter};
+use super::share::{self, Shares};
 
 /// Whose window.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,6 +54,7 @@ pub struct Book {
     sessions: HashMap<ScopeId, HashMap<String, u64>>,
     /// Sums to be written.
     changed: HashSet<CounterKey>,
+    pub shares: Shares,
 }
 
 /// What marks a session as there.
@@ -208,6 +210,8 @@ impl Book {
 
     /// A hold that was open before. Sums that have no row were forgotten since it was granted.
     pub fn taken_up(&mut self, agent: i64, terms: &Terms) {
+        let tenant = share::tenant(agent, &terms.charged);
+        self.shares.opened(&terms.provider, tenant);
         for key in live_keys(agent, &terms.charged, &terms.model) {
             self.lives.entry(key).or_default().opened(terms.tokens());
         }
@@ -264,6 +268,8 @@ impl Book {
         dispatched: bool,
         now_boot_ms: u64,
     ) {
+        let tenant = share::tenant(agent, &terms.charged);
+        self.shares.ended(&terms.provider, tenant);
         for key in live_keys(agent, &terms.charged, &terms.model) {
             if let Some(live) = self.lives.get_mut(&key) {
                 if !dispatched {

@@ -19,4 +19,5 @@ pub mod reservation;
 pub mod reserve;
 pub mod routing;
 pub mod scope;
+pub mod share;
 pub mod window;

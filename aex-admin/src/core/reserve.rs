@@ -16,6 +16,7 @@ use aex_admin_proto::Refusal;
 use aex_admin_proto::egress::KeyPolicy;
 use aex_admin_proto::limit::Subject;
 use aex_admin_proto::operator::{AgentState, Passthrough};
+use aex_admin_proto::peer::BoundTo;
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use aex_admin_proto::ticket::KeyMode;
 use aex_admin_proto::tools::ToolRules;
@@ -46,6 +47,8 @@ pub struct Caller {
     pub token_expires_at_ms: Option<i64>,
     /// The token may look, and carry out nothing.
     pub read_only: bool,
+    /// To what a scope of the path is bound that the sender of the token is not.
+    pub wrong_peer: Option<BoundTo>,
 }
 
 impl Caller {
@@ -414,6 +417,9 @@ pub fn counted_first(stop: Stop, question: Question<'_>) -> Result<(String, Refu
 /// 401 or 423.
 pub fn authenticate(caller: Option<&Caller>, now: Now) -> Result<&Caller, Refusal> {
     let caller = caller.ok_or(Refusal::InvalidToken)?;
+    if let Some(bound_to) = caller.wrong_peer {
+        return Err(Refusal::WrongPeer { bound_to });
+    }
     let closed = |scope: &Arc<Scope>| scope.grant.state == AgentState::Closed;
     if caller.token_revoked || caller.path.is_empty() || caller.path.iter().any(closed) {
         return Err(Refusal::InvalidToken);

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use aex_admin_proto::TokenDigest;
 use aex_admin_proto::capabilities::Capabilities;
 use aex_admin_proto::limit::Limit;
-use aex_admin_proto::operator::{AgentState, Passthrough, Settings};
+use aex_admin_proto::operator::{AgentState, Passthrough, Settings, TokenView};
 use aex_admin_proto::scope::{KERNEL, ScopeId, ScopeKind};
+use aex_admin_proto::{CertDigest, TokenDigest};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,10 @@ struct More<'a> {
     time_zone: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<Cow<'a, [String]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_cert: Option<CertDigest>,
 }
 
 impl<'a> More<'a> {
@@ -67,6 +71,8 @@ impl<'a> More<'a> {
             max_sessions: settings.max_sessions,
             time_zone: settings.time_zone.as_deref().map(Cow::Borrowed),
             labels: settings.labels.as_deref().map(Cow::Borrowed),
+            uid: settings.uid,
+            client_cert: settings.client_cert,
         }
     }
 
@@ -160,6 +166,8 @@ pub(super) fn read(row: &Row<'_>) -> Result<Scope> {
                 time_zone: more.time_zone.map(Cow::into_owned),
                 labels: more.labels.map(Cow::into_owned),
                 capabilities: Box::new(capabilities),
+                uid: more.uid,
+                client_cert: more.client_cert,
             },
         },
         name,
@@ -396,6 +404,48 @@ impl Ledger {
              AND (expires_at_ms IS NULL OR expires_at_ms > ?2)"
         };
         Ok(self.conn.prepare_cached(sql)?.execute((agent, at_ms))?)
+    }
+
+    /// The newest tokens of an agent itself, not of its runs, that can still be used; at most `limit`, the oldest
+    /// of them first.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn live_tokens(&self, agent: &Scope, now_ms: i64, limit: usize) -> Result<Vec<TokenView>> {
+        let ScopeId::Agent(id) = agent.id else {
+            return Err(LedgerError::Value("tokens of no agent".to_owned()));
+        };
+        let mut statement = self.conn.prepare_cached(
+            "SELECT id, label, created_at_ms, expires_at_ms, read_only FROM tokens \
+             WHERE agent_id = ?1 AND run_id IS NULL AND revoked_at_ms IS NULL \
+             AND (expires_at_ms IS NULL OR expires_at_ms > ?2) ORDER BY id DESC LIMIT ?3",
+        )?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map((id, now_ms, limit), |row| {
+            Ok(TokenView {
+                id: row.get(0)?,
+                agent: agent.name.clone(),
+                label: row.get(1)?,
+                created_at_ms: row.get(2)?,
+                expires_at_ms: row.get(3)?,
+                revoked: false,
+                read_only: row.get(4)?,
+                run: None,
+            })
+        })?;
+        let mut tokens = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        tokens.reverse();
+        Ok(tokens)
+    }
+
+    /// Whether an agent itself, not a run of it, has or had this token.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn has_token(&self, agent: i64, id: i64) -> Result<bool> {
+        let sql = "SELECT 1 FROM tokens WHERE id = ?1 AND agent_id = ?2 AND run_id IS NULL";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        Ok(statement.exists((id, agent))?)
     }
 
     /// Ends one token. Answers its agent's name, or nothing when there is no such token.

@@ -59,6 +59,8 @@ pub(super) fn decide_again(
         token_revoked: false,
         token_expires_at_ms: None,
         read_only: false,
+        // From where it came is not recorded: that it was taken is.
+        wrong_peer: None,
     };
     let targets = targets(config, recorded, own_key);
     let defaults = Defaults {

@@ -196,6 +196,7 @@ fn take_call(
         id: incoming.id,
         session,
         by_uid,
+        within: door.within,
     };
     dispatch(kernel, door, call, &incoming);
     Ok(())

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aex_admin_proto::peer::GroupMark;
 use aex_admin_proto::quiet::QuietStream;
 use aex_admin_proto::rpc::{Incoming, RpcError, code};
 use nix::sys::stat::{Mode, umask};
@@ -47,7 +48,7 @@ pub struct Door {
     /// Whose processes may call; none: whomever the socket's file lets in.
     pub only_uid: Option<u32>,
     /// The group below which the agents of a worker must be; none: any agent.
-    pub within: Option<Arc<str>>,
+    pub within: Option<GroupMark>,
 }
 
 /// Most connections of one role at once.
@@ -61,6 +62,8 @@ struct Call {
     session: SessionId,
     /// Whose process asks.
     by_uid: u32,
+    /// See [`Door::within`].
+    within: Option<GroupMark>,
 }
 
 impl Call {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use aex_admin_proto::clock;
 use aex_admin_proto::operator::{
     AgentList, AgentState, AgentView, AuditParams, AuditReport, Checkpoint, ConfigText,
-    MAX_AGAINST, Metrics, ModelList, NameParams, ResolveParams, ScopeList, ScopeView, Tail,
-    TailParams, TokenList, method as m,
+    MAX_AGAINST, Metrics, ModelList, NameParams, ProviderList, ResolveParams, ScopeList, ScopeView,
+    Tail, TailParams, TokenList, method as m,
 };
 use aex_admin_proto::rehearsal::{Rehearsal, RehearseParams};
 use aex_admin_proto::rpc::{RpcError, code};
@@ -84,6 +84,11 @@ pub(super) fn dispatch(
         }
         m::DISCOVER => {
             call.answer(Ok(discover::document()));
+            Some(())
+        }
+        m::PROVIDER_LIST => {
+            let providers = views::providers(&kernel.config());
+            call.answer(Ok(ProviderList { providers }));
             Some(())
         }
         m::MODEL_LIST => {
@@ -327,6 +332,7 @@ async fn metrics(kernel: &Kernel) -> Result<Metrics, RpcError> {
         policies: counters.policies,
         overruns: counters.overruns,
         role_violations: counters.role_violations,
+        wrong_peers: counters.wrong_peers,
         outside_updates: counters.outside_updates,
         commits: counters.commits,
         operations: counters.operations,

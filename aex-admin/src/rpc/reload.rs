@@ -42,6 +42,7 @@ pub(super) fn summary(config: &Config, warnings: Vec<String>) -> ConfigSummary {
         models: config.models.len() as u64,
         policies: 0,
         warnings,
+        provider_list: Vec::new(),
     }
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aex_admin_proto::worker::{
-    self, CancelParams, ModelsParams, POLL_MS, ReadyReply, ReclaimParams, ReclaimReply,
-    SettingsParams, WorkerSettings,
+    self, CancelParams, POLL_MS, Presents, ReadyReply, ReclaimParams, ReclaimReply, SettingsParams,
+    WorkerSettings,
 };
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::{Call, InForce, Kernel, params, reply, reply_as};
-use crate::writer::Command;
+use crate::writer::{Command, OwnTokens};
 
 /// What an answer may take beyond its waits.
 const ANSWER_MS: u64 = 3_000;
@@ -26,7 +27,7 @@ pub(super) fn dispatch(
     let session = call.session;
     match method {
         worker::RESERVE => {
-            let (call, params) = params(call, raw)?;
+            let (call, params) = presented(call, raw)?;
             kernel.send(Command::Reserve {
                 params,
                 session,
@@ -55,39 +56,64 @@ pub(super) fn dispatch(
             });
         }
         worker::MODELS => {
-            let (call, ModelsParams { token }) = params(call, raw)?;
+            let (call, params) = presented(call, raw)?;
             kernel.send(Command::Models {
-                token,
+                params,
+                reply: reply(call),
+            });
+        }
+        worker::WHOSE => {
+            let (call, params) = presented(call, raw)?;
+            kernel.send(Command::Whose {
+                params,
                 reply: reply(call),
             });
         }
         worker::ME => {
-            let (call, ModelsParams { token }) = params(call, raw)?;
+            let (call, params) = presented(call, raw)?;
             kernel.send(Command::Me {
-                token,
+                params,
                 reply: reply(call),
             });
         }
         worker::QUOTE => {
-            let (call, params) = params(call, raw)?;
+            let (call, params) = presented(call, raw)?;
             kernel.send(Command::Quote {
                 params,
                 reply: reply(call),
             });
         }
         worker::RUN => {
-            let (call, params) = params(call, raw)?;
+            let (call, params) = presented(call, raw)?;
             kernel.send(Command::Run {
                 params,
                 reply: reply(call),
             });
         }
         worker::RUN_END => {
-            let (call, params) = params(call, raw)?;
+            let (call, params) = presented(call, raw)?;
             kernel.send(Command::RunEnd {
                 params,
                 reply: reply(call),
             });
+        }
+        worker::TOKENS => {
+            let (call, params) = presented(call, raw)?;
+            let reply = reply(call);
+            let asked = OwnTokens::List(params);
+            kernel.send(Command::OwnTokens { asked, reply });
+        }
+        worker::TOKEN_ROTATE => {
+            let (call, params) = presented(call, raw)?;
+            let reply = reply(call);
+            let asked = OwnTokens::Rotate(params);
+            kernel.send(Command::OwnTokens { asked, reply });
+        }
+        worker::TOKEN_REVOKE => {
+            let (call, params) = presented(call, raw)?;
+            let reply = reply(call);
+            let asked = OwnTokens::Revoke(params);
+            kernel.send(Command::OwnTokens { asked, reply });
         }
         worker::READY => {
             let ready = kernel.not_ready().is_none();
@@ -105,6 +131,16 @@ pub(super) fn dispatch(
         }
     }
     Some(())
+}
+
+/// Parameters with a token in them. For which group the worker is there is its socket's to say.
+fn presented<P: Presents + DeserializeOwned>(
+    call: Call,
+    raw: Option<&RawValue>,
+) -> Option<(Call, P)> {
+    let (call, mut presented): (Call, P) = params(call, raw)?;
+    presented.peer().within = call.within;
+    Some((call, presented))
 }
 
 /// Answers when the configuration is another than the worker knows, or when the poll has lasted.

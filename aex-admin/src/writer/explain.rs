@@ -1,7 +1,10 @@
 //! Why a request of an agent would pass or not, for its operator: the decision itself, with every rule that
 //! it looks at written down.
 
-use aex_admin_proto::explain::{ExplainParams, ExplainReply, Explained, Look, Outcome, Verdict};
+use aex_admin_proto::explain::{
+    BoundScope, ExplainParams, ExplainReply, Explained, Look, LookScope, Outcome, Verdict,
+};
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::refusal::Refusal;
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
@@ -25,7 +28,10 @@ impl Writer {
             token_revoked: false,
             token_expires_at_ms: None,
             read_only: false,
+            // Told as what is assumed.
+            wrong_peer: None,
         };
+        let assumes = bound_scopes(&caller);
         let asked = ReserveParams {
             // Draws the target of a weighted model.
             id: HoldId::random().map_err(|error| LedgerError::Value(error.to_string()))?,
@@ -36,6 +42,7 @@ impl Writer {
             facts: params.facts.clone(),
             idempotency: None,
             again: None,
+            peer: Peer::default(),
         };
         let trail = Trail::default();
         let manner = Manner::only_asked(Some(&trail));
@@ -68,6 +75,7 @@ impl Writer {
             refusal,
             decided_by,
             drawn: self.is_drawn(&params.model),
+            assumes,
             targets: trail.into_targets(),
         })))
     }
@@ -116,4 +124,17 @@ impl Writer {
             }
         }
     }
+}
+
+/// The scopes of a path that take a token from somebody in particular.
+fn bound_scopes(caller: &Caller) -> Vec<BoundScope> {
+    let bound = caller.path.iter().filter_map(|scope| {
+        let peer = scope.grant.settings.bound_to()?;
+        let (kind, name) = (scope.kind, scope.name.clone());
+        Some(BoundScope {
+            scope: LookScope { kind, name },
+            peer,
+        })
+    });
+    bound.collect()
 }

@@ -5,6 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use aex_admin_proto::HoldId;
+use aex_admin_proto::peer::{BoundTo, GroupMark, Peer};
+use aex_admin_proto::scope::ScopeKind;
 use aex_admin_proto::ticket::{Claims, TicketKey};
 use aex_admin_proto::worker::{Grant, Route};
 use subtle::ConstantTimeEq;
@@ -24,8 +26,14 @@ pub(crate) const TICKET_MS: u64 = 30_000;
 /// Largest answer that is let through.
 const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
 
-pub(crate) fn caller(path: Vec<Arc<Scope>>, token: TokenRow) -> Caller {
+pub(crate) fn caller(path: Vec<Arc<Scope>>, token: TokenRow, peer: &Peer) -> Caller {
+    let mut broken = (path.iter()).filter_map(|scope| scope.grant.settings.broken_by(peer));
+    let is_served = peer.within.is_none_or(|group| {
+        let mut groups = path.iter().filter(|scope| scope.kind == ScopeKind::Group);
+        groups.any(|scope| GroupMark::of(&scope.name) == group)
+    });
     Caller {
+        wrong_peer: broken.next().or((!is_served).then_some(BoundTo::Worker)),
         path,
         token_revoked: token.revoked,
         token_expires_at_ms: token.expires_at_ms,

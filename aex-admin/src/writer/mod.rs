@@ -31,6 +31,7 @@ mod settles;
 mod shared;
 mod staged;
 mod sweep;
+mod tokens;
 mod waiting;
 
 use std::collections::{HashMap, HashSet};
@@ -44,10 +45,10 @@ use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::ticket::TicketKey;
 use aex_admin_proto::worker::{
-    MeReply, ModelsReply, QuoteReply, ReserveParams, ReserveReply, RunEndParams, RunParams,
-    RunReply, SettleParams, SettleReply,
+    MeReply, ModelsParams, ModelsReply, QuoteReply, ReserveParams, ReserveReply, RunEndParams,
+    RunParams, RunReply, SettleParams, SettleReply, TokensReply, WhoseReply,
 };
-use aex_admin_proto::{HoldId, TokenDigest};
+use aex_admin_proto::{HoldId, Refusal, TokenDigest};
 
 use crate::config::Config;
 use crate::core::refusals::Refusals;
@@ -63,6 +64,7 @@ pub use operator::OperatorCommand;
 pub(crate) use settings::check_proposed;
 pub use shared::{Counters, PendingOrders, Shared};
 use staged::Staged;
+pub use tokens::OwnTokens;
 use waiting::Waiting;
 
 /// One connection of a worker.
@@ -90,11 +92,15 @@ pub enum Command {
         reply: Reply<()>,
     },
     Models {
-        token: TokenDigest,
+        params: ModelsParams,
         reply: Reply<ModelsReply>,
     },
+    Whose {
+        params: ModelsParams,
+        reply: Reply<WhoseReply>,
+    },
     Me {
-        token: TokenDigest,
+        params: ModelsParams,
         reply: Reply<MeReply>,
     },
     Quote {
@@ -108,6 +114,10 @@ pub enum Command {
     RunEnd {
         params: Box<RunEndParams>,
         reply: Reply<RunReply>,
+    },
+    OwnTokens {
+        asked: OwnTokens,
+        reply: Reply<TokensReply>,
     },
     Operator {
         command: OperatorCommand,
@@ -174,6 +184,8 @@ pub struct Writer {
     prune_keys_boot_ms: u64,
     /// Runs that each agent made in the last minute.
     runs_made: HashMap<i64, Window>,
+    /// Changes that each agent made to its own tokens in the last minute.
+    tokens_changed: HashMap<i64, Window>,
     locked: Locked,
     /// Of the last minute, to be recorded.
     refusals: Refusals,
@@ -209,6 +221,7 @@ impl Writer {
             keep_again_boot_ms: 0,
             prune_keys_boot_ms: 0,
             runs_made: HashMap::new(),
+            tokens_changed: HashMap::new(),
             locked: Locked::default(),
             refusals: Refusals::default(),
             clock,
@@ -386,12 +399,16 @@ impl Writer {
         match command {
             Command::Settle { params, reply } => self.settle(*params, reply, answers)?,
             Command::Receipts { said, reply } => self.receipts(said, reply, answers)?,
-            Command::Models { token, reply } => {
-                let models = self.models(&token);
+            Command::Models { params, reply } => {
+                let models = self.models(&params);
                 answer_looked(models, reply, answers)?;
             }
-            Command::Me { token, reply } => {
-                let me = self.me(&token);
+            Command::Whose { params, reply } => {
+                let whose = self.whose(&params);
+                answer_looked(whose, reply, answers)?;
+            }
+            Command::Me { params, reply } => {
+                let me = self.me(&params);
                 answer_looked(me, reply, answers)?;
             }
             Command::Quote { params, reply } => {
@@ -401,12 +418,17 @@ impl Writer {
             Command::Run { params, reply } => {
                 self.staged.write(&self.ledger)?;
                 let made = self.create_run_for(&params);
-                answer_run(made, reply, answers)?;
+                answer_asked(made, RunReply::Refused, reply, answers)?;
             }
             Command::RunEnd { params, reply } => {
                 self.staged.write(&self.ledger)?;
                 let ended = self.end_run_for(&params);
-                answer_run(ended, reply, answers)?;
+                answer_asked(ended, RunReply::Refused, reply, answers)?;
+            }
+            Command::OwnTokens { asked, reply } => {
+                self.staged.write(&self.ledger)?;
+                let done = self.own_tokens(asked);
+                answer_asked(done, TokensReply::Refused, reply, answers)?;
             }
             Command::Operator {
                 command,
@@ -512,15 +534,16 @@ fn answer_looked<T: Send + 'static>(
 }
 
 /// What an agent did wrong is its refusal; trouble of one operation is its own answer.
-fn answer_run(
-    done: Result<RunReply, operator::Trouble>,
-    reply: Reply<RunReply>,
+fn answer_asked<T: Send + 'static>(
+    done: Result<T, operator::Trouble>,
+    refused: impl FnOnce(Refusal) -> T,
+    reply: Reply<T>,
     answers: &mut Answers,
 ) -> Result<(), LedgerError> {
     let answer = match done {
         Ok(done) => Ok(done),
         Err(trouble) => match runs::as_refusal(trouble) {
-            Ok(refusal) => Ok(RunReply::Refused(refusal)),
+            Ok(refusal) => Ok(refused(refusal)),
             Err(error) => Err(requests::of_one_operation(error)?),
         },
     };
@@ -557,11 +580,13 @@ fn refuse_all(commands: Vec<Command>, error: &LedgerError) {
             Command::Receipts { reply, .. } => reply.send(Err(error.clone())),
             Command::Models { reply, .. } => reply.send(Err(error.clone())),
             Command::Operator { reply, .. } => reply.send(Err(error.clone())),
+            Command::Whose { reply, .. } => reply.send(Err(error.clone())),
             Command::Me { reply, .. } => reply.send(Err(error.clone())),
             Command::Quote { reply, .. } => reply.send(Err(error.clone())),
             Command::Run { reply, .. } | Command::RunEnd { reply, .. } => {
                 reply.send(Err(error.clone()));
             }
+            Command::OwnTokens { reply, .. } => reply.send(Err(error.clone())),
             _ => {}
         }
     }

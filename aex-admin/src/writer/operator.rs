@@ -53,8 +53,11 @@ pub enum OperatorCommand {
 }
 
 /// A token to be made.
+#[derive(Default)]
 pub(super) struct TokenAsk<'a> {
     pub ttl_s: Option<u64>,
+    /// It ends then at the latest.
+    pub until_ms: Option<i64>,
     pub label: &'a str,
     pub read_only: bool,
 }
@@ -156,7 +159,7 @@ impl Writer {
         let made = TokenAsk {
             ttl_s: params.ttl_s,
             label: "create",
-            read_only: false,
+            ..TokenAsk::default()
         };
         let event = Event::note(now.wall_ms, Some(&params.name), "agent.create", &detail);
         let (token, token_id, expires_at_ms) =
@@ -188,7 +191,8 @@ impl Writer {
             tracing::error!(%error, "no randomness");
             RpcError::new(code::UNAVAILABLE, "the system gives no randomness")
         })?;
-        let expires_at_ms = asked.ttl_s.map(|ttl_s| expiry(now, ttl_s)).transpose()?;
+        let own_end = asked.ttl_s.map(|ttl_s| expiry(now, ttl_s)).transpose()?;
+        let expires_at_ms = own_end.into_iter().chain(asked.until_ms).min();
         let token_id = self.ledger.within(|ledger| {
             let (agent, run) = change(ledger)?;
             let new = NewToken {
@@ -363,7 +367,7 @@ impl Writer {
         let made = TokenAsk {
             ttl_s: params.ttl_s,
             label: "rotate",
-            read_only: false,
+            ..TokenAsk::default()
         };
         let event = Event::note(
             now.wall_ms,
@@ -372,10 +376,11 @@ impl Writer {
             &detail,
         );
         let id = agent_id(&agent)?;
-        self.token_reply(&agent, &made, &event, now, |ledger| {
+        let reply = self.token_reply(&agent, &made, &event, now, |ledger| {
             ledger.end_tokens(id, end_ms, now.wall_ms)?;
             Ok((id, None))
-        })
+        })?;
+        reply_of(&reply)
     }
 
     fn create_token(&mut self, params: &TokenCreateParams, now: Now) -> Changed {
@@ -390,22 +395,24 @@ impl Writer {
             ttl_s: params.ttl_s,
             label,
             read_only: params.read_only,
+            until_ms: None,
         };
         let event = Event::note(now.wall_ms, Some(&agent.name), "token.create", &detail);
         let id = agent_id(&agent)?;
-        self.token_reply(&agent, &made, &event, now, |_| Ok((id, None)))
+        let reply = self.token_reply(&agent, &made, &event, now, |_| Ok((id, None)))?;
+        reply_of(&reply)
     }
 
-    fn token_reply(
+    pub(super) fn token_reply(
         &mut self,
         agent: &Scope,
         asked: &TokenAsk<'_>,
         event: &Event<'_>,
         now: Now,
         change: impl FnOnce(&mut Ledger) -> Result<(i64, Option<i64>), LedgerError>,
-    ) -> Changed {
+    ) -> Result<TokenReply, Trouble> {
         let (token, token_id, expires_at_ms) = self.ledger_and_token(asked, event, now, change)?;
-        reply_of(&TokenReply {
+        Ok(TokenReply {
             name: agent.name.clone(),
             token: token.to_string(),
             token_id,

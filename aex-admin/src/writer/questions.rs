@@ -2,14 +2,22 @@
 //! would come to.
 
 use aex_admin_proto::TokenDigest;
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::refusal::Refusal;
-use aex_admin_proto::worker::{MeReply, ModelEntry, ModelsReply, Quote, QuoteReply, ReserveParams};
+use aex_admin_proto::worker::{
+    MeReply, ModelEntry, ModelsParams, ModelsReply, Quote, QuoteReply, ReserveParams, WhoseReply,
+};
+
+use std::sync::Arc;
+
+use aex_admin_proto::scope::ScopeKind;
 
 use super::Writer;
 use super::requests::{Decided, Manner};
 use crate::core::hold::Terms;
 use crate::core::money::ceil_micro;
 use crate::core::reserve::{self, Caller, Now};
+use crate::core::scope::Scope;
 use crate::ledger::LedgerError;
 use crate::views;
 
@@ -18,20 +26,27 @@ impl Writer {
     pub(super) fn authenticated(
         &mut self,
         token: &TokenDigest,
+        peer: &Peer,
         now: Now,
     ) -> Result<Result<Caller, Refusal>, LedgerError> {
         let found = self.staged.token(&self.ledger, token)?;
-        let caller = found.map(|token| self.caller(token)).transpose()?;
+        let caller = found.map(|token| self.caller(token, peer)).transpose()?;
         Ok(match reserve::authenticate(caller.as_ref(), now) {
             Ok(_) => caller.ok_or(Refusal::InvalidToken),
-            Err(refusal) => Err(refusal),
+            Err(refusal) => {
+                // Where else a look is refused is not recorded; a stolen token is.
+                if matches!(refusal, Refusal::WrongPeer { .. }) {
+                    self.note_refusal(found.map_or(0, |token| token.agent), None, &refusal);
+                }
+                Err(refusal.outward())
+            }
         })
     }
 
     /// The models that a token may call.
-    pub(super) fn models(&mut self, token: &TokenDigest) -> Result<ModelsReply, LedgerError> {
+    pub(super) fn models(&mut self, asked: &ModelsParams) -> Result<ModelsReply, LedgerError> {
         let now = self.now();
-        let caller = match self.authenticated(token, now)? {
+        let caller = match self.authenticated(&asked.token, &asked.peer, now)? {
             Ok(caller) => caller,
             Err(refusal) => return Ok(ModelsReply::Refused(refusal)),
         };
@@ -55,10 +70,28 @@ impl Writer {
         Ok(ModelsReply::Models(models))
     }
 
-    /// The token's own scope, as it is now.
-    pub(super) fn me(&mut self, token: &TokenDigest) -> Result<MeReply, LedgerError> {
+    /// Whose a token is, if it is one.
+    pub(super) fn whose(&mut self, asked: &ModelsParams) -> Result<WhoseReply, LedgerError> {
         let now = self.now();
-        let caller = match self.authenticated(token, now)? {
+        let caller = match self.authenticated(&asked.token, &asked.peer, now)? {
+            Ok(caller) => caller,
+            Err(refusal) => return Ok(WhoseReply::Refused(refusal)),
+        };
+        let is_tenant = |scope: &&Arc<Scope>| match scope.kind {
+            ScopeKind::Agent | ScopeKind::Group => true,
+            ScopeKind::Kernel | ScopeKind::Run => false,
+        };
+        let tenant = caller.path.iter().rev().find(is_tenant);
+        Ok(match tenant {
+            Some(scope) => WhoseReply::Tenant(scope.id),
+            None => WhoseReply::Refused(Refusal::InvalidToken),
+        })
+    }
+
+    /// The token's own scope, as it is now.
+    pub(super) fn me(&mut self, asked: &ModelsParams) -> Result<MeReply, LedgerError> {
+        let now = self.now();
+        let caller = match self.authenticated(&asked.token, &asked.peer, now)? {
             Ok(caller) => caller,
             Err(refusal) => return Ok(MeReply::Refused(refusal)),
         };
@@ -76,7 +109,8 @@ impl Writer {
     pub(super) fn quote(&mut self, params: &ReserveParams) -> Result<QuoteReply, LedgerError> {
         let now = self.now();
         let token = self.staged.token(&self.ledger, &params.token)?;
-        let caller = token.map(|token| self.caller(token)).transpose()?;
+        let peer = &params.peer;
+        let caller = token.map(|token| self.caller(token, peer)).transpose()?;
         // Who may only look may ask what it would come to.
         let caller = caller.map(|caller| Caller {
             read_only: false,
@@ -86,6 +120,13 @@ impl Writer {
         Ok(
             match self.decide_for(caller, agent, params, Manner::only_asked(None), now) {
                 Decided::Grant { terms, .. } => QuoteReply::Passes(quote_of(*terms)),
+                Decided::Refuse {
+                    refusal: refusal @ Refusal::WrongPeer { .. },
+                    ..
+                } => {
+                    self.note_refusal(agent, None, &refusal);
+                    QuoteReply::Refused(refusal.outward())
+                }
                 // What is held may come free meanwhile; that it is held now is what can be said.
                 Decided::Refuse { refusal, .. } | Decided::Wait { refusal, .. } => {
                     QuoteReply::Refused(refusal)

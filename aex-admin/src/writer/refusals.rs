@@ -24,11 +24,19 @@ impl Writer {
         if params.again.is_none() {
             let known = self.config.models.contains_key(&params.model);
             let model = known.then_some(params.model.as_str());
-            let now = self.now();
-            self.refusals
-                .note(Key::of(agent, &refusal, model), &refusal, now);
+            self.note_refusal(agent, model, &refusal);
         }
-        ReserveReply::Refused(refusal)
+        ReserveReply::Refused(refusal.outward())
+    }
+
+    /// To be recorded. `model`: one that the configuration has.
+    pub(super) fn note_refusal(&mut self, agent: i64, model: Option<&str>, refusal: &Refusal) {
+        if matches!(refusal, Refusal::WrongPeer { .. }) {
+            self.shared.count(|counters| counters.wrong_peers += 1);
+        }
+        let now = self.now();
+        let key = Key::of(agent, refusal, model);
+        self.refusals.note(key, refusal, now);
     }
 
     /// In a sweep: when their minute is over.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aex_admin_proto::HoldId;
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::refusal::Refusal;
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::ScopeId;
@@ -20,6 +21,7 @@ use crate::core::reservation::{Owner, Reservation};
 use crate::core::reserve::{self, Around, Asked, Caller, Now, Question, Queue, Stop, Trail};
 use crate::core::routing::{self, Instead};
 use crate::core::scope::Scope;
+use crate::core::share;
 use crate::ledger::{Event, LedgerError, NewHold, TokenRow};
 
 /// What a decision came to.
@@ -201,10 +203,10 @@ impl Writer {
     }
 
     /// Who asks with this token.
-    pub(super) fn caller(&mut self, token: TokenRow) -> Result<Caller, LedgerError> {
+    pub(super) fn caller(&mut self, token: TokenRow, peer: &Peer) -> Result<Caller, LedgerError> {
         let own = token.run.map_or(ScopeId::Agent(token.agent), ScopeId::Node);
         let path = self.staged.path(&self.ledger, own)?;
-        Ok(grants::caller(path, token))
+        Ok(grants::caller(path, token, peer))
     }
 
     /// `queue`: where it stood and waited.
@@ -216,7 +218,8 @@ impl Writer {
         now: Now,
     ) -> Result<Decided, LedgerError> {
         let token = self.staged.token(&self.ledger, &params.token)?;
-        let caller = token.map(|token| self.caller(token)).transpose()?;
+        let peer = &params.peer;
+        let caller = token.map(|token| self.caller(token, peer)).transpose()?;
         let agent = token.map_or(0, |token| token.agent);
         if let (Some(asked), Some(caller)) = (&params.idempotency, &caller)
             && reserve::authenticate(Some(caller), now).is_ok()
@@ -313,7 +316,7 @@ impl Writer {
         let stop = match (reserve::decide(question), question.caller) {
             (Ok(mut terms), Some(caller)) => {
                 return match self.judge(caller, params, &mut terms, manner, question.now) {
-                    Ok(()) => Ok(terms),
+                    Ok(()) => within_share(question, terms),
                     Err(refusal) => Err(Instead::Stop(Stop::Refuse(refusal))),
                 };
             }
@@ -553,4 +556,24 @@ pub(super) fn of_one_operation(error: LedgerError) -> Result<RpcError, LedgerErr
         code::INTERNAL,
         "the ledger refused this operation; see the log of aex-admin",
     ))
+}
+
+/// Nobody's limit, so no scope is named: the provider is crowded, and the tenant has its share.
+fn within_share(question: Question<'_>, terms: Terms) -> Result<Terms, Instead> {
+    let agent = (question.caller)
+        .and_then(|caller| agent_of(&caller.path))
+        .map_or(0, |(id, _)| id);
+    let tenant = share::tenant(agent, &terms.charged);
+    match question
+        .around
+        .book
+        .shares
+        .exhausted(&terms.provider, tenant)
+    {
+        None => Ok(terms),
+        Some(limit) => {
+            let refusal = Refusal::ConcurrencyLimit { limit };
+            Err(Instead::Stop(Stop::Refuse(refusal)))
+        }
+    }
 }

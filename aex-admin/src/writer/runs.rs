@@ -3,6 +3,7 @@
 //! asked at each request all the same.
 
 use aex_admin_proto::operator::{AgentState, RunCreateParams, RunParams, TokenReply};
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
 use aex_admin_proto::worker::RunParams as WorkerRunParams;
@@ -41,6 +42,7 @@ impl Writer {
             token_revoked: false,
             token_expires_at_ms: None,
             read_only: false,
+            wrong_peer: None,
         };
         if let Err(refusal @ (Refusal::InvalidToken | Refusal::TokenExpired)) =
             reserve::authenticate(Some(&above), now)
@@ -55,7 +57,7 @@ impl Writer {
     /// An agent's own, below the scope of its token.
     pub(super) fn create_run_for(&mut self, params: &WorkerRunParams) -> Result<RunReply, Trouble> {
         let now = self.now();
-        let caller = match self.may_run(&params.token, now)? {
+        let caller = match self.may_run(&params.token, &params.peer, now)? {
             Ok(caller) => caller,
             Err(refusal) => return Ok(RunReply::Refused(refusal)),
         };
@@ -80,9 +82,10 @@ impl Writer {
     fn may_run(
         &mut self,
         token: &TokenDigest,
+        peer: &Peer,
         now: Now,
     ) -> Result<Result<Caller, Refusal>, LedgerError> {
-        let caller = self.authenticated(token, now)?;
+        let caller = self.authenticated(token, peer, now)?;
         Ok(caller.and_then(|caller| match caller.read_only {
             true => Err(Refusal::CapabilityNotAllowed {
                 capability: "runs (this token is read-only)".to_owned(),
@@ -145,9 +148,8 @@ impl Writer {
         let detail = text_of(&note_of(ScopeId::Node(id), &name, None, &grant));
         let event = Event::note(now.wall_ms, Some(&agent_name), "run.create", &detail);
         let made = TokenAsk {
-            ttl_s: None,
             label: "run",
-            read_only: false,
+            ..TokenAsk::default()
         };
         let (token, token_id, _) = self.ledger_and_token(&made, &event, now, |ledger| {
             Ok((agent, Some(ledger.insert_node(&new)?)))
@@ -234,7 +236,7 @@ impl Writer {
     /// An agent ends a run of its own, or the one whose token this is.
     pub(super) fn end_run_for(&mut self, params: &RunEndParams) -> Result<RunReply, Trouble> {
         let now = self.now();
-        let caller = match self.may_run(&params.token, now)? {
+        let caller = match self.may_run(&params.token, &params.peer, now)? {
             Ok(caller) => caller,
             Err(refusal) => return Ok(RunReply::Refused(refusal)),
         };

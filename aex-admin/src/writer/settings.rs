@@ -102,6 +102,10 @@ pub(super) fn check_settings(settings: &Settings, config: &Config) -> Result<(),
             )));
         }
     }
+    // The kernel's own mark for "no user".
+    if settings.uid == Some(u32::MAX) {
+        return Err(invalid("uid is the number of a user, 0 to 4294967294"));
+    }
     check_patterns(settings, config)?;
     check_limits(settings.limits.as_deref().unwrap_or_default(), config)?;
     if let Some(percent) = settings.max_held_percent
@@ -177,6 +181,8 @@ pub(super) fn merge(into: &mut Settings, from: &Settings) {
     take(&mut into.max_sessions, &from.max_sessions);
     take(&mut into.time_zone, &from.time_zone);
     take(&mut into.labels, &from.labels);
+    take(&mut into.uid, &from.uid);
+    take(&mut into.client_cert, &from.client_cert);
     for limit in from.limits.iter().flatten() {
         let limits = into.limits.get_or_insert_default();
         match limits.iter_mut().find(|known| known.key == limit.key) {
@@ -219,6 +225,8 @@ pub(super) fn clear(settings: &mut Settings, name: &str) -> Result<(), Trouble> 
         "max_sessions" => settings.max_sessions = None,
         "time_zone" => settings.time_zone = None,
         "labels" => settings.labels = None,
+        "uid" => settings.uid = None,
+        "client_cert" => settings.client_cert = None,
         other if settings.capabilities.clear(other) => {}
         _ => return Err(invalid(format!("there is no setting {name}"))),
     }

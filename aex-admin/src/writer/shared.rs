@@ -46,6 +46,7 @@ pub struct Counters {
     pub policies: BTreeMap<String, PolicyCounts>,
     pub overruns: u64,
     pub role_violations: u64,
+    pub wrong_peers: u64,
     pub outside_updates: u64,
     pub commits: u64,
     pub operations: u64,

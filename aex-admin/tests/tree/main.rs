@@ -18,6 +18,7 @@ use aex_admin::core::reserve::Now;
 use aex_admin::ledger::Ledger;
 use aex_admin::writer::{Command, OperatorCommand, Reply, Shared, Writer};
 use aex_admin_proto::egress::{Ending, Receipt, ReceiptsParams};
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::rpc::RpcError;
 use aex_admin_proto::ticket::TicketKey;
 use aex_admin_proto::worker::{
@@ -212,6 +213,7 @@ impl World {
             },
             idempotency: None,
             again: None,
+            peer: Peer::default(),
         };
         let broken = self.naive.broken(&path, &asked);
         let day_ms = self.naive.day_ms();

@@ -12,6 +12,7 @@ use aex_admin::ledger::Ledger;
 use aex_admin::writer::{Clock, Command, OperatorCommand, Reply, Shared, Writer, system_clock};
 use aex_admin_proto::egress::{Ending, Exchange, Receipt, ReceiptsParams};
 use aex_admin_proto::operator::{CreateParams, Settings};
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::rpc::RpcError;
 use aex_admin_proto::ticket::TicketKey;
 use aex_admin_proto::worker::{
@@ -244,6 +245,7 @@ pub(crate) fn ask(agent: &Agent, id: u8, output_cap: Option<u64>) -> ReservePara
         },
         idempotency: None,
         again: None,
+        peer: Peer::default(),
     }
 }
 

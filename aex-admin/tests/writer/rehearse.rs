@@ -15,6 +15,7 @@ use aex_admin::writer::OperatorCommand;
 use aex_admin_proto::operator::{
     CreateParams, GroupCreateParams, GroupSetParams, RunCreateParams, RunParams, Settings,
 };
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::rehearsal::{ProposedFile, Rehearsal, RehearseParams};
 use aex_admin_proto::worker::{Facts, Grant, ReserveParams, Route};
 use aex_admin_proto::{HoldId, Refusal, TokenDigest};
@@ -120,6 +121,7 @@ impl World {
             facts: facts.clone(),
             idempotency: None,
             again: None,
+            peer: Peer::default(),
         }
     }
 

@@ -8,8 +8,9 @@ use aex_admin_proto::limit::{Limit, LimitKey};
 use aex_admin_proto::operator::{
     CreateParams, GroupCreateParams, GroupSetParams, ResolveParams, SetParams, Settings,
 };
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::scope::ScopeKind;
-use aex_admin_proto::worker::ReserveReply;
+use aex_admin_proto::worker::{ModelsParams, ReserveReply};
 
 use crate::kernel::{Agent, Kernel, LIMIT, answered, ask, ended, hold_pico, id};
 
@@ -302,12 +303,24 @@ fn a_row_that_cannot_be_read_stops_those_below_it_alone() {
     let token = ana.token;
     assert!(
         kernel
-            .ask(|reply| Command::Me { token, reply })
+            .ask(|reply| Command::Me {
+                params: ModelsParams {
+                    token,
+                    peer: Peer::default(),
+                },
+                reply,
+            })
             .recv_timeout(LIMIT)
             .unwrap()
             .is_err()
     );
-    let models = kernel.ask(|reply| Command::Models { token, reply });
+    let models = kernel.ask(|reply| Command::Models {
+        params: ModelsParams {
+            token,
+            peer: Peer::default(),
+        },
+        reply,
+    });
     assert!(models.recv_timeout(LIMIT).unwrap().is_err());
     let params = Box::new(ask(&ana, 9, Some(5)));
     let quote = kernel.ask(|reply| Command::Quote { params, reply });

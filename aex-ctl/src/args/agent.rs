@@ -1,5 +1,6 @@
 //! `aex agent …`: what an agent may spend and do, as options, and as the settings of the protocol.
 
+use aex_admin_proto::CertDigest;
 use aex_admin_proto::limit::LimitKey;
 use aex_admin_proto::operator::{CreateParams, Passthrough, RotateParams, SetParams, Settings};
 use clap::{Args, Subcommand, ValueEnum};
@@ -228,9 +229,23 @@ pub(super) struct OptionArgs {
     #[arg(long)]
     no_vision: bool,
     #[command(flatten)]
+    bound: BoundArgs,
+    #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
     capabilities: CapabilityArgs,
+}
+
+/// From whom tokens are taken. Absent: from whoever has one.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "From whom its tokens are taken")]
+struct BoundArgs {
+    /// This user's processes alone, over a Unix socket (--listen unix:…)
+    #[arg(long, value_name = "N|NAME", value_parser = values::uid)]
+    uid: Option<u32>,
+    /// Whoever shows this client certificate alone, over TLS (--tls-client-ca): its SHA-256, or a PEM file
+    #[arg(long, value_name = "SHA256|FILE", value_parser = values::client_cert)]
+    client_cert: Option<CertDigest>,
 }
 
 impl OptionArgs {
@@ -256,6 +271,8 @@ impl OptionArgs {
             allowed_tools: self.allowed_tools.map(|names| names.0),
             vision: either(self.vision, self.no_vision),
             capabilities: Box::new(self.capabilities.capabilities()),
+            uid: self.bound.uid,
+            client_cert: self.bound.client_cert,
             ..Settings::default()
         };
         self.limits.add_to(&mut settings);
@@ -290,6 +307,8 @@ pub(super) enum Setting {
     MaxSessions,
     TimeZone,
     Labels,
+    Uid,
+    ClientCert,
     AllowedProviders,
     AllowedRoutes,
     Audio,
@@ -322,6 +341,8 @@ impl Setting {
             Self::MaxSessions => "max_sessions",
             Self::TimeZone => "time_zone",
             Self::Labels => "labels",
+            Self::Uid => "uid",
+            Self::ClientCert => "client_cert",
             Self::AllowedProviders => "allowed_providers",
             Self::AllowedRoutes => "allowed_routes",
             Self::Audio => "audio",
@@ -353,6 +374,8 @@ impl Setting {
             Self::MaxSessions => settings.max_sessions.is_some(),
             Self::TimeZone => settings.time_zone.is_some(),
             Self::Labels => settings.labels.is_some(),
+            Self::Uid => settings.uid.is_some(),
+            Self::ClientCert => settings.client_cert.is_some(),
             _ => is_set(&settings.capabilities, self.wire_name()),
         }
     }

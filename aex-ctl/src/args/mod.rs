@@ -5,20 +5,23 @@ mod capabilities;
 mod explain;
 mod group;
 mod limits;
+mod place;
 mod values;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use aex_admin_proto::operator::RunParams;
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 pub(crate) use agent::AgentCommand;
 pub(crate) use explain::ExplainArgs;
 pub(crate) use group::GroupCommand;
+pub(crate) use place::{PlaceArgs, Plan, front_options};
 
 use crate::credentials;
+use crate::doctor::Stranger;
 use crate::fault::RUN_FAILED;
 
 #[derive(Debug, Parser)]
@@ -128,6 +131,18 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// Try what could be wrong: sockets, permissions, keys, clock, providers, ways around (exit 1 if anything is)
+    #[command(
+        after_help = "With --as (as root) it becomes that user and tries: to read the ledger, keys and logs, to open sockets,\nto reach providers past AEX. Nothing is written, and nothing is sent to a provider.\n\nExample:\n  aex doctor\n  sudo aex doctor --as agents"
+    )]
+    Doctor {
+        /// Also what this user of the host can do, by number or name
+        #[arg(long = "as", value_name = "UID", value_parser = Stranger::parse)]
+        stranger: Option<Stranger>,
+    },
+    /// The part of `aex doctor --as` that is done as another user
+    #[command(hide = true)]
+    DoctorTries,
     /// One raw JSON-RPC call
     #[command(
         after_help = "Example:\n  aex rpc agent.show '{\"name\":\"my-agent\"}'\n  aex rpc rpc.discover"
@@ -138,6 +153,20 @@ pub(crate) enum Command {
         /// Parameters, a JSON object
         #[arg(default_value = "{}")]
         params: String,
+    },
+    /// Print completions for a shell; packages bring them along
+    #[command(
+        after_help = "Example:\n  aex completions bash > ~/.local/share/bash-completion/completions/aex"
+    )]
+    Completions {
+        /// For which one
+        shell: Shell,
+    },
+    /// Write the man pages, one a command, into a directory: how packages are made
+    #[command(hide = true, after_help = "Example:\n  aex man target/man")]
+    Man {
+        /// It must be there
+        dir: PathBuf,
     },
 }
 
@@ -182,7 +211,7 @@ pub(crate) enum DaemonCommand {
     /// Start the kernel; returns when it would answer a request, else says why not
     #[command(
         after_help = "Provider keys (GROQ_API_KEY, OPENAI_API_KEY, …) are taken from the environment of this command\n\
-                      and given to aex-egress alone; the supervisor keeps them for its restarts.\n\nExample:\n  GROQ_API_KEY=… aex daemon start --workers 2"
+                      and given to aex-egress alone; the supervisor keeps them for its restarts.\n\nExample:\n  GROQ_API_KEY=… aex daemon start --workers 2\n  aex daemon start --listen 127.0.0.1:9000 --listen unix:/srv/aex/agents.sock\n  aex daemon start --listen 0.0.0.0:9443 --tls-cert chain.pem --tls-key key.pem"
     )]
     Start(StartArgs),
     /// Stop the kernel; requests in flight are finished first
@@ -190,7 +219,7 @@ pub(crate) enum DaemonCommand {
     Stop,
     /// Restart the programs; the port and the provider keys are kept
     #[command(
-        after_help = "With another --workers or --listen it is a whole new daemon, whose keys are those of this\n\
+        after_help = "With another --workers, --listen or TLS option it is a whole new daemon, whose keys are those of this\n\
                       environment; it is refused where they lack one that the running daemon has.\n\nExample:\n  aex daemon restart"
     )]
     Restart(PlaceArgs),
@@ -209,17 +238,7 @@ pub(crate) enum DaemonCommand {
     },
 }
 
-#[derive(Debug, Clone, Copy, Default, Args)]
-pub(crate) struct PlaceArgs {
-    /// Workers that share the port [default: one a CPU, at most 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) workers: Option<u32>,
-    /// Loopback address for agents; port 0 takes a free one [default: 127.0.0.1:9000]
-    #[arg(long, value_name = "ADDR", value_parser = values::loopback)]
-    pub(crate) listen: Option<SocketAddr>,
-}
-
-#[derive(Debug, Clone, Copy, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) place: PlaceArgs,

@@ -4,6 +4,7 @@ use aex_admin_proto::worker::Route;
 use clap::CommandFactory;
 
 use super::*;
+use crate::listen::Listen;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("aex").chain(line.split_whitespace()))
@@ -166,7 +167,15 @@ fn each_mistake_is_one_of_usage() {
         "agent set a --clear nothing-like-it",
         "agent rotate-token a --grace 10",
         "daemon start --workers 0",
-        "daemon start --listen 0.0.0.0:9000",
+        "daemon start --listen unix:agents.sock",
+        "daemon start --listen unix:/run/agents",
+        "daemon start --tls-cert c.pem",
+        "daemon start --tls-key k.pem",
+        "daemon start --tls-client-ca ca.pem",
+        "daemon start --tls-cert c.pem --tls-key k.pem --plain-http",
+        "agent create a 1 30 --uid there-is-no-such-user",
+        "agent create a 1 30 --uid 4294967295",
+        "agent create a 1 30 --client-cert abc",
         "daemon start --listen 9000",
         "daemon start --detached",
         "token revoke x",
@@ -183,6 +192,7 @@ fn each_mistake_is_one_of_usage() {
         assert!(error.use_stderr(), "{line}");
     }
     assert!(set("").is_err());
+    assert!(set("--uid 7 --clear uid").is_err());
     assert!(set("--vision --clear vision").is_err());
     assert!(set("--temperature ..1 --clear temperature").is_err());
 }
@@ -230,4 +240,48 @@ fn a_mistake_in_run_does_not_look_like_an_exit_of_its_command() {
     assert_eq!(code("agent create run"), 2);
     assert_eq!(code("--socket run status"), 2);
     assert_eq!(code(""), 2);
+}
+
+#[test]
+fn a_token_is_bound_and_set_free_again() {
+    let cert = "ab".repeat(32);
+    let bound = set(&format!("--uid root --client-cert {cert}")).unwrap();
+    assert_eq!(bound.settings.uid, Some(0));
+    assert_eq!(
+        bound.settings.client_cert.map(|c| c.to_string()),
+        Some(cert)
+    );
+    let free = set("--clear uid --clear client-cert").unwrap();
+    assert_eq!(free.clear, ["uid", "client_cert"]);
+}
+
+#[test]
+fn plain_http_beyond_this_host_is_seen_before_anything_starts() {
+    let plan = |line: &str| match parse(&format!("daemon start {line}")).unwrap().command {
+        Command::Daemon {
+            command: DaemonCommand::Start(args),
+        } => args.place.plan(None, 1),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        plan("").listen,
+        [Listen::Tcp(crate::listen::DEFAULT_LISTEN)]
+    );
+    for (line, refused) in [
+        ("", false),
+        ("--listen 127.0.0.1:1 --listen unix:/x.sock", false),
+        ("--listen 127.0.0.1:1 --listen 0.0.0.0:1", true),
+        ("--listen [::]:1", true),
+        ("--listen 0.0.0.0:1 --plain-http", false),
+        ("--listen 0.0.0.0:1 --tls-cert c --tls-key k", false),
+    ] {
+        assert_eq!(plan(line).plain_beyond().is_some(), refused, "{line}");
+    }
+    // What a daemon starts its other half with comes to the same plan.
+    let line = "--workers 3 --listen 0.0.0.0:1 --listen unix:/x.sock --tls-cert /c --tls-key /k \
+                --tls-client-ca /a";
+    let options: Vec<String> = (plan(line).options().into_iter())
+        .map(|option| option.into_string().unwrap())
+        .collect();
+    assert_eq!(plan(&options.join(" ")), plan(line));
 }

@@ -1,15 +1,16 @@
 //! Values as people type them: exact money, durations, lists. Pure.
 
-use std::net::SocketAddr;
-
+use aex_admin_proto::CertDigest;
 use aex_admin_proto::capabilities::route_name;
+pub(crate) use aex_admin_proto::duration::seconds;
 use aex_admin_proto::worker::Route;
+use nix::unistd::User;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 
 /// Largest amount that is taken: in picodollars it still fits 64 bits.
 const MAX_USD: i64 = 9_000_000;
 const MAX_DECIMALS: usize = 6;
-/// Longest duration that is taken: ten years.
-const MAX_SECONDS: u64 = 10 * 366 * 24 * 3600;
 /// Longest list and longest name in one.
 const MAX_NAMES: usize = 1024;
 const MAX_NAME_BYTES: usize = 256;
@@ -71,31 +72,6 @@ fn signed(text: &str, amount: impl Fn(&str) -> Result<i64, String>) -> Result<i6
     }
 }
 
-/// `90s`, `30m`, `24h`, `7d`, in seconds.
-pub(crate) fn seconds(text: &str) -> Result<u64, String> {
-    let bad = || format!("expected a duration such as 90s, 30m, 24h or 7d, not `{text}`");
-    let at = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| {
-        format!("`{text}` has no unit: write {text}s, {text}m, {text}h or {text}d")
-    })?;
-    let (number, unit) = text.split_at(at);
-    let each = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        _ => return Err(bad()),
-    };
-    if number.is_empty() {
-        return Err(bad());
-    }
-    let number: u64 = number.parse().map_err(|_| "at most 10 years".to_owned())?;
-    match number.checked_mul(each) {
-        Some(0) => Err("must be longer than nothing".into()),
-        Some(seconds) if seconds <= MAX_SECONDS => Ok(seconds),
-        _ => Err("at most 10 years".into()),
-    }
-}
-
 /// Bounds of temperature, in thousandths.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Temperatures {
@@ -152,20 +128,33 @@ pub(crate) fn names(text: &str) -> Result<Names, String> {
     Ok(Names(names))
 }
 
-/// An address of this host alone: agents' tokens travel over it in clear text.
-pub(crate) fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text
-        .parse()
-        .map_err(|_| format!("expected an address such as 127.0.0.1:9000, not `{text}`"))?;
-    if address.ip().is_loopback() {
-        Ok(address)
-    } else {
-        Err(
-            "only loopback addresses (127.0.0.1:PORT, [::1]:PORT): beyond this host tokens \
-             would travel in clear text, and HTTPS is not there yet"
-                .into(),
-        )
+/// A user of this host, by number or name, as a number.
+pub(crate) fn uid(text: &str) -> Result<u32, String> {
+    if let Ok(uid) = text.parse::<u32>() {
+        return match uid {
+            u32::MAX => Err("that number stands for no user".into()),
+            uid => Ok(uid),
+        };
     }
+    match User::from_name(text) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(format!("there is no user {text}: give a name or a number")),
+        Err(errno) => Err(format!("users cannot be looked up: {errno}")),
+    }
+}
+
+/// A certificate's SHA-256 in hexadecimal digits, with or without colons, or a PEM file that holds it.
+pub(crate) fn client_cert(text: &str) -> Result<CertDigest, String> {
+    let digits: String = text.chars().filter(|c| *c != ':').collect();
+    if let Ok(digest) = digits.to_ascii_lowercase().parse() {
+        return Ok(digest);
+    }
+    let pem = std::fs::read(text).map_err(|error| {
+        format!("neither a SHA-256 (64 hexadecimal digits) nor a file that can be read: {error}")
+    })?;
+    let certificate = CertificateDer::from_pem_slice(&pem)
+        .map_err(|_| format!("{text} holds no certificate (PEM)"))?;
+    Ok(CertDigest::of(&certificate))
 }
 
 /// A route by its path, with or without `/v1`, or by the name that `--allowed-routes` takes.
@@ -229,27 +218,6 @@ mod tests {
     }
 
     #[test]
-    fn durations_need_a_unit() {
-        for (text, expected) in [("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800)] {
-            assert_eq!(seconds(text), Ok(expected));
-        }
-        assert!(seconds("10").unwrap_err().contains("10m"));
-        for text in [
-            "",
-            "m",
-            "-1s",
-            "0s",
-            "1.5h",
-            "5w",
-            "1 h",
-            "99999999999999999999s",
-            "4000d",
-        ] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn lists_have_no_empty_name() {
         assert_eq!(names("a, b"), Ok(Names(vec!["a".into(), "b".into()])));
         for text in ["", ",", "a,", "a,,b"] {
@@ -279,19 +247,30 @@ mod tests {
     }
 
     #[test]
-    fn only_this_host_is_listened_on() {
-        for text in ["127.0.0.1:9000", "127.0.0.1:0", "[::1]:9000", "127.8.8.8:1"] {
-            assert!(loopback(text).is_ok(), "{text}");
+    fn users_are_numbers_in_the_end() {
+        assert_eq!(uid("1000"), Ok(1000));
+        assert_eq!(uid("root"), Ok(0));
+        for text in ["", "-1", "4294967295", "4294967296", "no such user", "1e3"] {
+            assert!(uid(text).is_err(), "{text}");
         }
-        for text in [
-            "0.0.0.0:9000",
-            "[::]:9000",
-            "10.0.0.1:9000",
-            "localhost:9000",
-            "9000",
-        ] {
-            assert!(loopback(text).is_err(), "{text}");
+    }
+
+    #[test]
+    fn a_certificate_is_known_by_its_fingerprint_or_its_file() {
+        let digest = CertDigest::of(b"certificate");
+        let digits = digest.to_string();
+        let pairs: Vec<&str> = (0..64).step_by(2).map(|at| &digits[at..at + 2]).collect();
+        for text in [digits.clone(), digits.to_uppercase(), pairs.join(":")] {
+            assert_eq!(client_cert(&text), Ok(digest), "{text}");
         }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("c.pem");
+        let text = "-----BEGIN CERTIFICATE-----\nY2VydGlmaWNhdGU=\n-----END CERTIFICATE-----\n";
+        std::fs::write(&file, text).unwrap();
+        assert_eq!(client_cert(file.to_str().unwrap()), Ok(digest));
+        std::fs::write(&file, "none").unwrap();
+        assert!(client_cert(file.to_str().unwrap()).is_err());
+        assert!(client_cert("abc").is_err() && client_cert("").is_err());
     }
 
     proptest! {
@@ -308,7 +287,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(text in ".{0,24}") {
-            let _ = (usd(&text), signed_usd(&text), seconds(&text), names(&text), loopback(&text));
+            let _ = (usd(&text), signed_usd(&text), seconds(&text), names(&text), uid(&text));
         }
     }
 }

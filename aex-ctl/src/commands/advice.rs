@@ -122,7 +122,7 @@ fn no_key(provider: &str, variable: &str, policy: KeyPolicy, keys: &Path) -> Str
 }
 
 /// As the kernel spells the variable of a provider's key.
-fn key_variable(provider: &str) -> String {
+pub(crate) fn key_variable(provider: &str) -> String {
     let plain = |c: char| match c {
         c if c.is_ascii_alphanumeric() => c.to_ascii_uppercase(),
         _ => '_',

@@ -9,7 +9,7 @@ use crate::fault::Fault;
 
 /// Runs `command` with `input` on its standard input. `name` is for people. It has no time limit of its
 /// own: dropped, it ends the program.
-pub(super) async fn given(mut command: Command, name: &str, input: &[u8]) -> Result<Output, Fault> {
+pub(crate) async fn given(mut command: Command, name: &str, input: &[u8]) -> Result<Output, Fault> {
     let failed = |error| Fault::failed(format!("cannot run {name}: {error}"));
     command
         .env_clear()

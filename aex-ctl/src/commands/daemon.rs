@@ -1,7 +1,6 @@
 //! `aex daemon start | stop | restart | status`: the side that speaks to the supervisor.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
@@ -20,12 +19,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
 use super::advice::{KeysOf, about_keys, keys_that_would_be_lost};
-use crate::args::{PlaceArgs, StartArgs};
+use crate::args::{PlaceArgs, Plan, StartArgs};
 use crate::fault::Fault;
 use crate::home;
-use crate::link::{self, DEFAULT_LISTEN, base_url};
+use crate::link;
+use crate::listen::base_url;
 use crate::output::Out;
 use crate::render;
+use crate::supervisor::listeners::{could_bind, probe_of};
 use crate::supervisor::ready::{Probe, probe};
 use crate::supervisor::{self, Phase, StateFile};
 
@@ -48,24 +49,30 @@ enum Report {
 
 pub(super) async fn start(args: StartArgs, out: Out) -> Result<u8, Fault> {
     let places = link::user_places()?;
-    let listen = match args.place.listen {
-        Some(listen) => listen,
-        None => DEFAULT_LISTEN
-            .parse()
-            .map_err(|_| Fault::failed("the default address is none"))?,
-    };
-    let workers = args.place.workers.unwrap_or_else(default_workers);
+    let plan = args.place.plan(None, default_workers());
     if args.detached {
-        return detached(listen, workers, &places).await;
+        return detached(&plan, &places).await;
     }
     need_config(&places)?;
     if let Some(pid) = supervisor::running(&places)? {
-        return already_running(pid, args.place, &places, out).await;
+        return already_running(pid, &args.place, &places, out).await;
     }
+    supervisor::check::front(&plan).await?;
+    warn_of_plain(&plan);
     if args.foreground {
-        foreground(listen, workers, args.place, &places, out).await
+        foreground(&plan, &args.place, &places, out).await
     } else {
-        background(listen, workers, args.place, &places, out).await
+        background(&plan, &args.place, &places, out).await
+    }
+}
+
+fn warn_of_plain(plan: &Plan) {
+    for listen in plan.listen.iter().filter(|listen| !listen.is_local()) {
+        if plan.front.plain_http {
+            Out::complain(&format!(
+                "aex: plain HTTP on {listen}: whoever is on the way reads tokens and prompts"
+            ));
+        }
     }
 }
 
@@ -87,15 +94,14 @@ fn need_config(places: &Places) -> Result<(), Fault> {
 }
 
 async fn foreground(
-    listen: SocketAddr,
-    workers: u32,
-    asked: PlaceArgs,
+    plan: &Plan,
+    asked: &PlaceArgs,
     places: &Places,
     out: Out,
 ) -> Result<u8, Fault> {
     log_to_stderr();
     let mut other = None;
-    supervisor::supervise(listen, workers, places, async |started| match started {
+    supervisor::supervise(plan, places, async |started| match started {
         supervisor::Started::Ready(daemon) => {
             let advice = about_keys(KeysOf::ThisCommand, places).await;
             show_ready(&daemon, false, &advice, out)
@@ -113,12 +119,12 @@ async fn foreground(
 }
 
 /// The supervisor behind [`background`]: in a session of its own, its outcome on standard output.
-async fn detached(listen: SocketAddr, workers: u32, places: &Places) -> Result<u8, Fault> {
+async fn detached(plan: &Plan, places: &Places) -> Result<u8, Fault> {
     let report = Out { json: true };
     // Fails only for the leader of a group, which has no terminal to lose.
     let _ = nix::unistd::setsid();
     log_to_stderr();
-    let done = supervisor::supervise(listen, workers, places, async |started| {
+    let done = supervisor::supervise(plan, places, async |started| {
         report.document(&match started {
             supervisor::Started::Ready(daemon) => Report::Ready(daemon),
             supervisor::Started::AlreadyRunning(pid) => Report::AlreadyRunning { pid },
@@ -151,9 +157,8 @@ fn log_to_stderr() {
 }
 
 async fn background(
-    listen: SocketAddr,
-    workers: u32,
-    asked: PlaceArgs,
+    plan: &Plan,
+    asked: &PlaceArgs,
     places: &Places,
     out: Out,
 ) -> Result<u8, Fault> {
@@ -162,7 +167,7 @@ async fn background(
     }
     let log = places.logs.join("daemon.log");
     let from_bytes = std::fs::metadata(&log).map_or(0, |meta| meta.len());
-    let mut child = spawn_detached(listen, workers, places, &log)?;
+    let mut child = spawn_detached(plan, places, &log)?;
     let report = match hear(&mut child).await {
         Ok(report) => report,
         Err(why) => {
@@ -188,12 +193,7 @@ async fn background(
     }
 }
 
-fn spawn_detached(
-    listen: SocketAddr,
-    workers: u32,
-    places: &Places,
-    log: &Path,
-) -> Result<Child, Fault> {
+fn spawn_detached(plan: &Plan, places: &Places, log: &Path) -> Result<Child, Fault> {
     let own = std::env::current_exe()
         .map_err(|error| Fault::failed(format!("cannot find this program's own file: {error}")))?;
     let file = supervisor::open_log(log).map_err(|error| Fault::file("open", log, &error))?;
@@ -201,8 +201,7 @@ fn spawn_detached(
     command
         .arg0("aex")
         .args(["daemon", "start", "--foreground", "--detached"])
-        .args(["--listen", &listen.to_string()])
-        .args(["--workers", &workers.to_string()])
+        .args(plan.options())
         .env("AEX_HOME", &places.home)
         .current_dir(&places.home)
         .stdin(Stdio::null())
@@ -254,8 +253,10 @@ fn show_ready(
         "already_running": already,
         "pid": daemon.pid,
         "listen": daemon.listen,
+        "listeners": daemon.listeners,
+        "tls": daemon.front.tls,
         "workers": daemon.workers,
-        "base_url": base_url(&daemon.listen),
+        "base_url": base_url(daemon),
         "warnings": advice,
     });
     out.answer(&answer, || {
@@ -265,10 +266,11 @@ fn show_ready(
             "is ready"
         };
         format!(
-            "AEX {is} at {} (pid {}, workers: {})",
-            base_url(&daemon.listen),
+            "AEX {is} at {} (pid {}, workers: {}){}",
+            base_url(daemon),
             daemon.pid,
-            daemon.workers
+            daemon.workers,
+            further(daemon)
         )
     })?;
     if !out.json {
@@ -279,10 +281,19 @@ fn show_ready(
     Ok(())
 }
 
+/// Where agents connect to besides the first place.
+fn further(daemon: &DaemonState) -> String {
+    let others = daemon
+        .listeners
+        .iter()
+        .filter(|place| **place != daemon.listen);
+    others.map(|place| format!("\nalso on {place}")).collect()
+}
+
 /// Done already, once it would answer a request; another start may still be under way.
 async fn already_running(
     pid: Option<i32>,
-    asked: PlaceArgs,
+    asked: &PlaceArgs,
     places: &Places,
     out: Out,
 ) -> Result<u8, Fault> {
@@ -290,11 +301,11 @@ async fn already_running(
     loop {
         let state = StateFile::read(places);
         if let Some(state) = &state
-            && probe(&state.daemon.listen).await == Probe::Ready
+            && probe(&probe_of(&state.daemon, places)).await == Probe::Ready
         {
             if differs(asked, &state.daemon) {
                 Out::complain(
-                    "aex: it runs with another address or number of workers; change them with \
+                    "aex: it runs with other listeners, TLS or number of workers; change them with \
                      `aex daemon restart`.",
                 );
             }
@@ -322,13 +333,12 @@ async fn already_running(
     }
 }
 
-fn differs(asked: PlaceArgs, daemon: &DaemonState) -> bool {
-    asked
-        .workers
-        .is_some_and(|workers| workers != daemon.workers)
-        || asked
-            .listen
-            .is_some_and(|listen| listen.to_string() != daemon.listen)
+fn differs(asked: &PlaceArgs, daemon: &DaemonState) -> bool {
+    let workers = asked.workers;
+    let listeners: Vec<String> = asked.listen.iter().map(ToString::to_string).collect();
+    workers.is_some_and(|workers| workers != daemon.workers)
+        || (!listeners.is_empty() && listeners != daemon.listeners)
+        || asked.front().is_some_and(|front| front != daemon.front)
 }
 
 pub(super) async fn stop(out: Out) -> Result<u8, Fault> {
@@ -414,18 +424,16 @@ pub(super) async fn restart(asked: PlaceArgs, out: Out) -> Result<u8, Fault> {
             "the daemon is only just starting or stopping: try again in a moment",
         ));
     };
-    if differs(asked, &state.daemon) {
-        could_replace(asked, &state.daemon, &places).await?;
+    if differs(&asked, &state.daemon) {
+        let plan = asked.plan(Some(&state.daemon), default_workers());
+        could_replace(&plan, &state.daemon, &places).await?;
         Out::complain(
-            "aex: another address or number of workers needs a whole new daemon: provider keys \
-             are taken from the environment of this command.",
+            "aex: other listeners, TLS or another number of workers need a whole new daemon: provider \
+             keys are taken from the environment of this command.",
         );
-        let place = PlaceArgs {
-            workers: asked.workers.or(Some(state.daemon.workers)),
-            listen: asked.listen.or_else(|| state.daemon.listen.parse().ok()),
-        };
         stop_running(&places).await?;
-        return start(start_args(place), out).await;
+        warn_of_plain(&plan);
+        return background(&plan, &asked, &places, out).await;
     }
     // A key that replaces one which the daemon has cannot be told from the same key once more.
     if !supervisor::key_names().is_empty() {
@@ -444,18 +452,11 @@ pub(super) async fn restart(asked: PlaceArgs, out: Out) -> Result<u8, Fault> {
 
 /// Whether a new daemon could take the running one's place, as far as can be known before that one is
 /// stopped: its configuration, its address, its keys.
-async fn could_replace(
-    asked: PlaceArgs,
-    running: &DaemonState,
-    places: &Places,
-) -> Result<(), Fault> {
+async fn could_replace(plan: &Plan, running: &DaemonState, places: &Places) -> Result<(), Fault> {
     let stays = |fault: Fault| Fault::Failed(format!("not restarted, the daemon goes on: {fault}"));
     supervisor::check_config(places).await.map_err(stays)?;
-    if let Some(listen) = asked.listen
-        && listen.to_string() != running.listen
-    {
-        supervisor::bind(listen).map_err(stays)?;
-    }
+    supervisor::check::front(plan).await.map_err(stays)?;
+    could_bind(&plan.listen, &running.listeners).map_err(stays)?;
     let lost = keys_that_would_be_lost(places).await;
     if !lost.is_empty() {
         return Err(Fault::Refused(format!(
@@ -514,6 +515,8 @@ pub(super) fn status(out: Out) -> Result<u8, Fault> {
         "phase": state.phase,
         "problem": state.problem,
         "listen": state.daemon.listen,
+        "listeners": state.daemon.listeners,
+        "base_url": base_url(&state.daemon),
         "workers": state.daemon.workers,
         "programs": programs,
     });
@@ -530,9 +533,10 @@ pub(super) fn status(out: Out) -> Result<u8, Fault> {
             .as_ref()
             .map_or_else(String::new, |problem| format!("{problem}\n"));
         format!(
-            "AEX daemon (pid {}) {phase}, {}\n{problem}{}",
+            "AEX daemon (pid {}) {phase}, {}{}\n{problem}{}",
             state.daemon.pid,
-            base_url(&state.daemon.listen),
+            base_url(&state.daemon),
+            further(&state.daemon),
             render::programs(&programs)
         )
     })?;

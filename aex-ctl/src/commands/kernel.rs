@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::fault::Fault;
-use crate::link::{Kernel, base_url};
+use crate::link::Kernel;
+use crate::listen::base_url;
 use crate::output::{self, Out};
 use crate::render;
 
@@ -42,7 +43,7 @@ pub(super) async fn status(kernel: &Kernel, out: Out) -> Result<u8, Fault> {
     let answer = Running {
         running: true,
         status: &status,
-        base_url: daemon.as_ref().map(|daemon| base_url(&daemon.listen)),
+        base_url: daemon.as_ref().map(base_url),
         daemon,
     };
     out.answer(&answer, || {

@@ -3,24 +3,29 @@
 mod advice;
 mod agent;
 mod backup;
-mod child;
+pub(crate) mod child;
 mod config;
 mod daemon;
+mod doctor;
 mod explain;
 mod group;
 mod kernel;
 mod ledger;
 mod logs;
+mod manual;
 mod policy;
 mod prices;
 mod rehearse;
 mod restore;
 pub(crate) mod run;
 
+pub(crate) use advice::key_variable;
+
 use aex_admin_proto::operator::TokenCreateParams;
 use serde_json::value::RawValue;
 
 use crate::args::{Cli, Command, DaemonCommand, TokenCommand};
+use crate::doctor::run_tries;
 use crate::fault::Fault;
 use crate::home;
 use crate::link::{self, Kernel};
@@ -73,6 +78,10 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Fault> {
         Command::Prices { command } => prices::run(command, &kernel()?.places, out).await,
         Command::Config { command } => config::run(command, &kernel()?, out).await,
         Command::Policy { command } => policy::run(command, &kernel()?, out).await,
+        Command::Completions { shell } => manual::completions(shell, out),
+        Command::Man { dir } => manual::pages(&dir),
+        Command::Doctor { stranger } => doctor::run(stranger.as_ref(), &kernel()?, out).await,
+        Command::DoctorTries => run_tries(out),
         Command::Rpc { method, params } => rpc(&method, params, &kernel()?, out).await,
     }
 }

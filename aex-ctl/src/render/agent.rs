@@ -9,6 +9,8 @@ use aex_admin_proto::operator::{
 };
 use aex_admin_proto::scope::ScopeId;
 
+use nix::unistd::{Uid, User};
+
 use super::capabilities::capabilities;
 use super::table::{facts, table};
 use super::{money, time};
@@ -35,12 +37,14 @@ pub(super) fn rows(agents: &[AgentView]) -> String {
                 format!("{}/{}", agent.requests_last_minute, agent.rpm),
                 agent.tokens_last_minute.to_string(),
                 agent.in_flight.to_string(),
+                bound(&agent.settings),
             ]
         })
         .collect();
     table(
         &[
             "AGENT", "STATE", ">BUDGET", ">SPENT", ">HELD", ">LEFT", ">RPM", ">TPM", ">OPEN",
+            "BOUND TO",
         ],
         &rows,
     )
@@ -151,12 +155,13 @@ pub(crate) fn tree(list: &ScopeList) -> String {
                 of(scope.settings.max_tokens_per_minute)
             ),
             format!("{}/{}", scope.in_flight, of(scope.settings.max_concurrency)),
+            bound(&scope.settings),
         ]);
     }
     let mut text = table(
         &[
             "SCOPE", "KIND", "STATE", ">BUDGET", ">SPENT", ">HELD", ">LEFT", ">RPM", ">TPM",
-            ">OPEN",
+            ">OPEN", "BOUND TO",
         ],
         &rows,
     );
@@ -223,6 +228,28 @@ pub(crate) fn tokens(list: &TokenList) -> String {
     )
 }
 
+/// A uid, and its name where this host has one.
+fn user(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => format!("{uid} ({})", super::one_line(&user.name)),
+        _ => uid.to_string(),
+    }
+}
+
+/// From whom alone a scope's tokens are taken, in short.
+pub(super) fn bound(settings: &Settings) -> String {
+    let cert = settings.client_cert.map(|cert| {
+        let digits = cert.to_string();
+        format!("cert {}…", digits.get(..12).unwrap_or_default())
+    });
+    let uid = settings.uid.map(|uid| format!("uid {uid}"));
+    let both: Vec<String> = uid.into_iter().chain(cert).collect();
+    match both.is_empty() {
+        true => "-".to_owned(),
+        false => both.join(", "),
+    }
+}
+
 fn state(state: AgentState) -> &'static str {
     match state {
         AgentState::Active => "active",
@@ -274,6 +301,11 @@ fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
         ("max sessions", settings.max_sessions.map(number)),
         ("time zone", settings.time_zone.clone()),
         ("labels", settings.labels.as_ref().map(list)),
+        ("bound to uid", settings.uid.map(user)),
+        (
+            "bound to cert",
+            settings.client_cert.map(|cert| format!("SHA-256 {cert}")),
+        ),
     ]
     .into_iter()
     .filter_map(|(name, value)| Some((name, value?)))

@@ -24,6 +24,18 @@ pub(crate) fn explained(explained: &Explained) -> String {
     for warning in warnings {
         text.push_str(&format!("warning: {}\n", one_line(warning)));
     }
+    for bound in &explained.assumes {
+        let from = match (bound.peer.uid, bound.peer.client_cert) {
+            (Some(uid), None) => format!("uid {uid}, over a Unix socket"),
+            (None, Some(cert)) => format!("the client certificate {cert}"),
+            (Some(uid), Some(cert)) => format!("uid {uid} and the client certificate {cert}"),
+            (None, None) => continue,
+        };
+        text.push_str(&format!(
+            "assumed: the token comes from {from}; {} takes it from nobody else\n",
+            named(&bound.scope)
+        ));
+    }
     if explained.drawn {
         text.push_str(
             "the order of its targets is drawn anew for each request (routing: weighted)\n",

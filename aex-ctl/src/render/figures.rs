@@ -155,8 +155,11 @@ pub(crate) fn metrics(metrics: &Metrics) -> String {
         (
             "unusual",
             format!(
-                "{} overruns, {} role violations, {} outside updates",
-                metrics.overruns, metrics.role_violations, metrics.outside_updates
+                "{} overruns, {} role violations, {} outside updates, {} tokens of other peers",
+                metrics.overruns,
+                metrics.role_violations,
+                metrics.outside_updates,
+                metrics.wrong_peers
             ),
         ),
         (

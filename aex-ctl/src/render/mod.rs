@@ -4,6 +4,7 @@ mod agent;
 mod capabilities;
 mod explain;
 mod figures;
+mod findings;
 mod ledger;
 mod policies;
 mod prices;
@@ -13,6 +14,7 @@ mod table;
 pub(crate) use agent::{agent, agents, new_token, scope, tokens, tree};
 pub(crate) use explain::explained;
 pub(crate) use figures::{metrics, models, programs, status};
+pub(crate) use findings::findings;
 pub(crate) use ledger::{CSV_HEAD, audit, csv, event, replay, restore};
 
 pub(crate) use policies::policies;

@@ -10,6 +10,7 @@ use aex_admin_proto::places::Places;
 use aex_admin_proto::rpc::code;
 use tokio::process::Command;
 
+use crate::args::{Plan, front_options};
 use crate::fault::Fault;
 
 const CHECK_LIMIT: Duration = Duration::from_secs(30);
@@ -52,6 +53,37 @@ pub(crate) async fn is_taken_up(places: &Places) -> Result<(), Fault> {
         // Programs that are in trouble themselves are no reason not to start them anew.
         _ => Ok(()),
     }
+}
+
+/// That agents are listened to as it was asked for: no plain HTTP beyond this host that nobody named, and files
+/// of TLS that workers can use.
+pub(crate) async fn front(plan: &Plan) -> Result<(), Fault> {
+    if let Some(listen) = plan.plain_beyond() {
+        return Err(Fault::Usage(format!(
+            "plain HTTP on {listen} is refused: beyond loopback tokens would travel in clear text. Give a \
+             certificate (--tls-cert, --tls-key), or --plain-http to have it all the same"
+        )));
+    }
+    if plan.front.tls.is_none() {
+        return Ok(());
+    }
+    let mut reader = Command::new(beside("aex-proxy")?);
+    reader
+        .arg("--check-tls")
+        .args(front_options(&plan.front))
+        .env_clear()
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(CHECK_LIMIT, reader.output())
+        .await
+        .map_err(|_| Fault::failed("aex-proxy --check-tls did not end in time"))?
+        .map_err(|error| Fault::failed(format!("cannot run aex-proxy --check-tls: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(Fault::Failed(format!("TLS: {}", complaint.trim())))
 }
 
 /// Has `aex-admin` read a models.yaml; no kernel need run.

@@ -1,8 +1,8 @@
 //! One program kept running: started, waited for, started again after a back-off, ended on request.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aex_admin_proto::clock;
+use aex_admin_proto::operator::Front;
 use aex_admin_proto::places::Places;
 use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::{Signal, kill};
@@ -21,8 +22,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::backoff::Backoff;
+use super::listeners::Listeners;
 use super::plan::{INHERITED_FD, Keys, Program, environment};
 use super::state::pid_file;
+use crate::args::front_options;
 use crate::home;
 
 /// A log longer than this is put aside, once, when its program starts.
@@ -37,7 +40,9 @@ pub(super) struct Kit {
     /// The directory of the programs.
     pub(super) programs: PathBuf,
     pub(super) keys: Keys,
-    pub(super) listener: TcpListener,
+    pub(super) listeners: Listeners,
+    /// On what terms workers take TCP.
+    pub(super) front: Front,
 }
 
 /// A program ended by itself, or could not be started.
@@ -156,7 +161,7 @@ fn spawn(kit: &Kit, program: Program) -> std::io::Result<Child> {
     let log = open_log(&log_file(&kit.places, program))?;
     let mut command = std::process::Command::new(kit.programs.join(program.binary()));
     command
-        .args(program.arguments())
+        .args(arguments(kit, program))
         .env_clear()
         .envs(environment(
             program,
@@ -169,28 +174,40 @@ fn spawn(kit: &Kit, program: Program) -> std::io::Result<Child> {
         .stderr(log)
         // Ctrl-C in the supervisor's terminal must not reach it: it is asked to end in its turn.
         .process_group(0);
-    if let Some(parent_fd) = inherited(kit, program)? {
-        let mapping = FdMapping {
-            parent_fd,
-            child_fd: INHERITED_FD,
-        };
-        command
-            .fd_mappings(vec![mapping])
-            .map_err(std::io::Error::other)?;
-    }
+    let mappings = (INHERITED_FD..).zip(inherited(kit, program)?);
+    let mappings = mappings.map(|(child_fd, parent_fd)| FdMapping {
+        parent_fd,
+        child_fd,
+    });
+    command
+        .fd_mappings(mappings.collect())
+        .map_err(std::io::Error::other)?;
     Command::from(command).spawn()
 }
 
-/// What a program finds at [`INHERITED_FD`]: workers the listener, the egress the keys, in a pipe
+fn arguments(kit: &Kit, program: Program) -> Vec<OsString> {
+    let mut arguments = program.arguments(kit.listeners.sockets().len());
+    if let Program::Proxy(_) = program {
+        arguments.extend(front_options(&kit.front));
+    }
+    arguments
+}
+
+/// What a program finds from [`INHERITED_FD`] on: workers the listeners, the egress the keys, in a pipe
 /// that is written and closed before it begins.
-fn inherited(kit: &Kit, program: Program) -> std::io::Result<Option<OwnedFd>> {
+fn inherited(kit: &Kit, program: Program) -> std::io::Result<Vec<OwnedFd>> {
     match program {
-        Program::Admin => Ok(None),
-        Program::Proxy(_) => Ok(Some(kit.listener.try_clone()?.into())),
+        Program::Admin => Ok(Vec::new()),
+        Program::Proxy(_) => kit
+            .listeners
+            .sockets()
+            .iter()
+            .map(OwnedFd::try_clone)
+            .collect(),
         Program::Egress => {
             let (reader, mut writer) = std::io::pipe()?;
             writer.write_all(kit.keys.lines().expose_secret().as_bytes())?;
-            Ok(Some(reader.into()))
+            Ok(vec![reader.into()])
         }
     }
 }

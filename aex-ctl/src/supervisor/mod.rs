@@ -1,6 +1,6 @@
 //! `aex daemon`: the supervisor of user mode.
 //!
-//! Owns: the agents' listener (a crash of a worker frees no port and drops no queued connection),
+//! Owns: the agents' listeners (a crash of a worker frees no port and drops no queued connection),
 //! the provider keys of the operator's environment on their way to the egress, the lock of the
 //! home, and the life of the other programs.
 //!
@@ -11,13 +11,13 @@ mod backoff;
 pub(crate) mod check;
 mod family;
 mod keeper;
+pub(crate) mod listeners;
 mod lock;
 mod plan;
 mod process;
 pub(crate) mod ready;
 mod state;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use aex_admin_proto::operator::DaemonState;
@@ -26,18 +26,18 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::args::Plan;
 use crate::fault::Fault;
 use crate::home;
 use family::{Family, Waited};
 use keeper::Kit;
+use listeners::Listeners;
 use lock::{Attempt, Lock};
 use plan::Keys;
 
 pub(crate) use keeper::{last_lines, open_log};
 pub(crate) use state::{Phase, ProgramState, StateFile, left_running, program_states, running};
 
-/// Connections that may wait in the listener while workers are busy or being restarted.
-const BACKLOG: u32 = 1024;
 /// Descriptors that a program may open, where the system allows it: connections of workers.
 const DESCRIPTORS: u64 = 65_536;
 /// Tries for the lock: a look by `aex daemon status` holds it for a moment.
@@ -54,8 +54,7 @@ pub(crate) enum Started {
 
 /// Supervises until it is told to stop. `tell` hears the outcome of the start once.
 pub(crate) async fn supervise(
-    listen: SocketAddr,
-    workers: u32,
+    plan: &Plan,
     places: &Places,
     tell: impl AsyncFnOnce(Started) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
@@ -68,15 +67,14 @@ pub(crate) async fn supervise(
     };
     lock.write_pid()
         .map_err(|error| Fault::file("write", &places.daemon_pid(), &error))?;
-    let done = under_lock(listen, workers, places, signals, tell).await;
+    let done = under_lock(plan, places, signals, tell).await;
     remove_traces(places);
     lock.release();
     done
 }
 
 async fn under_lock(
-    listen: SocketAddr,
-    workers: u32,
+    plan: &Plan,
     places: &Places,
     mut signals: Signals,
     tell: impl AsyncFnOnce(Started) -> Result<(), Fault>,
@@ -84,20 +82,31 @@ async fn under_lock(
     end_orphans(places).await;
     let programs = find_programs()?;
     check_config(places).await?;
-    let listener = bind(listen)?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| Fault::failed(format!("the listener has no address: {error}")))?;
+    check::front(plan).await?;
+    let listeners = Listeners::bind(plan, places)?;
+    let probe = listeners.probe();
     let keys = Keys::from_environment(std::env::vars_os());
     for note in &keys.notes {
         tracing::warn!("{note}");
     }
-    tracing::info!(keys = ?keys.names(), "listening on {address} with {workers} workers");
+    let (all, workers) = (listeners.all(), plan.workers);
+    let spoken = if plan.front.tls.is_some() {
+        "TLS"
+    } else {
+        "plain HTTP"
+    };
+    tracing::info!(
+        keys = ?keys.names(),
+        "listening on {} ({spoken}) with {workers} workers",
+        all.join(", ")
+    );
     let mut state = StateFile {
         daemon: DaemonState {
             pid: std::process::id(),
-            listen: address.to_string(),
+            listen: listeners.first(),
             workers,
+            listeners: all,
+            front: plan.front.clone(),
         },
         phase: Phase::Starting,
         restarts: 0,
@@ -108,10 +117,11 @@ async fn under_lock(
         places: places.clone(),
         programs,
         keys,
-        listener,
+        listeners,
+        front: plan.front.clone(),
     };
     let mut family = Family::start(kit, workers);
-    let begun = match family.wait_ready(&state.daemon.listen, &mut signals).await {
+    let begun = match family.wait_ready(&probe, &mut signals).await {
         Waited::Ready => {
             state.phase = Phase::Ready;
             match state.write(places) {
@@ -127,7 +137,7 @@ async fn under_lock(
         return Err(fault);
     }
     tracing::info!("ready");
-    serve(&mut family, &mut state, places, &mut signals).await;
+    serve(&mut family, &mut state, &probe, places, &mut signals).await;
     state.phase = Phase::Stopping;
     let _ = state.write(places);
     family.stop(&mut signals).await;
@@ -136,7 +146,13 @@ async fn under_lock(
 }
 
 /// Until it is told to stop; restarts everything in order when it is told to.
-async fn serve(family: &mut Family, state: &mut StateFile, places: &Places, signals: &mut Signals) {
+async fn serve(
+    family: &mut Family,
+    state: &mut StateFile,
+    probe: &str,
+    places: &Places,
+    signals: &mut Signals,
+) {
     loop {
         tokio::select! {
             told = signals.next() => match told {
@@ -144,7 +160,7 @@ async fn serve(family: &mut Family, state: &mut StateFile, places: &Places, sign
                 Told::Restart => {}
             },
             () = family.drain_ends() => continue,
-            () = ready::becomes_ready(&state.daemon.listen), if state.phase == Phase::Failing => {
+            () = ready::becomes_ready(probe), if state.phase == Phase::Failing => {
                 tracing::info!("ready again");
                 state.phase = Phase::Ready;
                 state.problem = None;
@@ -167,7 +183,7 @@ async fn serve(family: &mut Family, state: &mut StateFile, places: &Places, sign
                 if !family.restart(signals).await {
                     return;
                 }
-                match family.wait_ready(&state.daemon.listen, signals).await {
+                match family.wait_ready(probe, signals).await {
                     Waited::Ready => None,
                     Waited::ToldToStop => return,
                     Waited::Failed(why) => Some(why),
@@ -263,33 +279,6 @@ pub(crate) async fn check_config(places: &Places) -> Result<(), Fault> {
     }
 }
 
-/// The agents' listener.
-pub(crate) fn bind(listen: SocketAddr) -> Result<std::net::TcpListener, Fault> {
-    let bound = || {
-        let socket = match listen {
-            SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
-        };
-        socket.set_reuseaddr(true)?;
-        socket.bind(listen)?;
-        socket.listen(BACKLOG)?.into_std()
-    };
-    bound().map_err(|error: std::io::Error| {
-        Fault::Failed(match error.kind() {
-            std::io::ErrorKind::AddrInUse => format!(
-                "port {} is taken: something else listens on {listen}. Stop it, or choose another \
-                 port with --listen {}:PORT.",
-                listen.port(),
-                listen.ip()
-            ),
-            std::io::ErrorKind::PermissionDenied => format!(
-                "not permitted to listen on {listen}: choose a port from 1024 on with --listen"
-            ),
-            _ => format!("cannot listen on {listen}: {error}"),
-        })
-    })
-}
-
 /// Ends the programs that a supervisor which was killed has left, and names them. Needs the lock.
 async fn end_orphans(places: &Places) -> Vec<String> {
     let mut ended = Vec::new();
@@ -314,6 +303,9 @@ pub(crate) async fn clean_up(places: &Places) -> Result<Vec<String>, Fault> {
         return Ok(Vec::new());
     };
     let ended = end_orphans(places).await;
+    if let Some(state) = StateFile::read(places) {
+        listeners::remove_left(&state.daemon);
+    }
     remove_traces(places);
     lock.release();
     Ok(ended)
@@ -327,6 +319,7 @@ fn remove_traces(places: &Places) {
         places.worker_socket(),
         places.egress_role_socket(),
         places.egress_socket(),
+        places.probe_socket(),
         places.daemon_state(),
     ] {
         let _ = std::fs::remove_file(path);

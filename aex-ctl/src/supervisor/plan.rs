@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use secrecy::{ExposeSecret, SecretString};
 
-/// Descriptor under which a program finds what it inherits: the keys, or the listener.
+/// Descriptor from which on a program finds what it inherits: the keys, or the listeners.
 pub(super) const INHERITED_FD: i32 = 3;
 /// All keys together must fit into a pipe that nobody reads yet.
 const MAX_KEYS_BYTES: usize = 48 * 1024;
@@ -48,15 +48,19 @@ impl Program {
         }
     }
 
-    pub(super) fn arguments(self) -> Vec<String> {
+    /// `listeners`: how many a worker finds from [`INHERITED_FD`] on.
+    pub(super) fn arguments(self, listeners: usize) -> Vec<OsString> {
+        let first = || INHERITED_FD.to_string().into();
         match self {
             Self::Admin => vec!["serve".into()],
-            Self::Egress => vec!["--keys-fd".into(), INHERITED_FD.to_string()],
+            Self::Egress => vec!["--keys-fd".into(), first()],
             Self::Proxy(worker) => vec![
                 "--worker".into(),
-                worker.to_string(),
+                worker.to_string().into(),
                 "--listen-fd".into(),
-                INHERITED_FD.to_string(),
+                first(),
+                "--listen-fds".into(),
+                listeners.to_string().into(),
             ],
         }
     }

@@ -1,16 +1,17 @@
-//! Whether the kernel would answer a request: `GET /readyz` on the agents' address, and when it says
+//! Whether the kernel would answer a request: `GET /readyz` where agents connect to, and when it says
 //! no, what `aex-admin` misses.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use aex_admin_proto::client::Client;
 use aex_admin_proto::operator::{Status, method};
 use aex_admin_proto::places::Places;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+
+use crate::listen::{Listen, reachable};
 
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -26,10 +27,10 @@ pub(crate) enum Probe {
 }
 
 pub(crate) async fn probe(address: &str) -> Probe {
-    let Ok(address) = address.parse::<SocketAddr>() else {
+    let Ok(place) = address.parse::<Listen>() else {
         return Probe::NoAnswer;
     };
-    match timeout(PROBE_LIMIT, ask(address)).await {
+    match timeout(PROBE_LIMIT, ask(place)).await {
         Ok(Ok(answer)) => read(&answer),
         _ => Probe::NoAnswer,
     }
@@ -45,9 +46,15 @@ pub(super) async fn becomes_ready(address: &str) {
     }
 }
 
-async fn ask(address: SocketAddr) -> std::io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+async fn ask(place: Listen) -> std::io::Result<Vec<u8>> {
+    match place {
+        Listen::Tcp(address) => answer(TcpStream::connect(reachable(address)).await?).await,
+        Listen::Unix(path) => answer(UnixStream::connect(path).await?).await,
+    }
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<Vec<u8>> {
+    let request = "GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream

@@ -41,7 +41,7 @@ fn a_start_gives_each_program_its_own_and_a_stop_leaves_nothing() {
     assert_eq!(of("aex-egress")["args"], json!(["--keys-fd", "3"]));
     assert_eq!(
         of("aex-proxy-2")["args"],
-        json!(["--worker", "2", "--listen-fd", "3"])
+        json!(["--worker", "2", "--listen-fd", "3", "--listen-fds", "1"])
     );
     assert_eq!(of("aex-egress")["keys"], "GROQ_API_KEY=sk-fake-groq\n");
     for seen in &seen {

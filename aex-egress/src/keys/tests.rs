@@ -74,6 +74,10 @@ fn the_first_place_that_has_a_key_wins() {
     assert_eq!(key_of(&home.ring("", &[]), "groq"), None);
     home.put("keys/groq", "fake-file\n", 0o600);
     assert_eq!(key_of(&home.ring("", &[]), "groq").unwrap(), "fake-file");
+    home.put("creds/sealed_groq", "fake-sealed", 0o400);
+    assert_eq!(key_of(&home.ring("", &[]), "groq").unwrap(), "fake-sealed");
+    home.put("creds/keys_groq", "fake-loaded\n", 0o400);
+    assert_eq!(key_of(&home.ring("", &[]), "groq").unwrap(), "fake-loaded");
     home.put("creds/GROQ_API_KEY", "fake-cred\r\n", 0o444);
     assert_eq!(key_of(&home.ring("", &[]), "groq").unwrap(), "fake-cred");
     home.put("creds/groq", "fake-cred-2", 0o400);

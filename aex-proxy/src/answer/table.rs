@@ -44,7 +44,9 @@ pub(super) fn of_refusal(refusal: &Refusal) -> Row {
     let text = refusal.to_string();
     match refusal {
         Refusal::HoldIdReused | Refusal::Cancelled => kernel(text),
-        Refusal::InvalidToken | Refusal::TokenExpired => unauthorized(text),
+        Refusal::InvalidToken | Refusal::WrongPeer { .. } | Refusal::TokenExpired => {
+            unauthorized(text)
+        }
         Refusal::AgentPaused => paused(),
         Refusal::IdempotencyConflict { conflict } => asked_before(text, *conflict),
         Refusal::ModelNotFound { .. } => no_model(text),
@@ -173,6 +175,12 @@ pub(super) fn of_fault(fault: &Fault) -> Row {
                 model: model.clone(),
             }
             .to_string(),
+        ),
+        Fault::NoToken(id) => row(
+            StatusCode::NOT_FOUND,
+            INVALID,
+            "not_found",
+            format!("this agent has no token {id}; GET /v1/aex/tokens lists them"),
         ),
         Fault::MethodNotAllowed { allow: method } => Row {
             headers: vec![allow(method)],

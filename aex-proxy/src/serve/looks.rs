@@ -1,6 +1,7 @@
 //! What carries no request to a provider: models, a token's own figures, quotes, runs.
 
 use aex_admin_proto::TokenDigest;
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::worker::{
     MeReply, ModelEntry, ModelsReply, QuoteReply, ReserveParams, RunEndParams, RunParams, RunReply,
 };
@@ -21,21 +22,21 @@ use crate::room::Taken;
 /// Limits of a run are a few hundred bytes.
 const MAX_RUN_BYTES: u64 = 64 * 1024;
 
-fn refused(row: Row) -> Response<Outgoing> {
+pub(super) fn refused(row: Row) -> Response<Outgoing> {
     row.response(None)
 }
 
-fn unavailable(error: &impl ToString) -> Response<Outgoing> {
+pub(super) fn unavailable(error: &impl ToString) -> Response<Outgoing> {
     refused(Fault::Kernel(error.to_string()).row())
 }
 
 /// The token's own scope.
-pub(super) async fn me(shared: &Shared, headers: &HeaderMap) -> Response<Outgoing> {
+pub(super) async fn me(shared: &Shared, headers: &HeaderMap, peer: Peer) -> Response<Outgoing> {
     let token = match headers::bearer(headers) {
         Ok(token) => token,
         Err(fault) => return refused(fault.row()),
     };
-    match shared.admin.me(token).await {
+    match shared.admin.me(token, peer).await {
         Ok(MeReply::Me(view)) => json(&view),
         Ok(MeReply::Refused(refusal)) => refused(answer::of_refusal(&refusal)),
         Err(error) => unavailable(&error),
@@ -43,11 +44,12 @@ pub(super) async fn me(shared: &Shared, headers: &HeaderMap) -> Response<Outgoin
 }
 
 /// Whose request it is, its body, and the room that a large one takes.
-async fn asked(
+pub(super) async fn asked(
     shared: &Shared,
     headers: HeaderMap,
     body: Incoming,
     limit_bytes: u64,
+    peer: Peer,
 ) -> Result<(TokenDigest, HeaderMap, Bytes, Option<Taken>), Fault> {
     let judged = headers::bearer(&headers)
         .and_then(|token| Ok((token, headers::json_body(&headers, limit_bytes)?)));
@@ -58,7 +60,7 @@ async fn asked(
             return Err(fault);
         }
     };
-    let (body, room) = read_body(shared, token, body, length, limit_bytes).await?;
+    let (body, room) = read_body(shared, (token, peer), body, length, limit_bytes).await?;
     Ok((token, headers, body, room))
 }
 
@@ -67,8 +69,9 @@ pub(super) async fn quote(
     shared: &Shared,
     headers: HeaderMap,
     body: Incoming,
+    peer: Peer,
 ) -> Response<Outgoing> {
-    match quoted(shared, headers, body).await {
+    match quoted(shared, headers, body, peer).await {
         Ok(response) => response,
         Err(fault) => refused(fault.row()),
     }
@@ -78,10 +81,11 @@ async fn quoted(
     shared: &Shared,
     headers: HeaderMap,
     body: Incoming,
+    peer: Peer,
 ) -> Result<Response<Outgoing>, Fault> {
     let limit_bytes = shared.admin.max_body_bytes();
     // Its room is held until it is answered.
-    let (token, headers, body, _room) = asked(shared, headers, body, limit_bytes).await?;
+    let (token, headers, body, _room) = asked(shared, headers, body, limit_bytes, peer).await?;
     let (route, request) = QuoteAsk::read(&body).map_err(Fault::Invalid)?;
     let request = body.slice_ref(request.as_bytes());
     let mut read = judge(route, &request).await?;
@@ -100,6 +104,7 @@ async fn quoted(
         facts,
         idempotency: None,
         again: None,
+        peer,
     };
     let kernel = |error: crate::admin::Unavailable| Fault::Kernel(error.to_string());
     let mut reply = shared.admin.quote(&params).await.map_err(kernel)?;
@@ -128,8 +133,9 @@ pub(super) async fn create_run(
     shared: &Shared,
     headers: HeaderMap,
     body: Incoming,
+    peer: Peer,
 ) -> Response<Outgoing> {
-    let (token, _, body, _room) = match asked(shared, headers, body, MAX_RUN_BYTES).await {
+    let (token, _, body, _room) = match asked(shared, headers, body, MAX_RUN_BYTES, peer).await {
         Ok(asked) => asked,
         Err(fault) => return refused(fault.row()),
     };
@@ -137,7 +143,11 @@ pub(super) async fn create_run(
         Ok(run) => run,
         Err(invalid) => return refused(Fault::Invalid(invalid).row()),
     };
-    match shared.admin.create_run(&RunParams { token, run }).await {
+    match shared
+        .admin
+        .create_run(&RunParams { token, run, peer })
+        .await
+    {
         Ok(RunReply::Made(reply)) => {
             let mut response = json(&NewRun::from(&*reply));
             *response.status_mut() = StatusCode::CREATED;
@@ -152,12 +162,17 @@ pub(super) async fn end_run(
     shared: &Shared,
     headers: &HeaderMap,
     name: String,
+    peer: Peer,
 ) -> Response<Outgoing> {
     let token = match headers::bearer(headers) {
         Ok(token) => token,
         Err(fault) => return refused(fault.row()),
     };
-    match shared.admin.end_run(&RunEndParams { token, name }).await {
+    match shared
+        .admin
+        .end_run(&RunEndParams { token, name, peer })
+        .await
+    {
         Ok(RunReply::Ended(view)) => json(&EndedRun::from(&*view)),
         reply => run_refused(reply),
     }
@@ -196,8 +211,8 @@ impl<'a> From<&'a ModelEntry> for Model<'a> {
     }
 }
 
-pub(super) async fn models(shared: &Shared, headers: &HeaderMap) -> Response<Outgoing> {
-    match entries(shared, headers).await {
+pub(super) async fn models(shared: &Shared, headers: &HeaderMap, peer: Peer) -> Response<Outgoing> {
+    match entries(shared, headers, peer).await {
         Ok(entries) => json(&ModelList {
             object: "list",
             data: entries.iter().map(Model::from).collect(),
@@ -210,8 +225,9 @@ pub(super) async fn model(
     shared: &Shared,
     headers: &HeaderMap,
     name: String,
+    peer: Peer,
 ) -> Response<Outgoing> {
-    match entries(shared, headers).await {
+    match entries(shared, headers, peer).await {
         Ok(entries) => match entries.iter().find(|entry| entry.id == name) {
             Some(entry) => json(&Model::from(entry)),
             None => Fault::NoModel(name).row().response(None),
@@ -224,11 +240,12 @@ pub(super) async fn model(
 async fn entries(
     shared: &Shared,
     headers: &HeaderMap,
+    peer: Peer,
 ) -> Result<Vec<ModelEntry>, Box<Response<Outgoing>>> {
     let token = headers::bearer(headers);
     let row = match token {
         Err(fault) => fault.row(),
-        Ok(token) => match shared.admin.models(token).await {
+        Ok(token) => match shared.admin.models(token, peer).await {
             Ok(ModelsReply::Models(entries)) => return Ok(entries),
             Ok(ModelsReply::Refused(refusal)) => answer::of_refusal(&refusal),
             Err(error) => Fault::Kernel(error.to_string()).row(),

@@ -70,7 +70,7 @@ impl World {
         let mut options = Options::new(1, directory.path().join("worker.sock"), socket);
         change(&mut options);
         let (stop, stopped) = oneshot::channel();
-        let worker = tokio::spawn(server::run(listener, options, async {
+        let worker = tokio::spawn(server::run(vec![listener.into()], options, async {
             let _ = stopped.await;
         }));
         Self {

@@ -58,6 +58,7 @@ pub struct KernelBuilder {
     models_yaml: String,
     workers: u32,
     listen: String,
+    options: Vec<String>,
     env: Vec<(String, String)>,
     interposed: bool,
     takes_turn: bool,
@@ -100,6 +101,14 @@ impl KernelBuilder {
     #[must_use]
     pub fn listen(mut self, listen: impl Into<String>) -> Self {
         self.listen = listen.into();
+        self
+    }
+
+    /// More options of `aex daemon start`.
+    #[must_use]
+    pub fn options(mut self, options: &[&str]) -> Self {
+        self.options
+            .extend(options.iter().map(|&option| option.to_owned()));
         self
     }
 
@@ -163,6 +172,7 @@ impl KernelBuilder {
             addr: SocketAddr::from(([127, 0, 0, 1], 0)),
             workers: self.workers,
             listen: self.listen,
+            options: self.options,
             env: self.env,
             seen_pids: Vec::new(),
             _turn: turn,
@@ -194,6 +204,7 @@ pub struct Kernel {
     pub addr: SocketAddr,
     workers: u32,
     listen: String,
+    options: Vec<String>,
     env: Vec<(String, String)>,
     /// All pids that were ever seen, so that each can be looked for at the end.
     seen_pids: Vec<u32>,
@@ -214,6 +225,7 @@ impl Kernel {
             models_yaml: String::new(),
             workers: 2,
             listen: "127.0.0.1:0".into(),
+            options: Vec::new(),
             env: Vec::new(),
             interposed: false,
             takes_turn: true,
@@ -323,7 +335,12 @@ models:
             .unwrap_or_else(|problem| panic!("aex {args:?}: {problem}: {}", said(&output)))
     }
 
-    fn daemon_start(&self) -> Output {
+    /// `aex daemon start` with all that it was built with, however it ends.
+    ///
+    /// # Panics
+    /// It cannot be run at all.
+    #[must_use]
+    pub fn daemon_start(&self) -> Output {
         let workers = self.workers.to_string();
         self.command(&[
             "daemon",
@@ -333,6 +350,7 @@ models:
             "--workers",
             &workers,
         ])
+        .args(&self.options)
         .envs(self.env.iter().map(|(name, value)| (name, value)))
         .output()
         .expect("aex can be run")
@@ -365,7 +383,8 @@ models:
 
     fn note_running(&mut self) {
         if let Some(state) = self.daemon_state() {
-            self.addr = state.listen.parse().expect("the listen address is one");
+            // A kernel may listen on Unix sockets alone.
+            self.addr = state.listen.parse().unwrap_or(self.addr);
             self.seen_pids.push(state.pid);
             self.seen_pids.extend(process::children(state.pid));
             self.seen_pids.sort_unstable();

@@ -123,6 +123,7 @@ impl Case {
             path: self.path.iter().cloned().map(Arc::new).collect(),
             token_revoked: false,
             token_expires_at_ms: self.token_expires_at_ms,
+            wrong_peer: None,
             read_only: false,
         });
         let mut book = Book::default();

@@ -2,6 +2,7 @@
 
 use aex_admin_proto::egress::{Exchange, Failure, ReceiptsParams};
 use aex_admin_proto::operator::{RotateParams, SetParams, Settings};
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::worker::{
     Facts, Idempotency, Measured, Observed, ReserveParams, Route, SettleParams, Usage, UsageSeen,
 };
@@ -79,6 +80,7 @@ impl World {
             facts: facts(&mut rng),
             idempotency: key(&mut rng),
             again: None,
+            peer: Peer::default(),
         };
         self.requests.push(Request {
             id: params.id,

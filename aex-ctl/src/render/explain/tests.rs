@@ -32,6 +32,7 @@ fn passing() -> Explained {
         left_out: Vec::new(),
         refusal: None,
         decided_by: None,
+        assumes: Vec::new(),
         drawn: false,
         targets: Vec::new(),
     }

@@ -13,6 +13,7 @@ use aex_admin_proto::egress::{
     Ending, Exchange, MAX_RECEIPTS, ORDERS, Orders, OrdersParams, RECEIPTS, Receipt, ReceiptsParams,
 };
 use aex_admin_proto::operator::{CreateParams, Metrics, Settings, TokenReply, method};
+use aex_admin_proto::peer::Peer;
 use aex_admin_proto::places::Places;
 use aex_admin_proto::sandbox::InForce;
 use aex_admin_proto::worker::{
@@ -267,6 +268,7 @@ impl Loop {
             facts: facts(),
             idempotency: None,
             again: None,
+            peer: Peer::default(),
         };
         let reply = self
             .worker

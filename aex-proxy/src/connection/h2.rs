@@ -1,0 +1,225 @@
+//! HTTP/2 on one connection: the same handlers as HTTP/1.1, and bounds for what it has beyond that: streams
+//! at once, resets, windows, connections on which nothing goes on.
+
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use aex_admin_proto::peer::Peer;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, interval};
+
+use super::{Connection, MAX_HEADERS, told};
+use crate::answer::Fault;
+use crate::body::Outgoing;
+use crate::headers::PROVIDER_KEY;
+use crate::serve::{self, Shared};
+
+/// Requests at once on one connection: what a client's pool would have as connections.
+const MAX_STREAMS_EACH: u32 = 64;
+const MAX_HEADER_LIST_BYTES: u32 = 64 * 1024;
+const MAX_FRAME_BYTES: u32 = 16 * 1024;
+/// What a client may send ahead of what is read, of one request and of all on a connection.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// Streams that a client has reset and that are not yet looked at; beyond it the connection is closed.
+const MAX_PENDING_RESETS: usize = 20;
+/// Streams that were reset for the client's mistakes; beyond it the connection is closed.
+const MAX_OWN_RESETS: usize = 128;
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PONG_LIMIT: Duration = Duration::from_secs(20);
+/// How long nothing may go on between requests, in times that a head may take. Longer than over HTTP/1.1,
+/// since coming back costs a handshake.
+const IDLE_HEADS: u32 = 6;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// For a connection on which nothing goes on, from the word that it ends to its end.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// The requests on one connection.
+#[derive(Clone)]
+struct Streams {
+    open: Arc<AtomicUsize>,
+    /// All that there ever were.
+    begun: Arc<AtomicUsize>,
+    /// One of them brought a provider key, which must not stay in the connection's buffers: it ends.
+    spent: Arc<AtomicBool>,
+    /// Of all connections.
+    room: Arc<Semaphore>,
+}
+
+/// A request, from its head to the end of its answer.
+struct Open {
+    open: Arc<AtomicUsize>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Streams {
+    /// None: there are too many.
+    fn begin(&self) -> Option<Open> {
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Some(Open {
+            open: Arc::clone(&self.open),
+            _room: room,
+        })
+    }
+
+    fn are_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer's body, which keeps its request open until it is sent or given up.
+struct Counted {
+    body: Outgoing,
+    _open: Option<Open>,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+pub(super) async fn serve<S>(connection: Connection, stream: S, peer: Peer)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Connection {
+        shared,
+        mut stopped,
+        head_limit,
+        rooms,
+        ..
+    } = connection;
+    let streams = Streams {
+        open: Arc::default(),
+        begun: Arc::default(),
+        spent: Arc::default(),
+        room: rooms.streams,
+    };
+    let counted = streams.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        if request.headers().contains_key(PROVIDER_KEY) {
+            counted.spent.store(true, Ordering::Relaxed);
+        }
+        let answering = answer(Arc::clone(&shared), counted.begin(), request, peer);
+        async move { Ok::<_, Infallible>(answering.await) }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS_EACH)
+        .max_header_list_size(MAX_HEADER_LIST_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        // No header is remembered from one request to the next: some are secrets.
+        .header_table_size(0)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_OWN_RESETS)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PONG_LIMIT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let mut look = interval(LOOK_EVERY);
+    let mut quiet_since = Instant::now();
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return;
+            }
+            () = told(&mut stopped), if !ending => {
+                // What is open is finished, what comes now is told to go elsewhere (GOAWAY).
+                connection.as_mut().graceful_shutdown();
+                (ending, quiet_since) = (true, Instant::now());
+            }
+            _ = look.tick() => {}
+        }
+        if streams.spent.load(Ordering::Relaxed) && !ending {
+            connection.as_mut().graceful_shutdown();
+            (ending, quiet_since) = (true, Instant::now());
+        }
+        if streams.are_open() {
+            quiet_since = Instant::now();
+            continue;
+        }
+        let first = streams.begun.load(Ordering::Relaxed) == 0;
+        let limit = match (ending, first) {
+            (true, _) => CLOSE_LIMIT,
+            (false, true) => head_limit,
+            (false, false) => head_limit * IDLE_HEADS,
+        };
+        if quiet_since.elapsed() < limit {
+            continue;
+        }
+        if ending {
+            return;
+        }
+        connection.as_mut().graceful_shutdown();
+        (ending, quiet_since) = (true, Instant::now());
+    }
+}
+
+async fn answer(
+    shared: Arc<Shared>,
+    open: Option<Open>,
+    request: Request<Incoming>,
+    peer: Peer,
+) -> Response<Counted> {
+    let response = if open.is_none() {
+        let busy = "too many requests at once; try again shortly";
+        Fault::Kernel(busy.into()).row().response(None)
+    } else if request.headers().len() > MAX_HEADERS {
+        let mut response = Response::new(Outgoing::full(Bytes::new()));
+        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        response
+    } else {
+        serve::serve(&shared, as_h1(request), peer).await
+    };
+    response.map(|body| Counted { body, _open: open })
+}
+
+/// HTTP/2 names scheme and host with every request; routes are found by what HTTP/1.1 would name.
+fn as_h1(mut request: Request<Incoming>) -> Request<Incoming> {
+    if let Some(target) = request.uri().path_and_query() {
+        *request.uri_mut() = Uri::from(target.clone());
+    }
+    request
+}

@@ -1,0 +1,105 @@
+//! How a worker that is told to stop takes leave of a client that keeps its connection open.
+//!
+//! Closing a connection between two requests loses the one that is on its way just then, and the client
+//! cannot know whether it was carried out. So a connection is closed with an answer that says so, where
+//! another request comes soon; one on which nothing comes for a while is closed as it is.
+//!
+//! Absent on purpose: requests, and the end of those that take too long ([`crate::server`]).
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Response};
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::body::Outgoing;
+
+/// How long a connection is kept for one more request. Clients that are at work come back sooner.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// One connection's.
+pub(crate) struct Leaving {
+    stopped: watch::Receiver<bool>,
+    /// Requests that came and are not answered to the end.
+    open: Arc<watch::Sender<usize>>,
+}
+
+/// Such a request; dropped when it is over.
+pub(crate) struct Open(Arc<watch::Sender<usize>>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+impl Leaving {
+    pub(crate) fn new(stopped: watch::Receiver<bool>) -> Self {
+        Self {
+            stopped,
+            open: Arc::new(watch::Sender::new(0)),
+        }
+    }
+
+    /// A request has come.
+    pub(crate) fn open(&self) -> Open {
+        self.open.send_modify(|open| *open += 1);
+        Open(Arc::clone(&self.open))
+    }
+
+    /// Its answer, which of a worker that is to stop is the last one of the connection, and says so.
+    pub(crate) fn answer(&self, answer: Response<Outgoing>, open: Open) -> Response<Answer> {
+        let mut answer = answer.map(|body| Answer { body, _open: open });
+        if *self.stopped.borrow() {
+            let headers = answer.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        answer
+    }
+
+    /// Ends when the worker is told to stop and nothing has come for a while.
+    pub(crate) async fn quiet(&self) {
+        // An error means that the server is gone, which is the same.
+        let _ = self.stopped.clone().wait_for(|&stopped| stopped).await;
+        let mut open = self.open.subscribe();
+        loop {
+            let _ = open.wait_for(|&open| open == 0).await;
+            if timeout(LINGER, open.changed()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A body that knows when it is over.
+pub(crate) struct Answer {
+    body: Outgoing,
+    _open: Open,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

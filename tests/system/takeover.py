@@ -1,0 +1,163 @@
+"""Does what an attacker does who has taken a process over: makes system calls of their choice from
+inside of it, under everything that confines it, be it the unit's or the program's own doing.
+
+A tracer stops the process, points it at a `syscall` instruction of its own memory with arguments of the
+test's, and reads what the kernel of the machine answers. The process goes on afterwards as if nothing
+had been.
+
+Absent on purpose: what an answer should be. x86-64 only: elsewhere it raises, and nothing is skipped.
+"""
+
+import ctypes
+import errno
+import os
+import platform
+import signal
+import socket
+import struct
+from pathlib import Path
+
+SYSCALL = b"\x0f\x05"
+# asm/unistd_64.h
+NR = {
+    "read": 0, "open": 2, "close": 3, "socket": 41, "connect": 42, "bind": 49, "execve": 59, "kill": 62,
+    "ptrace": 101, "mount": 165, "openat": 257, "unshare": 272, "process_vm_readv": 310, "bpf": 321,
+    "execveat": 322, "io_uring_setup": 425, "fork": 57, "clone": 56, "symlink": 88, "mprotect": 10,
+}  # fmt: skip
+
+PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_CONT = 12, 13, 7
+PTRACE_SINGLESTEP, PTRACE_DETACH = 9, 17
+PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
+WALL = 0x40000000
+REGISTERS = (
+    "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base "
+    "gs_base ds es fs gs"
+).split()
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+libc.ptrace.restype = ctypes.c_long
+
+
+class Registers(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_ulonglong) for name in REGISTERS]
+
+
+class Ended(Exception):
+    """The process was killed for what it was made to do; the signal's number."""
+
+
+def _ptrace(request, pid, address=None, data=None):
+    if libc.ptrace(request, pid, address, data) == -1:
+        number = ctypes.get_errno()
+        raise OSError(number, f"ptrace {request:#x}: {os.strerror(number)}")
+
+
+class Takeover:
+    """A stopped process (its number out here) that makes calls for the test. A context manager."""
+
+    def __init__(self, pid):
+        if platform.machine() != "x86_64":
+            raise NotImplementedError("takeover.py knows x86-64 alone")
+        self.pid = pid
+
+    def __enter__(self):
+        _ptrace(PTRACE_SEIZE, self.pid)
+        _ptrace(PTRACE_INTERRUPT, self.pid)
+        self._wait()
+        self.before = Registers()
+        _ptrace(PTRACE_GETREGS, self.pid, None, ctypes.byref(self.before))
+        self.memory = open(f"/proc/{self.pid}/mem", "r+b", buffering=0)
+        self.instruction = self._find_syscall()
+        self.alive = True
+        return self
+
+    def __exit__(self, *_):
+        self.memory.close()
+        if self.alive:
+            _ptrace(PTRACE_SETREGS, self.pid, None, ctypes.byref(self.before))
+            _ptrace(PTRACE_DETACH, self.pid)
+
+    def _wait(self):
+        _, status = os.waitpid(self.pid, WALL)
+        if not os.WIFSTOPPED(status):
+            self.alive = False
+            raise Ended(os.WTERMSIG(status) if os.WIFSIGNALED(status) else status)
+        return os.WSTOPSIG(status)
+
+    def _find_syscall(self):
+        for line in Path(f"/proc/{self.pid}/maps").read_text().splitlines():
+            span, mode = line.split()[:2]
+            if "x" not in mode or "[vsyscall]" in line:
+                continue
+            start, end = (int(address, 16) for address in span.split("-"))
+            self.memory.seek(start)
+            at = self.memory.read(min(end - start, 4 << 20)).find(SYSCALL)
+            if at >= 0:
+                return start + at
+        raise RuntimeError(f"process {self.pid} has no syscall instruction in its memory")
+
+    def call(self, name, *arguments):
+        """The result of a system call, negative errors as the kernel gives them. Bytes are passed by
+        address."""
+        at = self.before.rsp - 16384 & ~0xF
+        values = []
+        for argument in arguments:
+            if isinstance(argument, bytes):
+                self.memory.seek(at)
+                self.memory.write(argument + b"\0")
+                values.append(at)
+                at += len(argument) + 16 & ~0xF
+            else:
+                values.append(argument & 0xFFFF_FFFF_FFFF_FFFF)
+        values += [0] * (6 - len(values))
+        asked = Registers.from_buffer_copy(self.before)
+        # What it was waiting in is not begun again behind our back.
+        asked.orig_rax = 0xFFFF_FFFF_FFFF_FFFF
+        asked.rax, asked.rip = NR[name], self.instruction
+        asked.rdi, asked.rsi, asked.rdx, asked.r10, asked.r8, asked.r9 = values
+        _ptrace(PTRACE_SETREGS, self.pid, None, ctypes.byref(asked))
+        self._step()
+        answered = Registers()
+        _ptrace(PTRACE_GETREGS, self.pid, None, ctypes.byref(answered))
+        return ctypes.c_longlong(answered.rax).value
+
+    def _step(self):
+        _ptrace(PTRACE_SINGLESTEP, self.pid)
+        while (got := self._wait()) != signal.SIGTRAP:
+            # A signal of its own: it would run its handler; a refused call's ends it.
+            _ptrace(PTRACE_SINGLESTEP, self.pid, None, got if got == signal.SIGSYS else 0)
+
+    def error(self, name, *arguments):
+        """The name of the error that a call got (ENOENT, …); None where it worked. `SIGSYS`: killed."""
+        try:
+            result = self.call(name, *arguments)
+        except Ended as ended:
+            return signal.Signals(ended.args[0]).name
+        return errno.errorcode.get(-result, str(result)) if -4096 < result < 0 else None
+
+    # -- what attackers would try ------------------------------------------------------------------
+
+    def open_error(self, path):
+        return self.error("open", path.encode(), os.O_RDONLY)
+
+    def unix_error(self, path):
+        """Connecting to a Unix socket."""
+        address = struct.pack("<H", socket.AF_UNIX) + path.encode() + b"\0"
+        return self._connect(socket.AF_UNIX, address)
+
+    def tcp_error(self, host, port):
+        address = struct.pack("<H", socket.AF_INET) + struct.pack(">H", port) + socket.inet_aton(host)
+        return self._connect(socket.AF_INET, address + bytes(8))
+
+    def _connect(self, family, address):
+        handle = self.call("socket", family, socket.SOCK_STREAM, 0)
+        if handle < 0:
+            return "socket: " + errno.errorcode[-handle]
+        error = self.error("connect", handle, address, len(address))
+        self.call("close", handle)
+        return error
+
+    def exec_error(self, path):
+        """Turns the process into another program, if that works."""
+        return self.error("execve", path.encode(), 0, 0)
