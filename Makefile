@@ -23,7 +23,8 @@ DIST ?= target/package
 
 help:
 	@echo 'make run [MODEL=smollm2]  start a kernel on 127.0.0.1:9000 and let an agent spend its cent'
-	@echo 'make test                 format, lints, unit, integration, clients, real model'
+	@echo 'make test                 format, lints, units, unit, integration, clients, real model;'
+	@echo '                          as root test-system as well'
 	@echo 'make test-clients         agent frameworks and SDKs in their newest releases, through AEX'
 	@echo 'make bench                direct, nginx and AEX side by side (release build)'
 	@echo 'make bench-ledger         the ledger alone: durable holds and settles, cost of a long history'
@@ -50,13 +51,16 @@ endif
 # What the registries give is fetched while the compiler works.
 test:
 	@mkdir -p target
-	@{ tests/clients/setup.sh $(VENV) && tests/clients/setup-clients.sh $(CLIENTS); } \
+	@{ tests/clients/setup.sh $(VENV) && tests/clients/setup-clients.sh $(CLIENTS) && \
+		{ [ "$$(id -u)" != 0 ] || python3 tests/system/all.py --prepare; }; } \
 		> target/venv.log 2>&1 & fetch=$$!; \
 	$(MAKE) --no-print-directory lint unit || { kill $$fetch 2>/dev/null; exit 1; }; \
 	wait $$fetch || { cat target/venv.log; exit 1; }
 	$(MAKE) --no-print-directory sdk model test-clients
+	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-system; \
+		else echo 'make test: not root, so the booted system is left out: sudo make test-system'; fi
 
-lint:
+lint: units
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 

@@ -29,14 +29,12 @@ install -D -m 644 "$here/tmpfiles.d/aex.conf" "$to/lib/tmpfiles.d/aex.conf"
 [ "$prefix" = /usr ] || sed -i "s|/usr/share/aex|$prefix/share/aex|" "$to/lib/tmpfiles.d/aex.conf"
 
 install -D -m 644 "$tree/config/models.yaml" "$to/share/aex/models.yaml"
+install -D -m 644 "$here/nftables/aex.nft" "$to/share/aex/aex.nft"
 for example in "$tree"/config/policies-examples/*; do
     install -D -m 644 "$example" "$to/share/doc/aex/policies-examples/$(basename "$example")"
 done
-for page in README.md CHANGELOG.md docs/*.md; do
+for page in README.md CHANGELOG.md LICENSE docs/*.md; do
     install -D -m 644 "$tree/$page" "$to/share/doc/aex/$(basename "$page")"
-done
-for extra in "$here"/nftables/*; do
-    [ ! -f "$extra" ] || install -D -m 644 "$extra" "$to/share/doc/aex/nftables/$(basename "$extra")"
 done
 
 # Both are made from the command line's own definition.

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aex_admin_proto::client::Client;
-use aex_admin_proto::operator::DaemonState;
+use aex_admin_proto::operator::{DaemonState, Settings};
 use aex_admin_proto::places::Places;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::fault::Fault;
-use crate::listen::{base_url, default_base_url};
+use crate::listen::{base_url, default_base_url, unix_base_url};
 
 /// Longest wait for the answer of an ordinary call.
 const CALL: Duration = Duration::from_secs(30);
@@ -64,6 +64,13 @@ impl Kernel {
             Some(daemon) => base_url(&daemon),
             None => default_base_url(),
         }
+    }
+
+    /// As [`Kernel::base_url`], for a token with these settings: one that is bound to a user is taken over a
+    /// Unix socket alone.
+    pub(crate) fn base_url_for(&self, settings: &Settings) -> String {
+        let unix = settings.uid.and_then(|_| unix_base_url(&self.daemon()?));
+        unix.unwrap_or_else(|| self.base_url())
     }
 
     pub(crate) async fn open(&self) -> Result<Link, Fault> {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use aex_admin_proto::operator::DaemonState;
@@ -81,12 +81,23 @@ pub(crate) fn base_url(daemon: &DaemonState) -> String {
             };
             format!("{scheme}://{}/v1", reachable(address))
         }
-        Ok(Listen::Unix(path)) => {
-            let path = path.to_string_lossy();
-            format!("http+unix://{}/v1", escaped(&path))
-        }
+        Ok(Listen::Unix(path)) => unix_url(&path),
         Err(_) => format!("http://{}/v1", daemon.listen),
     }
+}
+
+/// That of its first Unix socket, if it has one.
+pub(crate) fn unix_base_url(daemon: &DaemonState) -> Option<String> {
+    let places = daemon.listeners.iter().filter_map(|text| text.parse().ok());
+    let mut paths = places.filter_map(|place| match place {
+        Listen::Unix(path) => Some(path),
+        Listen::Tcp(_) => None,
+    });
+    paths.next().map(|path| unix_url(&path))
+}
+
+fn unix_url(path: &Path) -> String {
+    format!("http+unix://{}/v1", escaped(&path.to_string_lossy()))
 }
 
 pub(crate) fn default_base_url() -> String {

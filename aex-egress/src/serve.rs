@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use aex_admin_proto::clock::boot_ms;
 use aex_admin_proto::egress::Failure;
 use aex_admin_proto::quiet::QuietStream;
 use aex_admin_proto::service;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -39,6 +41,9 @@ const TICKS_PER_SWEEP: u32 = 50;
 const DRAIN_MS: u64 = 30_000;
 const CUT_MS: u64 = 1_000;
 const DRAIN_STEP: Duration = Duration::from_millis(10);
+/// How long connections are kept after a stop for requests that are on their way: closed under one, it would
+/// be lost, and its worker could not know whether it was sent on.
+const LINGER: Duration = Duration::from_millis(200);
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 /// How long callers wait at a start, in the listener's queue, for the configuration. Without one every
 /// ticket is refused.
@@ -131,6 +136,8 @@ pub fn bind(path: &Path) -> Result<Listener, EgressError> {
 struct Connections {
     up: Mutex<HashMap<u64, Arc<Control>>>,
     next: AtomicU64,
+    /// Each answer is its connection's last, and says so: a worker's next request then comes by another.
+    is_leaving: AtomicBool,
 }
 
 impl Connections {
@@ -211,10 +218,16 @@ async fn connection(stream: QuietStream, egress: Arc<Egress>, connections: &Conn
     let control = Arc::new(Control::default());
     let number = connections.next.fetch_add(1, Ordering::Relaxed);
     connections.lock().insert(number, Arc::clone(&control));
-    let service = {
-        let control = Arc::clone(&control);
-        service_fn(move |request| exchange(Arc::clone(&egress), Arc::clone(&control), request))
-    };
+    let service = service_fn(|request| async {
+        let answer = exchange(Arc::clone(&egress), Arc::clone(&control), request).await;
+        answer.map(|mut answer| {
+            if connections.is_leaving.load(Ordering::Relaxed) {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
+            answer
+        })
+    });
     let mut served = pin!(
         http1::Builder::new()
             .auto_date_header(false)
@@ -260,23 +273,28 @@ async fn keep_time(egress: &Egress) {
 }
 
 async fn drain(egress: &Egress, connections: &Connections) {
+    connections.is_leaving.store(true, Ordering::Relaxed);
+    if !connections.lock().is_empty() {
+        sleep(LINGER).await;
+    }
     for control in connections.lock().values() {
         control.stop();
     }
-    if !ended_within(egress, DRAIN_MS).await {
+    if !within(DRAIN_MS, || egress.register.open_count() == 0).await {
         tracing::warn!(
             open = egress.register.open_count(),
             "exchanges are cut: they took too long to finish"
         );
         egress.register.cut_all(Failure::EgressGone);
-        ended_within(egress, CUT_MS).await;
     }
+    // The last bytes of the last answers.
+    within(CUT_MS, || connections.lock().is_empty()).await;
 }
 
-async fn ended_within(egress: &Egress, limit_ms: u64) -> bool {
+async fn within(limit_ms: u64, done: impl Fn() -> bool) -> bool {
     let until = boot_ms().saturating_add(limit_ms);
     loop {
-        if egress.register.open_count() == 0 {
+        if done() {
             return true;
         }
         if boot_ms() >= until {

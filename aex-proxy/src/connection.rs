@@ -23,6 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::answer::Fault;
+use crate::crowd::Seat;
 use crate::leaving::Leaving;
 use crate::listener::Accepted;
 use crate::serve::{self, Shared};
@@ -63,14 +64,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn serve(self, stream: Accepted) {
+    pub(crate) async fn serve(self, stream: Accepted, seat: Seat) {
         match stream {
-            Accepted::Unix(stream) => self.unix(stream).await,
-            Accepted::Tcp(stream) => self.tcp(stream).await,
+            Accepted::Unix(stream) => self.unix(stream, seat).await,
+            Accepted::Tcp(stream) => self.tcp(stream, seat).await,
         }
     }
 
-    async fn unix(self, stream: UnixStream) {
+    async fn unix(self, stream: UnixStream, seat: Seat) {
         let credentials = stream.peer_cred();
         // Whom nobody knows has no token that is bound.
         let peer = Peer {
@@ -80,10 +81,10 @@ impl Connection {
         let Ok(twin) = stream.as_fd().try_clone_to_owned() else {
             return;
         };
-        self.h1(stream, peer, Some(twin)).await;
+        self.h1(stream, peer, seat, Some(twin)).await;
     }
 
-    async fn tcp(mut self, stream: TcpStream) {
+    async fn tcp(mut self, stream: TcpStream, seat: Seat) {
         // Without it a streamed chunk would wait for the one before to be acknowledged.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
@@ -92,7 +93,7 @@ impl Connection {
             let Ok(twin) = stream.as_fd().try_clone_to_owned() else {
                 return;
             };
-            return self.h1(stream, Peer::default(), Some(twin)).await;
+            return self.h1(stream, Peer::default(), seat, Some(twin)).await;
         };
         let shaking = async {
             let _place = self.rooms.handshakes.acquire().await;
@@ -106,20 +107,21 @@ impl Connection {
                 Err(_) => return tracing::debug!("the TLS handshake took too long"),
             },
             () = told(&mut self.stopped) => return,
+            () = seat.asked_to_leave() => return,
         };
         let peer = Peer {
             client_cert: tls::client_cert(&stream),
             ..Peer::default()
         };
         if tls::speaks_h2(&stream) {
-            h2::serve(self, stream, peer).await;
+            h2::serve(self, stream, peer, seat).await;
         } else {
-            self.h1(stream, peer, None).await;
+            self.h1(stream, peer, seat, None).await;
         }
     }
 
     /// `twin`: the same socket once more, where a plain answer can be written to it.
-    async fn h1<S>(self, stream: S, peer: Peer, twin: Option<OwnedFd>)
+    async fn h1<S>(self, stream: S, peer: Peer, seat: Seat, twin: Option<OwnedFd>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -130,7 +132,7 @@ impl Connection {
             ..
         } = self;
         let asked = AtomicBool::new(false);
-        let leaving = Leaving::new(stopped);
+        let leaving = Leaving::new(stopped, seat);
         let service = service_fn(|request| {
             asked.store(true, Ordering::Relaxed);
             let (shared, leaving, open) = (&shared, &leaving, leaving.open());
@@ -148,6 +150,8 @@ impl Connection {
         let mut connection = pin!(connection);
         let ended = tokio::select! {
             ended = &mut connection => ended,
+            // Nothing goes on: whoever needs the place more has it.
+            () = leaving.asked_to_leave() => return,
             () = leaving.quiet() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::body::Outgoing;
+use crate::crowd::Seat;
 
 /// How long a connection is kept for one more request. Clients that are at work come back sooner.
 const LINGER: Duration = Duration::from_millis(500);
@@ -29,33 +30,58 @@ pub(crate) struct Leaving {
     stopped: watch::Receiver<bool>,
     /// Requests that came and are not answered to the end.
     open: Arc<watch::Sender<usize>>,
+    seat: Arc<Seat>,
 }
 
 /// Such a request; dropped when it is over.
-pub(crate) struct Open(Arc<watch::Sender<usize>>);
+pub(crate) struct Open {
+    open: Arc<watch::Sender<usize>>,
+    seat: Arc<Seat>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
+        let mut is_last = false;
+        self.open.send_modify(|open| {
+            *open -= 1;
+            is_last = *open == 0;
+        });
+        if is_last {
+            self.seat.quiet();
+        }
     }
 }
 
 impl Leaving {
-    pub(crate) fn new(stopped: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(stopped: watch::Receiver<bool>, seat: Seat) -> Self {
         Self {
             stopped,
             open: Arc::new(watch::Sender::new(0)),
+            seat: Arc::new(seat),
         }
     }
 
     /// A request has come.
     pub(crate) fn open(&self) -> Open {
         self.open.send_modify(|open| *open += 1);
-        Open(Arc::clone(&self.open))
+        self.seat.busy();
+        Open {
+            open: Arc::clone(&self.open),
+            seat: Arc::clone(&self.seat),
+        }
+    }
+
+    /// Ends when somebody else needs the place more, and nothing goes on.
+    pub(crate) async fn asked_to_leave(&self) {
+        self.seat.asked_to_leave().await;
+        // What came just then is finished first.
+        let mut open = self.open.subscribe();
+        let _ = open.wait_for(|&open| open == 0).await;
     }
 
     /// Its answer, which of a worker that is to stop is the last one of the connection, and says so.
     pub(crate) fn answer(&self, answer: Response<Outgoing>, open: Open) -> Response<Answer> {
+        self.seat.answered(&answer);
         let mut answer = answer.map(|body| Answer { body, _open: open });
         if *self.stopped.borrow() {
             let headers = answer.headers_mut();

@@ -17,6 +17,7 @@ pub mod answer;
 pub mod body;
 pub mod carry;
 mod connection;
+mod crowd;
 pub mod egress;
 pub mod exchange;
 pub mod facts;

@@ -182,12 +182,24 @@ fn run(args: Args) -> Result<(), StartError> {
     let listeners = listener::inherited(args.listen_fd, args.listen_fds)?;
     let tls = args.front.open(&listeners)?;
     let system = args.system;
-    let files = args.front.files()?;
+    let certificates = args.front.files()?;
     let options = Options {
         tls,
         ..options(args)?
     };
-    let sandbox = sandbox(&options, files.as_ref());
+    let mut sandbox = sandbox(&options);
+    let home = Places::choose(system).map(|places| places.home);
+    for file in certificates.iter().flat_map(TlsFiles::all) {
+        let beside_home = (file.parent()).is_some_and(|directory| {
+            (home.as_ref()).is_some_and(|home| home.starts_with(directory))
+        });
+        // What lies beside them is for this process too; the ledger must not.
+        sandbox = if beside_home {
+            sandbox.reads(file)
+        } else {
+            sandbox.reads_around(file)
+        };
+    }
     if system {
         sandbox.for_system().enter()?;
     } else {
@@ -203,6 +215,8 @@ fn run(args: Args) -> Result<(), StartError> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        // A reload must not end the program; what it asks for is the server's to do.
+        let _hangup = signal(SignalKind::hangup())?;
         tracing::info!(worker = options.worker, "serving");
         service::ready();
         tokio::spawn(service::beat(async || true));
@@ -219,26 +233,15 @@ fn run(args: Args) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Its spool is all that it writes, what TLS needs all that it reads again, its listeners all of the
-/// network.
-fn sandbox(options: &Options, tls: Option<&TlsFiles>) -> Sandbox {
-    let mut sandbox = Sandbox::new(Network::Unix);
-    if let Some(files) = tls {
-        let all = [
-            Some(&files.cert),
-            Some(&files.key),
-            files.client_ca.as_ref(),
-        ];
-        for file in all.into_iter().flatten() {
-            sandbox = sandbox.reads_around(file);
-        }
-    }
+/// Its spool is all that it reads and writes, its listener all of the network.
+fn sandbox(options: &Options) -> Sandbox {
+    let sockets = Sandbox::new(Network::Unix);
     let Some(spool) = &options.spool else {
-        return sandbox;
+        return sockets;
     };
     // A rule is for a directory that is there. Whether it can be used, the spool itself sees.
     let _ = (std::fs::DirBuilder::new().recursive(true).mode(0o700)).create(spool);
-    sandbox.writes(spool)
+    sockets.writes(spool)
 }
 
 fn options(args: Args) -> Result<Options, StartError> {

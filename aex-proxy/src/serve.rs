@@ -1,25 +1,23 @@
 //! One request: finds its route, reads its body within bounds, and has it carried. What carries nothing
 //! out is in [`looks`] and [`tokens`].
 
+mod arrival;
 mod looks;
 mod tokens;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use aex_admin_proto::peer::Peer;
-use aex_admin_proto::worker::{ModelsReply, ReserveParams, Route as Api};
+use aex_admin_proto::worker::{ReserveParams, Route as Api};
 use aex_admin_proto::{HoldId, TokenDigest};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
 use crate::admin::Admin;
 use crate::answer::Fault;
@@ -30,18 +28,10 @@ use crate::headers;
 use crate::idempotency;
 use crate::ids::Ids;
 use crate::request::{self, ApiRequest};
-use crate::room::{Room, SMALL_BYTES, Taken};
+use crate::room::{Room, SMALL_BYTES};
 use crate::route::{self, Route};
 use crate::spool::Spool;
-
-/// A body that makes no progress for so long is given up.
-const BODY_STALL: Duration = Duration::from_secs(30);
-/// A body that takes longer than this, however it trickles, is given up.
-const BODY_LIMIT: Duration = Duration::from_secs(300);
-/// What is still read of a body that was refused, so that its sender sees the answer.
-const DISCARD_BYTES: usize = 64 * 1024 * 1024;
-const DISCARD_LIMIT: Duration = Duration::from_secs(3);
-const ROOM_LIMIT: Duration = Duration::from_secs(10);
+use arrival::Sender;
 
 /// What every connection of this worker shares.
 pub struct Shared {
@@ -104,7 +94,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>, peer: Peer) -> Resp
     let route = match route::of(&head.method, &head.uri) {
         Ok(route) => route,
         Err(fault) => {
-            refuse_body(shared, &head.headers, body);
+            arrival::refuse(shared, &head.headers, body);
             return fault.row().response(None);
         }
     };
@@ -200,13 +190,14 @@ async fn read_job(
     let (token, idempotency, own_key, session, length) = match judged {
         Ok(judged) => judged,
         Err(fault) => {
-            refuse_body(shared, &headers, body);
+            arrival::refuse(shared, &headers, body);
             return Err(fault);
         }
     };
     // With it goes the token itself.
     drop(headers);
-    let (body, room) = read_body(shared, (token, peer), body, length, limit_bytes).await?;
+    let (body, room) =
+        arrival::read(shared, Sender::new(token, peer), body, length, limit_bytes).await?;
     let mut request = judge(api, &body).await?;
     let mut facts = std::mem::take(&mut request.facts);
     facts.own_key = own_key.is_some();
@@ -243,126 +234,4 @@ async fn judge(api: Api, body: &Bytes) -> Result<ApiRequest, Fault> {
             "the request was lost inside the worker".into(),
         )),
     }
-}
-
-/// Reads a body of at most `limit_bytes`. `length` is what its head said.
-async fn read_body(
-    shared: &Shared,
-    sender: (TokenDigest, Peer),
-    mut body: Incoming,
-    length: Option<u64>,
-    limit_bytes: u64,
-) -> Result<(Bytes, Option<Taken>), Fault> {
-    let mut room = match length {
-        Some(bytes) if bytes > SMALL_BYTES => match room_for(shared, sender, bytes).await {
-            Ok(room) => Some(room),
-            Err(fault) => {
-                discard(shared, body);
-                return Err(fault);
-            }
-        },
-        _ => None,
-    };
-    let reading = async {
-        let mut first = Bytes::new();
-        let mut all = BytesMut::new();
-        while let Some(chunk) = next_chunk(&mut body).await? {
-            if first.is_empty() && all.is_empty() {
-                first = chunk;
-                continue;
-            }
-            if all.is_empty() {
-                let expected = length.unwrap_or(0).max(first.len() as u64);
-                all.reserve(usize::try_from(expected).unwrap_or(0));
-                all.extend_from_slice(&first);
-                first = Bytes::new();
-            }
-            let total = all.len() as u64 + chunk.len() as u64;
-            if total > limit_bytes {
-                return Err(Fault::BodyTooLarge { limit_bytes });
-            }
-            if room.is_none() && total > SMALL_BYTES {
-                // How long it becomes is not known: as long as it may.
-                room = Some(room_for(shared, sender, limit_bytes).await?);
-            }
-            all.extend_from_slice(&chunk);
-        }
-        let whole = if all.is_empty() { first } else { all.freeze() };
-        if whole.len() as u64 > limit_bytes {
-            return Err(Fault::BodyTooLarge { limit_bytes });
-        }
-        Ok(whole)
-    };
-    let read = timeout(BODY_LIMIT, reading)
-        .await
-        .unwrap_or(Err(Fault::TooSlow("the body took too long to arrive")));
-    match read {
-        Ok(whole) => Ok((whole, room)),
-        Err(fault) => {
-            discard(shared, body);
-            Err(fault)
-        }
-    }
-}
-
-async fn next_chunk(body: &mut Incoming) -> Result<Option<Bytes>, Fault> {
-    loop {
-        match timeout(BODY_STALL, body.frame()).await {
-            Err(_) => return Err(Fault::TooSlow("the body stopped arriving")),
-            Ok(None) => return Ok(None),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-            Ok(Some(Err(_))) => {
-                return Err(Fault::Invalid(request::Invalid::whole(
-                    "the body broke off, or its chunks are malformed",
-                )));
-            }
-        }
-    }
-}
-
-/// Room for a large body, for a token that is one: nobody else takes any.
-async fn room_for(
-    shared: &Shared,
-    (token, peer): (TokenDigest, Peer),
-    bytes: u64,
-) -> Result<Taken, Fault> {
-    match shared.admin.models(token, peer).await {
-        Ok(ModelsReply::Models(_)) => {}
-        Ok(ModelsReply::Refused(refusal)) => return Err(Fault::Refused(refusal)),
-        Err(error) => return Err(Fault::Kernel(error.to_string())),
-    }
-    (timeout(ROOM_LIMIT, shared.room.take(bytes)).await)
-        .map_err(|_| Fault::Kernel("too many large requests at once; try again shortly".into()))
-}
-
-/// Leaves a body unread whose request was refused by its head.
-fn refuse_body(shared: &Shared, headers: &HeaderMap, body: Incoming) {
-    // A client that waits for `100 Continue` has sent nothing, and is not asked to.
-    if !headers::expects_continue(headers) {
-        discard(shared, body);
-    }
-}
-
-/// Reads on for a while: a connection closed with bytes unread is reset, and the answer with it.
-fn discard(shared: &Shared, mut body: Incoming) {
-    if body.is_end_stream() {
-        return;
-    }
-    shared.spawn(async move {
-        let reading = async {
-            let mut bytes = 0;
-            while let Some(Ok(frame)) = body.frame().await {
-                bytes += frame.data_ref().map_or(0, Bytes::len);
-                if bytes > DISCARD_BYTES {
-                    return;
-                }
-            }
-        };
-        // Out of time is as good as read: the connection is closed.
-        let _ = timeout(DISCARD_LIMIT, reading).await;
-    });
 }

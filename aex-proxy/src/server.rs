@@ -11,11 +11,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use nix::errno::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::admin::Admin;
 use crate::connection::{Connection, HEAD_LIMIT, Rooms};
+use crate::crowd::Crowd;
 use crate::egress::Egress;
 use crate::listener::{Listener, Watched};
 use crate::serve::Shared;
@@ -88,10 +89,10 @@ pub async fn run(
         tls: options.tls,
         rooms: Rooms::default(),
     };
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let crowd = Crowd::new(MAX_CONNECTIONS);
     let accepting = listeners
         .iter()
-        .map(|from| accept(from, &places, &connection));
+        .map(|from| accept(from, &crowd, &connection));
 
     tokio::select! {
         _ = join_all(accepting) => {}
@@ -128,18 +129,15 @@ async fn beat(egress: Egress) {
 }
 
 /// Accepts for ever.
-async fn accept(listener: &Watched, places: &Arc<Semaphore>, connection: &Connection) {
+async fn accept(listener: &Watched, crowd: &Crowd, connection: &Connection) {
     loop {
-        let Ok(place) = Arc::clone(places).acquire_owned().await else {
-            return;
-        };
+        // First somebody comes, then there is a place for it: nobody is asked to leave for nobody.
         match listener.accept().await {
             Ok(stream) => {
-                let serving = connection.clone().serve(stream);
-                tokio::spawn(async move {
-                    serving.await;
-                    drop(place);
-                });
+                let Some(seat) = crowd.seat().await else {
+                    return;
+                };
+                tokio::spawn(connection.clone().serve(stream, seat));
             }
             Err(error) if is_the_peers(&error) => {}
             Err(error) => {

@@ -290,3 +290,26 @@ async fn a_worker_told_to_stop_finishes_what_it_has() {
     world.stopped().await;
     assert!(TcpStream::connect(address).await.is_err());
 }
+
+#[tokio::test]
+async fn a_kept_connection_carries_one_more_request_and_is_told_that_it_was_the_last() {
+    let mut world = World::start().await;
+    world.egress.answers(Reply::whole(200, PLAIN));
+    let mut client = Client::connect(world.address).await;
+    let first = common::Answer::of(client.send(chat(&body(""))).await).await;
+    assert_eq!(
+        (first.status.as_u16(), first.header("connection")),
+        (200, "")
+    );
+    world.tell_to_stop();
+    // No more connections: it has heard.
+    while TcpStream::connect(world.address).await.is_ok() {}
+    world.egress.answers(Reply::whole(200, PLAIN));
+    let last = common::Answer::of(client.send(chat(&body(""))).await).await;
+    assert_eq!(
+        (last.status.as_u16(), last.header("connection")),
+        (200, "close")
+    );
+    assert_eq!(last.body, PLAIN);
+    world.stopped().await;
+}

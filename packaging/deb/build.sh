@@ -23,7 +23,7 @@ size=$(du -sk "$work" | cut -f1)
 install -d -m 755 "$work/DEBIAN"
 sed -e "s/@VERSION@/$version/; s/@ARCH@/$arch/; s/@SIZE@/$size/; s/@GLIBC@/$glibc/" \
     "$here/control.in" > "$work/DEBIAN/control"
-for script in config postinst prerm postrm; do
+for script in postinst prerm postrm; do
     install -m 755 "$here/$script" "$work/DEBIAN/$script"
 done
 install -m 644 "$here/templates" "$work/DEBIAN/templates"

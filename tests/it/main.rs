@@ -18,6 +18,7 @@ mod crash;
 mod disk;
 mod doctor;
 mod fallback;
+mod floods;
 mod front;
 mod greed;
 mod hidden;

@@ -18,6 +18,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modules", nargs="*", help="test_NAME; default: all")
     parser.add_argument("-k", dest="pattern", action="append", help="only tests of this name")
+    parser.add_argument("--prepare", action="store_true", help="only make the clean root")
     parser.add_argument("-q", dest="quiet", action="store_true")
     asked = parser.parse_args()
     try:
@@ -25,6 +26,8 @@ def main():
         boot.root_tree()
     except boot.CannotRun as why:
         sys.exit(f"test-system: {why}")
+    if asked.prepare:
+        return
     loader = unittest.TestLoader()
     if asked.pattern:
         loader.testNamePatterns = [f"*{pattern}*" for pattern in asked.pattern]

@@ -88,6 +88,21 @@ def deb(version):
     return path
 
 
+@functools.cache
+def rpm():
+    """The same programs as an .rpm."""
+    out = WORK / "rpm"
+    made = subprocess.run(
+        ["make", "--no-print-directory", "rpm", "PROFILE=debug", f"DIST={out.relative_to(TREE)}",
+         "RPMFLAGS=--define '_binary_payload w1.gzdio'"],
+        cwd=TREE, env=dict(os.environ, MAKEFLAGS=""), capture_output=True, text=True,
+    )  # fmt: skip
+    if made.returncode != 0:
+        raise Failed(f"make rpm: {made.stdout}{made.stderr}")
+    (path,) = out.glob(f"*/aex-{installed_version()}-*.rpm")
+    return path
+
+
 def installed_version():
     return re.search(r'^version = "(.*)"', (TREE / "Cargo.toml").read_text(), re.M)[1]
 

@@ -197,16 +197,18 @@ class Groups(Installed):
         red, blue = (self.agent(f"of-{group}", options=f"--group {group}") for group in ("red", "blue"))
         boot.run("systemctl enable aex-admin-worker@red.socket aex-proxy-group@red.socket aex-proxy-group@red.service")
         # A socket cannot be handed to a ledger that runs already.
-        boot.run("systemctl stop aex-admin.service 'aex-admin*.socket'; systemctl start aex.target")
+        boot.run("systemctl stop 'aex-admin*.socket' aex-admin.service; systemctl start aex.target")
         door = "/run/aex/agents/red.sock"
         self.assertEqual(boot.ask(red, socket=door, user=STRANGER).status, 200)
         self.assertEqual(boot.ask(blue, socket=door, user=STRANGER).status, 401)
         self.assertEqual(boot.ask(blue).status, 200)
+        # Kept answers of another group's worker, whose user is the same.
+        boot.run("install -d -m 700 -o aex-proxy /run/aex-proxy-group/blue")
         taken_unit = "aex-proxy-group@red.service"
         with Takeover(boot.outer_pid(boot.main_pid(taken_unit))) as taken:
             for name in ("admin.sock", "worker-blue.sock", "worker-red.sock", "agents/red.sock"):
                 self.assertIn(taken.unix_error(f"/run/aex/{name}"), REFUSED, name)
-            for path in ("/run/aex-proxy/../aex-proxy-group", "/run/aex-proxy-group/red", "/etc/passwd"):
+            for path in ("/run/aex-proxy-group/blue", "/etc/passwd", "/etc/aex"):
                 self.assertIn(taken.open_error(path), REFUSED, path)
         # Everything comes back by itself with the target.
         boot.run("systemctl stop aex.target 'aex-*'; systemctl start aex.target")

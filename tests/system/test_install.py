@@ -54,6 +54,7 @@ class FreshInstall(SystemCase):
             "/etc/aex/models.yaml": "640 root aex-admin",
             "/etc/aex/policies": "2750 root aex-admin",
             "/etc/aex/keys": "700 root root",
+            "/etc/aex/tls": "750 root aex-proxy",
             "/etc/aex/keys.encrypted": "700 root root",
             "/var/lib/aex": "700 aex aex-admin",
             "/var/lib/aex/aex.db": "600 aex aex-admin",
@@ -111,6 +112,17 @@ class Running(Installed):
         until(lambda: not any(map(self.boot.is_active, UNITS)), 15, self.boot.state)
         self.boot.run("systemctl start aex.target")
         self.assert_serves(token)
+
+    def test_a_restart_of_the_target_restarts_everything(self):
+        token = self.agent("restarted")
+        services = [unit for unit in UNITS if unit.endswith(".service")]
+        before = {unit: self.boot.main_pid(unit) for unit in services}
+        self.boot.run("systemctl restart aex.target")
+        self.assert_serves(token)
+        for unit in UNITS:
+            until(lambda: self.boot.is_active(unit), 15, unit)
+        for unit in services:
+            self.assertNotIn(self.boot.main_pid(unit), (0, before[unit]), unit)
 
     def test_a_reload_takes_new_settings_and_keeps_the_old_ones_when_they_are_bad(self):
         def write(text):

@@ -53,6 +53,7 @@ class Removed(Installed):
         self.assertEqual(self.ask(token).status, 200)
         spent = self.boot.aex("agent show survivor")["spent_micro"]
         boot = self.boot
+        self.assertIn("Default: false", boot.out("cat /var/lib/dpkg/info/aex.templates"))
 
         boot.run("dpkg -r aex")
         self.assertEqual(boot.out("pgrep -u aex,aex-egress,aex-proxy || true"), "")
@@ -86,11 +87,6 @@ class Removed(Installed):
                         "! -path '/opt/sim*' ! -path '/var/cache/debconf/*' 2> /dev/null || true")  # fmt: skip
         self.assertEqual(left, "")
         self.assertEqual(boot.out("debconf-show aex"), "")
-
-    def test_the_question_is_asked_with_care(self):
-        templates = self.boot.out("cat /var/lib/dpkg/info/aex.templates")
-        self.assertIn("Template: aex/purge_ledger", templates)
-        self.assertIn("Default: false", templates)
 
 
 LOAD = path_of("load.py")

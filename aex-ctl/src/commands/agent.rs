@@ -82,7 +82,7 @@ async fn new_token<P: Serialize>(
     out: Out,
 ) -> Result<u8, Fault> {
     let reply: TokenReply = kernel.open().await?.call(method, params).await?;
-    let base_url = &kernel.base_url();
+    let base_url = &kernel.base_url_for(&reply.settings);
     let reply = &reply;
     let shown = out.answer(&NewToken { reply, base_url }, || {
         render::new_token(reply, base_url)

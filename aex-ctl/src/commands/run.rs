@@ -34,7 +34,7 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     let command = command_of(kernel, &args)?;
     let link = kernel.open().await?;
     let mut args = args;
-    warn_of_pause(&link, &args.agent).await;
+    warn(&link, &args.agent).await;
     let token: TokenReply = match args.take_limits() {
         Some(run) => {
             let parent = args.agent;
@@ -51,7 +51,7 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
             link.call(method::TOKEN_CREATE, &params).await?
         }
     };
-    let ended = match start(command, &token, &kernel.base_url()) {
+    let ended = match start(command, &token, &kernel.base_url_for(&token.settings)) {
         Ok(mut child) => wait(&mut child, &mut signals).await,
         Err(fault) => Err(fault),
     };
@@ -61,12 +61,23 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
 
 /// CMD may have other things to do, so it is started all the same. What else is wrong with the name is
 /// told where a token is asked for.
-async fn warn_of_pause(link: &Link, name: &str) {
+async fn warn(link: &Link, name: &str) {
     let params = NameParams { name: name.into() };
     let agent: Result<AgentView, Fault> = link.call(method::AGENT_SHOW, &params).await;
-    if let Some(warning) = agent.ok().and_then(|agent| pause_of(&agent)) {
+    let Ok(agent) = agent else { return };
+    let own = nix::unistd::geteuid().as_raw();
+    for warning in pause_of(&agent).into_iter().chain(other_user(&agent, own)) {
         Out::complain(&warning);
     }
+}
+
+fn other_user(agent: &AgentView, own: u32) -> Option<String> {
+    let name = &agent.name;
+    agent.settings.uid.filter(|uid| *uid != own).map(|uid| {
+        format!(
+            "aex: {name} is bound to uid {uid}: requests of uid {own} are refused as of no token"
+        )
+    })
 }
 
 fn pause_of(agent: &AgentView) -> Option<String> {

@@ -43,6 +43,24 @@ async fn an_idle_process_stops_at_once() {
 }
 
 #[tokio::test]
+async fn a_kept_connection_carries_one_more_request_and_is_told_that_it_was_the_last() {
+    let mut world = World::new().await;
+    let mut worker = Worker::connect(&world.egress.socket).await;
+    let first = ticket("sim", "/echo").1;
+    let headers = [("x-aex-ticket", first.as_str())];
+    let got = worker.post("/echo", &headers, "x").await;
+    assert!(!got.everything().contains("\"connection\": \"close\""));
+    world.egress.terminate();
+    while UnixStream::connect(&world.egress.socket).await.is_ok() {}
+    let last = ticket("sim", "/echo").1;
+    let headers = [("x-aex-ticket", last.as_str())];
+    let got = worker.post("/echo", &headers, "x").await;
+    assert_eq!(got.status, 200);
+    assert!(got.everything().contains("\"connection\": \"close\""));
+    assert!(world.egress.exit().await.success());
+}
+
+#[tokio::test]
 async fn a_second_process_leaves_the_first_alone() {
     let world = World::new().await;
     let status = world.home.command().status().unwrap();

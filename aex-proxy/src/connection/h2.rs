@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use aex_admin_proto::peer::Peer;
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http::{Request, Response, StatusCode, Uri};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
@@ -22,11 +23,15 @@ use tokio::time::{Instant, interval};
 use super::{Connection, MAX_HEADERS, told};
 use crate::answer::Fault;
 use crate::body::Outgoing;
+use crate::crowd::Seat;
 use crate::headers::PROVIDER_KEY;
 use crate::serve::{self, Shared};
 
 /// Requests at once on one connection: what a client's pool would have as connections.
 const MAX_STREAMS_EACH: u32 = 64;
+/// Headers of one request are not kept for the next: tokens and own keys are among them, and those are to
+/// live no longer than their request.
+const NO_TABLE: u32 = 0;
 const MAX_HEADER_LIST_BYTES: u32 = 64 * 1024;
 const MAX_FRAME_BYTES: u32 = 16 * 1024;
 /// What a client may send ahead of what is read, of one request and of all on a connection.
@@ -43,12 +48,11 @@ const PONG_LIMIT: Duration = Duration::from_secs(20);
 /// since coming back costs a handshake.
 const IDLE_HEADS: u32 = 6;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// For a connection on which nothing goes on, from the word that it ends to its end.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The requests on one connection.
 #[derive(Clone)]
 struct Streams {
+    seat: Arc<Seat>,
     open: Arc<AtomicUsize>,
     /// All that there ever were.
     begun: Arc<AtomicUsize>,
@@ -60,6 +64,7 @@ struct Streams {
 
 /// A request, from its head to the end of its answer.
 struct Open {
+    seat: Arc<Seat>,
     open: Arc<AtomicUsize>,
     _room: OwnedSemaphorePermit,
 }
@@ -70,7 +75,9 @@ impl Streams {
         self.begun.fetch_add(1, Ordering::Relaxed);
         let room = Arc::clone(&self.room).try_acquire_owned().ok()?;
         self.open.fetch_add(1, Ordering::Relaxed);
+        self.seat.busy();
         Some(Open {
+            seat: Arc::clone(&self.seat),
             open: Arc::clone(&self.open),
             _room: room,
         })
@@ -83,7 +90,9 @@ impl Streams {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        if self.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.seat.quiet();
+        }
     }
 }
 
@@ -113,7 +122,7 @@ impl Body for Counted {
     }
 }
 
-pub(super) async fn serve<S>(connection: Connection, stream: S, peer: Peer)
+pub(super) async fn serve<S>(connection: Connection, stream: S, peer: Peer, seat: Seat)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -124,7 +133,9 @@ where
         rooms,
         ..
     } = connection;
+    let seat = Arc::new(seat);
     let streams = Streams {
+        seat: Arc::clone(&seat),
         open: Arc::default(),
         begun: Arc::default(),
         spent: Arc::default(),
@@ -136,15 +147,19 @@ where
             counted.spent.store(true, Ordering::Relaxed);
         }
         let answering = answer(Arc::clone(&shared), counted.begin(), request, peer);
-        async move { Ok::<_, Infallible>(answering.await) }
+        let seat = Arc::clone(&counted.seat);
+        async move {
+            let answer = answering.await;
+            seat.answered(&answer);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS_EACH)
+        .header_table_size(NO_TABLE)
         .max_header_list_size(MAX_HEADER_LIST_BYTES)
         .max_frame_size(MAX_FRAME_BYTES)
-        // No header is remembered from one request to the next: some are secrets.
-        .header_table_size(0)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
@@ -170,6 +185,8 @@ where
                 connection.as_mut().graceful_shutdown();
                 (ending, quiet_since) = (true, Instant::now());
             }
+            // Nothing goes on: whoever needs the place more has it.
+            () = seat.asked_to_leave(), if !streams.are_open() => return,
             _ = look.tick() => {}
         }
         if streams.spent.load(Ordering::Relaxed) && !ending {
@@ -182,8 +199,8 @@ where
         }
         let first = streams.begun.load(Ordering::Relaxed) == 0;
         let limit = match (ending, first) {
-            (true, _) => CLOSE_LIMIT,
-            (false, true) => head_limit,
+            // From the word that it ends to its end: what is written may still be on its way to a slow reader.
+            (true, _) | (false, true) => head_limit,
             (false, false) => head_limit * IDLE_HEADS,
         };
         if quiet_since.elapsed() < limit {
@@ -213,7 +230,10 @@ async fn answer(
     } else {
         serve::serve(&shared, as_h1(request), peer).await
     };
-    response.map(|body| Counted { body, _open: open })
+    let mut response = response.map(|body| Counted { body, _open: open });
+    // Only HTTP/1.1 has a connection for each request at a time, to be closed after it.
+    response.headers_mut().remove(CONNECTION);
+    response
 }
 
 /// HTTP/2 names scheme and host with every request; routes are found by what HTTP/1.1 would name.

@@ -11,7 +11,8 @@ use http::{HeaderMap, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::{Shared, judge, read_body, refuse_body};
+use super::arrival::{self, Sender};
+use super::{Shared, judge};
 use crate::answer::{self, Fault, Row};
 use crate::body::Outgoing;
 use crate::headers;
@@ -56,11 +57,12 @@ pub(super) async fn asked(
     let (token, length) = match judged {
         Ok(judged) => judged,
         Err(fault) => {
-            refuse_body(shared, &headers, body);
+            arrival::refuse(shared, &headers, body);
             return Err(fault);
         }
     };
-    let (body, room) = read_body(shared, (token, peer), body, length, limit_bytes).await?;
+    let (body, room) =
+        arrival::read(shared, Sender::new(token, peer), body, length, limit_bytes).await?;
     Ok((token, headers, body, room))
 }
 

@@ -189,6 +189,11 @@ fn its_operator_sees_to_whom_a_token_is_bound() {
         assert!(table.contains("uid 0, cert abababababab…"), "{table}");
     }
 
+    // Where it is to be used is told with it.
+    let made = host.kernel.aex_json(&["token", "create", "a"]);
+    let url = made["base_url"].as_str().unwrap();
+    assert!(url.starts_with("http+unix://%2F"), "{url}");
+
     // It is explained as its owner's request, and says so.
     let request = host.kernel.home().join("request.json");
     std::fs::write(&request, hello(json!({})).to_string()).unwrap();
