@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use super::{Connection, MAX_HEADERS, told};
 use crate::answer::Fault;
 use crate::body::Outgoing;
 use crate::crowd::Seat;
+use crate::headers::PROVIDER_KEY;
 use crate::serve::{self, Shared};
 
 /// Requests at once on one connection: what a client's pool would have as connections.
@@ -55,6 +56,8 @@ struct Streams {
     open: Arc<AtomicUsize>,
     /// All that there ever were.
     begun: Arc<AtomicUsize>,
+    /// One of them brought a provider key, which must not stay in the connection's buffers: it ends.
+    spent: Arc<AtomicBool>,
     /// Of all connections.
     room: Arc<Semaphore>,
 }
@@ -135,10 +138,14 @@ where
         seat: Arc::clone(&seat),
         open: Arc::default(),
         begun: Arc::default(),
+        spent: Arc::default(),
         room: rooms.streams,
     };
     let counted = streams.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
+        if request.headers().contains_key(PROVIDER_KEY) {
+            counted.spent.store(true, Ordering::Relaxed);
+        }
         let answering = answer(Arc::clone(&shared), counted.begin(), request, peer);
         let seat = Arc::clone(&counted.seat);
         async move {
@@ -181,6 +188,10 @@ where
             // Nothing goes on: whoever needs the place more has it.
             () = seat.asked_to_leave(), if !streams.are_open() => return,
             _ = look.tick() => {}
+        }
+        if streams.spent.load(Ordering::Relaxed) && !ending {
+            connection.as_mut().graceful_shutdown();
+            (ending, quiet_since) = (true, Instant::now());
         }
         if streams.are_open() {
             quiet_since = Instant::now();

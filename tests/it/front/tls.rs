@@ -339,3 +339,44 @@ fn a_stream_over_http2_is_finished_when_its_worker_is_told_to_stop() {
     assert_eq!((got.status, &*got.version), (200, "2"));
     assert!(got.body.contains("data: [DONE]"), "{}", got.body);
 }
+
+/// Two requests of one curl, two seconds apart: how many connections each made.
+fn connects(files: &Files, kernel: &Kernel, token: &str, more: &[&str]) -> String {
+    let url = format!("https://{}/v1/chat/completions", kernel.addr);
+    let authorization = format!("authorization: Bearer {token}");
+    let ca = files.text("ca.pem");
+    let body = hello(json!({})).to_string();
+    let mut curl = std::process::Command::new("curl");
+    curl.args(["-sS", "--http2", "--cacert", &ca, "--rate", "30/m"])
+        .args(["-H", &authorization, "-H", "content-type: application/json"])
+        .args(["-w", "%{http_code} %{http_version} %{num_connects}\n"])
+        .args(["-d", &body])
+        .args(more);
+    for _ in 0..2 {
+        curl.args(["-o", "/dev/null", &url]);
+    }
+    let output = curl.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn an_own_key_ends_its_connection_over_http2_too() {
+    const OWN: &str = "sk-fake-own-key-canary-over-http2-77120";
+    let (sim, files) = (sim(), Files::new());
+    let kernel = start(&sim, &files.options());
+    let token = kernel.create_agent("a", "1.00", 1000, &["--allow-passthrough"]);
+    assert_eq!(connects(&files, &kernel, &token, &[]), "200 2 1\n200 2 0\n");
+    let own = format!("x-aex-provider-key: {OWN}");
+    let ended = connects(&files, &kernel, &token, &["-H", &own]);
+    assert_eq!(ended, "200 2 1\n200 2 1\n");
+    if !aex_tests::harness::root_or_skip("an_own_key_ends_its_connection_over_http2_too") {
+        return;
+    }
+    let mut programs = kernel.worker_pids();
+    programs.extend([kernel.pid("aex-admin"), kernel.pid("aex-egress")]);
+    wait_for("the key to be gone from all memory", || {
+        let holds = |pid: &u32| crate::secrets::memory_holds(*pid, OWN);
+        (!programs.iter().any(holds)).then_some(())
+    });
+}
