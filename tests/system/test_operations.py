@@ -13,7 +13,7 @@ class Operations(Installed):
         self.assertEqual(self.ask(token).status, 200)
         boot.run("cd ~olga && aex ledger backup kept.db && aex ledger checkpoint > kept.jsonl", user=OPERATOR)
         self.assertEqual(boot.out("stat -c '%U %a' /home/olga/kept.db"), "olga 600")
-        boot.run("aex audit --against /home/olga/kept.jsonl", user=OPERATOR)
+        boot.run("aex audit --against /home/olga/kept.jsonl && aex ledger replay", user=OPERATOR)
         self.agent("after")
         boot.run("systemctl stop aex.target 'aex-*'")
         boot.run("install -o aex -g aex-admin -m 600 /home/olga/kept.db /var/lib/aex/restore.db")

@@ -125,7 +125,11 @@ impl Ledger {
             .sign(self.head.id, &self.head.hash, at_ms, spent_micro);
         let detail = serde_json::to_string(&checkpoint)
             .map_err(|error| LedgerError::Value(error.to_string()))?;
-        let event = self.append(&Event::note(at_ms, None, CHECKPOINT_ACTION, &detail))?;
+        // What is signed is the ledger's own word, whoever asked for it: nothing is added.
+        let by_uid = self.by_uid.take();
+        let appended = self.append(&Event::note(at_ms, None, CHECKPOINT_ACTION, &detail));
+        self.by_uid = by_uid;
+        let event = appended?;
         self.checkpoints.written = Some((event, checkpoint.clone()));
         Ok(checkpoint)
     }
