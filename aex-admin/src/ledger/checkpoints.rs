@@ -125,11 +125,11 @@ impl Ledger {
             .sign(self.head.id, &self.head.hash, at_ms, spent_micro);
         let detail = serde_json::to_string(&checkpoint)
             .map_err(|error| LedgerError::Value(error.to_string()))?;
-        // What is signed is the ledger's own word, whoever asked for it: nothing is added.
+        // It says what is there, whoever asks, and is what it signs word for word.
         let by_uid = self.by_uid.take();
-        let appended = self.append(&Event::note(at_ms, None, CHECKPOINT_ACTION, &detail));
+        let event = self.append(&Event::note(at_ms, None, CHECKPOINT_ACTION, &detail));
         self.by_uid = by_uid;
-        let event = appended?;
+        let event = event?;
         self.checkpoints.written = Some((event, checkpoint.clone()));
         Ok(checkpoint)
     }

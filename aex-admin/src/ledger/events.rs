@@ -45,15 +45,16 @@ impl<'a> Event<'a> {
     }
 }
 
-/// A detail, a JSON object, with the uid that asked for the change.
+/// A detail, a JSON object, with the uid that asked for the change: last, for some are known by how they
+/// begin.
 fn with_uid(detail: &str, uid: u32) -> String {
-    let rest = detail.strip_prefix('{').unwrap_or("}");
-    let comma = if rest.trim_start().starts_with('}') {
-        ""
-    } else {
-        ","
-    };
-    format!("{{\"by_uid\":{uid}{comma}{rest}")
+    let fields = detail
+        .trim_end()
+        .strip_suffix('}')
+        .unwrap_or("{")
+        .trim_end();
+    let comma = if fields.ends_with('{') { "" } else { "," };
+    format!("{fields}{comma}\"by_uid\":{uid}}}")
 }
 
 impl Ledger {
@@ -222,8 +223,8 @@ mod tests {
     fn a_detail_stays_an_object() {
         for (detail, with) in [
             ("{}", r#"{"by_uid":7}"#),
-            ("{ }", r#"{"by_uid":7 }"#),
-            (r#"{"now":{}}"#, r#"{"by_uid":7,"now":{}}"#),
+            ("{ }", r#"{"by_uid":7}"#),
+            (r#"{"now":{}}"#, r#"{"now":{},"by_uid":7}"#),
         ] {
             assert_eq!(with_uid(detail, 7), with);
         }

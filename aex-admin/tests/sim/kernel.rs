@@ -204,7 +204,7 @@ impl Kernel {
                 reply: self.reply(tag, |()| Answer::Receipts),
             },
             Ask::Change(change) => Command::Operator {
-                by_uid: None,
+                by_uid: Some(4242),
                 command: change.command(),
                 reply: self.reply(tag, Answer::Changed),
             },

@@ -8,9 +8,9 @@ use aex_admin_proto::limit::{Limit, LimitKey};
 use aex_admin_proto::operator::{
     CreateParams, GroupCreateParams, GroupSetParams, ResolveParams, SetParams, Settings,
 };
-use aex_admin_proto::peer::Peer;
+use aex_admin_proto::peer::{GroupMark, Peer};
 use aex_admin_proto::scope::ScopeKind;
-use aex_admin_proto::worker::{ModelsParams, ReserveReply};
+use aex_admin_proto::worker::{ModelsParams, ReserveReply, WhoseReply};
 
 use crate::kernel::{Agent, Kernel, LIMIT, answered, ask, ended, hold_pico, id};
 
@@ -525,4 +525,58 @@ fn a_token_that_may_only_look_learns_nothing_of_a_key() {
         matches!(answer, Err(Refusal::CapabilityNotAllowed { .. })),
         "{answer:?}"
     );
+}
+
+#[test]
+fn a_worker_of_one_group_serves_no_agent_of_another() {
+    let home = tempfile::tempdir().unwrap();
+    let mut kernel = Kernel::start(home.path());
+    group(&kernel, "red", None, &[]);
+    group(&kernel, "blue", None, &[]);
+    let params = GroupCreateParams {
+        name: "red-inner".into(),
+        parent: Some("red".into()),
+        ..GroupCreateParams::default()
+    };
+    let made = kernel.operator(OperatorCommand::GroupCreate(Box::new(params)));
+    made.unwrap();
+    let [red, inner, blue] = ["red", "red-inner", "blue"]
+        .map(|group| agent_in(&kernel, &format!("in-{group}"), group, &[]));
+    let alone = kernel.agent("alone", 1_000_000, 60);
+    let of_red = Peer {
+        within: Some(GroupMark::of("red")),
+        ..Peer::default()
+    };
+    for (number, agent) in [(1, &red), (2, &inner)] {
+        let mut params = ask(agent, number, Some(50));
+        params.peer = of_red;
+        let _ = kernel.reserve(params).unwrap();
+    }
+    for (number, agent) in [(3, &blue), (4, &alone)] {
+        let mut params = ask(agent, number, Some(50));
+        params.peer = of_red;
+        let refused = kernel.reserve(params).unwrap_err();
+        // As a token that nobody has.
+        assert_eq!(refused.to_string(), Refusal::InvalidToken.to_string());
+        let asked = ModelsParams {
+            token: agent.token,
+            peer: of_red,
+        };
+        let whose = kernel.ask(|reply| Command::Whose {
+            params: asked,
+            reply,
+        });
+        let whose = whose.recv_timeout(LIMIT).unwrap().unwrap();
+        assert!(matches!(whose, WhoseReply::Refused(_)), "{whose:?}");
+    }
+    kernel.stop();
+    let told: String = kernel.sql(
+        "SELECT GROUP_CONCAT(agent || ' ' || (detail ->> '$.count')) FROM events \
+         WHERE action = 'request.refused'",
+    );
+    assert!(
+        told.contains("in-blue 1") && told.contains("alone 1"),
+        "{told}"
+    );
+    kernel.audit();
 }
