@@ -9,6 +9,7 @@ nothing is skipped.
 """
 
 import atexit
+import fcntl
 import os
 import shutil
 import signal
@@ -36,6 +37,19 @@ ENVIRONMENT = {
     "SYSTEMD_COLORS": "0",
     "SYSTEMD_PAGER": "",
 }
+
+
+# Two booted systems at once would share their control groups, and end each other's services.
+LOCK = Path("/tmp/aex-test-system.lock")
+_held = []
+
+
+def alone():
+    """Waits until no other run on this machine has a booted system. Held until this process ends."""
+    if not _held:
+        lock = LOCK.open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _held.append(lock)
 
 
 class CannotRun(Exception):
@@ -122,6 +136,7 @@ class Boot:
 
     def __init__(self):
         need_machine()
+        alone()
         root = root_tree()
         self.console = tempfile.NamedTemporaryFile(
             mode="w+", prefix="console-", suffix=".log", dir=WORK, delete=False

@@ -29,6 +29,7 @@ PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_CONT = 12, 13, 7
 PTRACE_SINGLESTEP, PTRACE_DETACH = 9, 17
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 WALL = 0x40000000
+AT_FDCWD = -100
 REGISTERS = (
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base "
     "gs_base ds es fs gs"
@@ -139,7 +140,7 @@ class Takeover:
     # -- what attackers would try ------------------------------------------------------------------
 
     def open_error(self, path):
-        return self.error("open", path.encode(), os.O_RDONLY)
+        return self.error("openat", AT_FDCWD, path.encode(), os.O_RDONLY, 0)
 
     def unix_error(self, path):
         """Connecting to a Unix socket."""

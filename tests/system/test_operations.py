@@ -13,7 +13,7 @@ class Operations(Installed):
         self.assertEqual(self.ask(token).status, 200)
         boot.run("cd ~olga && aex ledger backup kept.db && aex ledger checkpoint > kept.jsonl", user=OPERATOR)
         self.assertEqual(boot.out("stat -c '%U %a' /home/olga/kept.db"), "olga 600")
-        boot.run("aex audit --against /home/olga/kept.jsonl", user=OPERATOR)
+        boot.run("aex audit --against /home/olga/kept.jsonl && aex ledger replay", user=OPERATOR)
         self.agent("after")
         boot.run("systemctl stop aex.target 'aex-*'")
         boot.run("install -o aex -g aex-admin -m 600 /home/olga/kept.db /var/lib/aex/restore.db")
@@ -83,3 +83,18 @@ class Operations(Installed):
         self.assertEqual(self.ask(fresh).status, 200)
         boot.run("aex doctor", user=OPERATOR, check=False)
         boot.run("aex config check")
+
+    def test_prices_are_imported_and_a_policy_is_put_in_force(self):
+        boot = self.boot
+        token = self.agent("priced")
+        entry = '{"x-model": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06}}'
+        boot.write("/root/prices.json", entry)
+        boot.run("aex prices import /root/prices.json && systemd-tmpfiles --create aex.conf && systemctl reload aex-admin")
+        self.assertEqual(boot.out("stat -c '%a %U %G' /etc/aex/prices.yaml"), "640 root aex-admin")
+        policy = '@reason("closed")\nforbid(principal, action, resource);\n'
+        boot.write("/etc/aex/policies/closed.cedar", policy, 0o640, "root:aex-admin")
+        boot.run("aex policy check")
+        boot.run("systemctl reload aex-admin")
+        self.assertEqual(self.ask(token).status, 403)
+        boot.run("rm /etc/aex/policies/closed.cedar; systemctl reload aex-admin")
+        self.assertEqual(self.ask(token).status, 200)

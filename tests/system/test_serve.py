@@ -38,7 +38,7 @@ class Serving(Installed):
         self.boot.run("systemctl start aex-proxy@2.service")
 
     def test_nobody_takes_the_port_while_workers_are_down(self):
-        self.boot.run("systemctl kill -s KILL aex-proxy@1.service aex-proxy@2.service")
+        self.boot.run("systemctl kill -s KILL --kill-who=main aex-proxy@1.service aex-proxy@2.service")
         bind = f"import socket; s = socket.socket(); s.bind(('127.0.0.1', {PORT}))"
         tried = self.boot.run(["python3", "-c", bind], user="mallory", check=False)
         self.assertIn("Address already in use", tried.stderr)

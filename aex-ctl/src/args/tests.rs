@@ -55,7 +55,7 @@ fn every_argument_is_described() {
                 "{path} --help is silent about {id}"
             );
         }
-        for sub in command.get_subcommands() {
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
             check(sub, &path);
         }
     }
