@@ -41,6 +41,7 @@ mod sandbox;
 mod scenarios;
 mod secrets;
 mod storage;
+mod threats;
 mod tools;
 mod tree;
 mod windows;

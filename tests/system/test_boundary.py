@@ -5,6 +5,7 @@ A process is taken over for real (takeover.py): the test makes the system calls 
 its unit's sandbox and its own.
 """
 
+import json
 import os
 
 from boot import until
@@ -98,6 +99,21 @@ class OtherUsers(Installed):
             self.assertEqual(done.returncode, 5, f"{user}: {line}: {done.stdout}{done.stderr}")
         self.assertIn("theirs", self.boot.out("aex agent list", user=AUDITOR))
         self.boot.run("aex audit", user=AUDITOR)
+
+    def test_the_ledger_says_who_changed_what(self):
+        boot = self.boot
+        self.agent("raised")
+        boot.aex("agent set raised --add 5.00")
+        boot.run("aex agent pause raised")
+        uids = {"agent.create": boot.out(f"id -u {OPERATOR}"), "agent.set": boot.out(f"id -u {OPERATOR}"),
+                "agent.pause": "0"}  # fmt: skip
+        events = [json.loads(line) for line in boot.out("aex ledger export --format jsonl", user=AUDITOR).splitlines()]
+        for action, uid in uids.items():
+            (event,) = [e for e in events if e["action"] == action and e["agent"] == "raised"]
+            detail = event["detail"]
+            detail = json.loads(detail) if isinstance(detail, str) else detail
+            self.assertEqual(str(detail["by_uid"]), uid, action)
+        boot.run("aex audit", user=AUDITOR)
 
     def test_a_token_is_enough_on_the_port(self):
         self.assertEqual(self.ask(self.token, user=STRANGER).status, 200)

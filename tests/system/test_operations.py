@@ -89,7 +89,7 @@ class Operations(Installed):
         token = self.agent("priced")
         entry = '{"x-model": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1e-06, "output_cost_per_token": 2e-06}}'
         boot.write("/root/prices.json", entry)
-        boot.run("aex prices import /root/prices.json && systemd-tmpfiles --create aex.conf && systemctl reload aex-admin")
+        boot.run("aex prices import /root/prices.json && systemctl reload aex-admin")
         self.assertEqual(boot.out("stat -c '%a %U %G' /etc/aex/prices.yaml"), "640 root aex-admin")
         policy = '@reason("closed")\nforbid(principal, action, resource);\n'
         boot.write("/etc/aex/policies/closed.cedar", policy, 0o640, "root:aex-admin")

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use aex_admin_proto::prices::ImportReport;
@@ -157,7 +157,14 @@ fn replace(path: &Path, text: &[u8]) -> Result<(), PricesError> {
         .mode(0o600)
         .open(&fresh)
         .map_err(&failed)?;
-    let written = file.write_all(text).and_then(|()| file.sync_all());
+    // Whoever reads models.yaml reads its prices too: on a shared host that is a group, which the directory
+    // hands on.
+    let beside = fs::metadata(path.with_file_name("models.yaml")).map(|about| about.mode());
+    let mode = 0o600 | (beside.unwrap_or(0) & 0o040);
+    let written = file
+        .set_permissions(fs::Permissions::from_mode(mode))
+        .and_then(|()| file.write_all(text))
+        .and_then(|()| file.sync_all());
     written
         .and_then(|()| fs::rename(&fresh, path))
         .map_err(|error| {
