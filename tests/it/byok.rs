@@ -13,6 +13,15 @@ fn ok(kernel: &Kernel, args: &[&str]) {
     assert!(output.status.success(), "{args:?}: {output:?}");
 }
 
+#[track_caller]
+fn serves_own_keys_alone(kernel: &Kernel) {
+    let token = kernel.create_agent("owner", "1", 30, &["--allow-passthrough"]);
+    let answer = kernel.chat_with(&token, &hello(json!({})), &OWN_KEY);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let without = kernel.chat(&token, &hello(json!({})));
+    assert_error(&without, 403, "provider_key_required");
+}
+
 /// A start with an operator's key in its environment is refused, names where it is, and leaves nothing.
 #[track_caller]
 fn refuses_to_start(kernel: &Kernel) {
@@ -31,6 +40,18 @@ fn refuses_to_start(kernel: &Kernel) {
 }
 
 #[test]
+fn a_provider_is_strict_by_its_own_line() {
+    let sim = sim();
+    let yaml = format!(
+        "providers:\n  sim: {{ base_url: 'http://{}/v1', keys: passthrough }}\n\
+         models:\n  gpt-oss-20b: {{ provider: sim, price: free }}\n",
+        sim.addr
+    );
+    refuses_to_start(&Kernel::builder().models_yaml(&yaml).prepare());
+    serves_own_keys_alone(&Kernel::builder().models_yaml(&yaml).start());
+}
+
+#[test]
 fn a_whole_kernel_is_strict_by_one_line_of_models_yaml() {
     let sim = sim();
     let yaml = format!(
@@ -40,12 +61,7 @@ fn a_whole_kernel_is_strict_by_one_line_of_models_yaml() {
     );
     refuses_to_start(&Kernel::builder().models_yaml(&yaml).prepare());
 
-    let kernel = Kernel::builder().models_yaml(&yaml).start();
-    let token = kernel.create_agent("owner", "1", 30, &["--allow-passthrough"]);
-    let answer = kernel.chat_with(&token, &hello(json!({})), &OWN_KEY);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let without = kernel.chat(&token, &hello(json!({})));
-    assert_error(&without, 403, "provider_key_required");
+    serves_own_keys_alone(&Kernel::builder().models_yaml(&yaml).start());
 }
 
 #[test]

@@ -18,7 +18,6 @@ mod crash;
 mod disk;
 mod doctor;
 mod fallback;
-mod floods;
 mod front;
 mod greed;
 mod hidden;

@@ -57,7 +57,8 @@ fn a_tenant_lists_rotates_and_revokes_its_own_tokens() {
         .collect();
     assert_eq!(labels, ["create", "ci"]);
     for token in &listed {
-        let names: Vec<&String> = token.as_object().unwrap().keys().collect();
+        let mut names: Vec<&String> = token.as_object().unwrap().keys().collect();
+        names.sort_unstable();
         assert_eq!(
             names,
             ["created_at_ms", "expires_at_ms", "id", "label", "read_only"]

@@ -5,7 +5,9 @@
 //!
 //! The model answers in 100 ms, so that the percentile is of requests, not of the machine's moods; and what
 //! is measured is measured again where the machine was busy with something else: a flood that hurts does so
-//! each time.
+//! each time. A binary of its own: nothing else is tested beside it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends there")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,11 +18,9 @@ use std::time::Duration;
 
 use aex_admin_proto::clock::boot_ms;
 use aex_tests::harness::{Kernel, process, wait_for};
-use aex_tests::sim::Behaviour;
+use aex_tests::sim::{Behaviour, Sim, SimConfig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use serde_json::json;
-
-use crate::common::{hello, sim};
+use serde_json::{Value, json};
 
 const MODEL_MS: u64 = 100;
 /// Requests of which a percentile is taken.
@@ -28,14 +28,28 @@ const CLIENTS: usize = 4;
 const ASKED_EACH: usize = 50;
 const ROUNDS: usize = 4;
 const IDLE: usize = 10_000;
-/// What all workers together may grow by, whatever comes: connections have bounds, and so have buffers.
-const GROWS_KB: u64 = 200 * 1024;
+/// What both workers together may grow by: 128 MiB each for the bodies of one tenant, and buffers of
+/// connections.
+const GROWS_KB: u64 = 2 * (128 + 50) * 1024;
+
+fn sim() -> Sim {
+    Sim::start(SimConfig::default()).unwrap()
+}
+
+/// A short chat request of a user who says `text`.
+fn chat(text: &str) -> Value {
+    json!({
+        "model": "gpt-oss-20b",
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": 20,
+    })
+}
 
 /// Time that requests of a well-behaved tenant take, a few at a time: the 99th percentile.
 fn p99_ms(kernel: &Kernel, token: &str) -> u64 {
     let ask = || {
         let begun_ms = boot_ms();
-        let answer = kernel.chat(token, &hello(json!({})));
+        let answer = kernel.chat(token, &chat("Say hello."));
         assert_eq!(answer.status, 200, "{answer:?}");
         boot_ms() - begun_ms
     };
@@ -241,7 +255,7 @@ fn slow_bodies_of_one_tenant() {
         // The others' large bodies still find room.
         let token = kernel.create_agent("large", "100.00", 1_000, &[]);
         let text = "word ".repeat(400_000);
-        let large = hello(json!({"messages": [{"role": "user", "content": text}]}));
+        let large = chat(&text);
         // Without a share it would wait 10 s for room, and be refused.
         let answer = kernel.chat(&token, &large);
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -327,7 +341,9 @@ fn a_tenant_that_floods_is_held_to_its_share() {
         chunk_delay_ms: 60_000,
         ..Behaviour::default()
     });
-    let stream = Kernel::chat_bytes(&attacker, &hello(json!({"stream": true})), &[]);
+    let mut asked = chat("Say hello.");
+    asked["stream"] = json!(true);
+    let stream = Kernel::chat_bytes(&attacker, &asked, &[]);
     let mut open: Vec<TcpStream> = Vec::new();
     let mut refused = 0;
     while open.len() < 2_000 && refused == 0 {
@@ -347,7 +363,7 @@ fn a_tenant_that_floods_is_held_to_its_share() {
     assert!(held < 1024, "{held} exchanges of one tenant");
     sim.behave(Behaviour::default());
     for _ in 0..50 {
-        let answer = kernel.chat(&token, &hello(json!({})));
+        let answer = kernel.chat(&token, &chat("Say hello."));
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     drop(open);
