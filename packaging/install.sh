@@ -20,10 +20,12 @@ ln -sf aex "$to/bin/aex-ctl"
 
 # Units name their programs by absolute paths.
 for unit in "$here"/systemd/*; do
+    [ -f "$unit" ] || continue
     target=$to/lib/systemd/system/$(basename "$unit")
     install -D -m 644 "$unit" "$target"
     [ "$prefix" = /usr ] || sed -i "s|/usr/bin/aex|$prefix/bin/aex|g" "$target"
 done
+install -D -m 644 "$here/systemd/nftables.service.d/aex.conf" "$to/lib/systemd/system/nftables.service.d/aex.conf"
 install -D -m 644 "$here/sysusers.d/aex.conf" "$to/lib/sysusers.d/aex.conf"
 install -D -m 644 "$here/tmpfiles.d/aex.conf" "$to/lib/tmpfiles.d/aex.conf"
 [ "$prefix" = /usr ] || sed -i "s|/usr/share/aex|$prefix/share/aex|" "$to/lib/tmpfiles.d/aex.conf"

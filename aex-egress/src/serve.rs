@@ -19,7 +19,7 @@ use http::HeaderValue;
 use http::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -33,6 +33,7 @@ const SOCKET_NAME: &str = "egress";
 /// Connections of workers at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 4096;
 const MAX_HEADERS: usize = 64;
+const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 64 * 1024;
 /// How often deadlines are looked at, and how often what is old is thrown away.
 const TICK: Duration = Duration::from_millis(100);
@@ -231,6 +232,9 @@ async fn connection(stream: QuietStream, egress: Arc<Egress>, connections: &Conn
     let mut served = pin!(
         http1::Builder::new()
             .auto_date_header(false)
+            // A worker writes a head at once, and keeps no idle connection for as long.
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_LIMIT)
             .max_headers(MAX_HEADERS)
             .max_buf_size(BUFFER_BYTES)
             .serve_connection(TokioIo::new(stream), service)

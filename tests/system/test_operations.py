@@ -79,7 +79,9 @@ class Operations(Installed):
         fresh = boot.aex("agent rotate-token wild")["token"]
         self.assertEqual(self.ask(token).status, 401)
         self.assertEqual(self.ask(fresh).status, 200)
-        boot.run("aex group set kernel --max-concurrency 1", user=OPERATOR)
+        boot.run("aex group sever kernel", user=OPERATOR)
+        self.assertEqual(self.ask(fresh).status, 423)
+        boot.run("aex group resume kernel", user=OPERATOR)
         self.assertEqual(self.ask(fresh).status, 200)
         boot.run("aex doctor", user=OPERATOR, check=False)
         boot.run("aex config check")

@@ -32,7 +32,7 @@ class WaysAround(Installed):
         rules = boot.out("cat /etc/aex/aex.nft")
         rules = re.sub(r"# elements = .*", f'elements = {{ "{AGENTS}" }}', rules)
         boot.write("/etc/aex/aex.nft", rules, 0o640, "root:root")
-        boot.run("systemctl enable --now aex-nftables.service")
+        boot.run("systemctl enable --now nftables-aex.service")
 
         self.assertFalse(self.direct(AGENTS))
         self.assertTrue(self.direct(STRANGER))
@@ -54,11 +54,21 @@ class WaysAround(Installed):
         code, said = self.doctor(AGENTS)
         self.assertEqual(code, 1, said)
         self.assertIn("/etc/subuid", said)
-        # In force again after a reload, and gone with a stop.
-        boot.run("systemctl reload aex-nftables.service")
+        # Nothing that is done to AEX opens the network, nor what flushes all other rules.
+        boot.run("systemctl stop aex.target 'aex-*'; systemctl start aex.target")
         self.assertFalse(self.direct(AGENTS))
-        boot.run("systemctl stop aex-nftables.service")
+        for order in ("start", "reload", "restart"):
+            boot.run(f"systemctl {order} nftables.service")
+            self.assertFalse(self.direct(AGENTS), order)
+        # In force again after a reload, and gone with a stop, which the doctor sees.
+        boot.run("systemctl reload nftables-aex.service")
+        self.assertFalse(self.direct(AGENTS))
+        boot.run("systemctl stop nftables-aex.service")
         self.assertTrue(self.direct(AGENTS))
+        done = boot.run("aex doctor", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("nftables-aex.service is enabled, and its rules are not in force", done.stdout)
+        boot.run("systemctl disable nftables-aex.service")
 
     def test_the_doctor_finds_nothing_wrong_with_what_was_installed(self):
         done = self.boot.run("aex doctor", check=False)
@@ -72,6 +82,19 @@ class WaysAround(Installed):
         done = self.boot.run("aex doctor", check=False)
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertIn("/var/lib/aex/aex.db is open to other users", done.stdout)
+
+
+    def test_who_takes_the_port_is_found(self):
+        boot = self.boot
+        boot.run("systemctl stop aex.target aex-proxy.socket 'aex-proxy@*'")
+        impostor = boot.start(["python3", "-m", "http.server", "--bind", "127.0.0.1", "9000"], user=STRANGER)
+        self.addCleanup(boot.run, "systemctl start aex.target")
+        self.addCleanup(impostor.wait)
+        self.addCleanup(impostor.kill)
+        until(lambda: boot.run("curl -sS --max-time 1 http://127.0.0.1:9000/", check=False).returncode == 0, 10, "it listens")
+        done = boot.run("aex doctor", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stdout, "FAILED +port .*is held by uid")
 
 
 class StolenTokens(Installed):

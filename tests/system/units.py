@@ -19,7 +19,7 @@ LIMITS = {
     "aex-proxy-group@.service": 0.3,
     "aex-egress.service": 1.2,
     # Root's, for the moment in which it loads rules.
-    "aex-nftables.service": 5.0,
+    "nftables-aex.service": 5.0,
 }
 
 
@@ -49,7 +49,7 @@ def readable():
             stand_in.write_text("#!/bin/true\n")
             stand_in.chmod(0o755)
         names = []
-        for unit in sorted(UNITS.iterdir()):
+        for unit in sorted(filter(Path.is_file, UNITS.iterdir())):
             target = Path(root, "etc/systemd/system", unit.name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(unit, target)

@@ -15,6 +15,9 @@ use super::{Ledger, LedgerError, Result, nodes};
 use crate::core::money::Balance;
 use crate::core::scope::{Recorded, Scope};
 
+/// Label of a token that replaces all before it.
+pub const ROTATED: &str = "rotate";
+
 #[derive(Debug, Clone, Copy)]
 pub struct TokenRow {
     pub id: i64,
@@ -404,6 +407,17 @@ impl Ledger {
              AND (expires_at_ms IS NULL OR expires_at_ms > ?2)"
         };
         Ok(self.conn.prepare_cached(sql)?.execute((agent, at_ms))?)
+    }
+
+    /// Whether an agent's token was replaced by a later one: then it only ends its work.
+    ///
+    /// # Errors
+    /// SQLite's own.
+    pub fn is_replaced(&self, agent: i64, token: i64) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM tokens WHERE agent_id = ?1 AND run_id IS NULL \
+                   AND label = ?3 AND id > ?2)";
+        let mut found = self.conn.prepare_cached(sql)?;
+        Ok(found.query_row((agent, token, ROTATED), |row| row.get(0))?)
     }
 
     /// The newest tokens of an agent itself, not of its runs, that can still be used; at most `limit`, the oldest

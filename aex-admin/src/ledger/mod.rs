@@ -27,7 +27,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-pub use agents::{NewAgent, NewToken, TokenRow};
+pub use agents::{NewAgent, NewToken, ROTATED, TokenRow};
 pub use chain::{EventHash, GENESIS, link};
 use checkpoints::Checkpoints;
 pub(crate) use checkpoints::{CHECKPOINT_ACTION, KEY_ACTION, is_sealed_by};

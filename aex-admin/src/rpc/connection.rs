@@ -10,11 +10,13 @@ use aex_admin_proto::rpc::{Answer, Incoming, RpcError, code};
 use serde::Serialize;
 use tokio::sync::Notify;
 
-use super::{Call, Door, Kernel, dispatch};
+use super::{Call, Door, Kernel, Role, dispatch};
 use crate::writer::Outlet;
 
 /// Calls of one connection that are read but not answered; then reading pauses.
 const MAX_IN_FLIGHT: usize = 4096;
+/// The same of people's connections, whose answers may be as large as a frame.
+const MAX_ASKED: usize = 8;
 /// Answers that the other side does not take; then reading pauses.
 const MAX_OUT_BYTES: usize = 4 * 1024 * 1024;
 
@@ -25,6 +27,7 @@ pub(super) struct Outbox {
     /// Something is left to write, or the socket has failed.
     left_over: Notify,
     in_flight: AtomicUsize,
+    most_in_flight: usize,
     room: Notify,
 }
 
@@ -35,8 +38,13 @@ struct Out {
 }
 
 impl Outbox {
-    fn new(stream: Arc<QuietStream>) -> Self {
+    fn new(stream: Arc<QuietStream>, role: Role) -> Self {
+        let most_in_flight = match role {
+            Role::Worker | Role::Egress => MAX_IN_FLIGHT,
+            Role::Operator | Role::Auditor => MAX_ASKED,
+        };
         Self {
+            most_in_flight,
             out: Mutex::new(Out {
                 bytes: Vec::new(),
                 stream: Some(stream),
@@ -79,7 +87,7 @@ impl Outbox {
     }
 
     fn is_full(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) >= MAX_IN_FLIGHT
+        self.in_flight.load(Ordering::Relaxed) >= self.most_in_flight
             || self.lock().bytes.len() > MAX_OUT_BYTES
     }
 
@@ -136,7 +144,7 @@ impl Out {
 pub(super) async fn serve(stream: QuietStream, door: Arc<Door>, by_uid: u32, kernel: Arc<Kernel>) {
     let session = kernel.next_session();
     let stream = Arc::new(stream);
-    let outbox = Arc::new(Outbox::new(Arc::clone(&stream)));
+    let outbox = Arc::new(Outbox::new(Arc::clone(&stream), door.role));
     let ended = tokio::select! {
         ended = read_calls(&stream, &door, by_uid, &kernel, &outbox, session) => ended,
         ended = outbox.write_left_over(&stream) => ended,
@@ -158,13 +166,17 @@ async fn read_calls(
 ) -> io::Result<()> {
     let mut decoder = Decoder::default();
     loop {
-        while outbox.is_full() {
-            outbox.room.notified().await;
-        }
         if stream.read(decoder.buffer()).await? == 0 {
             return Ok(());
         }
-        while let Some(frame) = decoder.next_frame().map_err(io::Error::other)? {
+        loop {
+            // Between calls too: one read may bring thousands.
+            while outbox.is_full() {
+                outbox.room.notified().await;
+            }
+            let Some(frame) = decoder.next_frame().map_err(io::Error::other)? else {
+                break;
+            };
             take_call(frame, door, by_uid, kernel, outbox, session)?;
         }
     }

@@ -189,6 +189,8 @@ pub struct Writer {
     locked: Locked,
     /// Of the last minute, to be recorded.
     refusals: Refusals,
+    /// What this batch severed: ordered with its commit.
+    to_cut: Vec<HoldId>,
     clock: Clock,
 }
 
@@ -224,6 +226,7 @@ impl Writer {
             tokens_changed: HashMap::new(),
             locked: Locked::default(),
             refusals: Refusals::default(),
+            to_cut: Vec::new(),
             clock,
         };
         writer.checkpointed_boot_ms = writer.now().boot_ms;
@@ -481,6 +484,9 @@ impl Writer {
     }
 
     fn committed(&mut self, answers: Answers) {
+        for id in self.to_cut.drain(..) {
+            self.shared.order_cut(id);
+        }
         self.refusals.committed();
         self.shared.set_trouble(None);
         self.shared.count(|counters| {
@@ -498,6 +504,7 @@ impl Writer {
         self.shared.set_trouble(Some(error.to_string()));
         self.ledger.roll_back();
         self.staged.forget();
+        self.to_cut.clear();
         self.refusals.undone();
         answers.fail(&unavailable(error));
         self.rebuild()

@@ -22,7 +22,7 @@ use super::{Reply, Writer};
 use crate::core::reserve::Now;
 use crate::core::scope::{Recorded, Scope};
 use crate::ledger::reader::HoldHistory;
-use crate::ledger::{Event, Ledger, LedgerError, NewAgent, NewToken};
+use crate::ledger::{Event, Ledger, LedgerError, NewAgent, NewToken, ROTATED};
 use crate::{token, views};
 
 const MAX_LABEL_BYTES: usize = 64;
@@ -292,7 +292,7 @@ impl Writer {
     }
 
     /// Cuts what is open in any of these scopes, or below it.
-    pub(super) fn cut_open(&self, scopes: &[ScopeId]) {
+    pub(super) fn cut_open(&mut self, scopes: &[ScopeId]) {
         let now_boot_ms = self.now().boot_ms;
         let mut memory = self.shared.memory();
         for (id, hold) in &mut memory.open {
@@ -300,7 +300,8 @@ impl Writer {
             if path.any(|scope| scopes.contains(&scope)) {
                 hold.course.severed = true;
                 hold.course.cut_boot_ms = now_boot_ms;
-                self.shared.order_cut(*id);
+                // Ordered once the ledger has it: a sever that failed has cut nothing.
+                self.to_cut.push(*id);
             }
         }
     }
@@ -366,7 +367,7 @@ impl Writer {
         let detail = text_of(&json!({ "old_tokens_end_at_ms": end_ms }));
         let made = TokenAsk {
             ttl_s: params.ttl_s,
-            label: "rotate",
+            label: ROTATED,
             ..TokenAsk::default()
         };
         let event = Event::note(

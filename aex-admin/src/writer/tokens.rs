@@ -15,7 +15,7 @@ use super::Writer;
 use super::operator::{TokenAsk, Trouble, agent_id, expiry, invalid, text_of};
 use crate::core::reserve::Now;
 use crate::core::scope::Scope;
-use crate::ledger::Event;
+use crate::ledger::{Event, ROTATED};
 
 /// Changes of one agent in any 60 seconds: each is a row, and an event.
 const MAX_CHANGES_PER_MINUTE: u64 = 120;
@@ -110,6 +110,12 @@ impl Writer {
         change: impl FnOnce(&mut Self) -> Result<TokensReply, Trouble>,
     ) -> Result<TokensReply, Trouble> {
         let agent = agent_id(&owner.agent)?;
+        // In its grace it is as good as lost: it must not take its successor along.
+        if self.ledger.is_replaced(agent, owner.token_id)? {
+            return Ok(TokensReply::Refused(Refusal::CapabilityNotAllowed {
+                capability: "tokens (this token has been replaced: use the new one)".to_owned(),
+            }));
+        }
         let made = self.tokens_changed.entry(agent).or_default();
         made.expire(now.boot_ms);
         if made.sum() >= MAX_CHANGES_PER_MINUTE {
@@ -148,7 +154,7 @@ impl Writer {
         let made = TokenAsk {
             ttl_s: params.ttl_s,
             until_ms: owner.token_expires_at_ms,
-            label: "rotate",
+            label: ROTATED,
             ..TokenAsk::default()
         };
         let agent = &*owner.agent;

@@ -15,6 +15,8 @@ use crate::render;
 
 /// Pause between two screens of `aex metrics --watch`.
 const WATCH: Duration = Duration::from_secs(2);
+/// Whoever asks how it is waits for no kernel that is not.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
 /// How long a watch waits for a kernel that is being restarted.
 const WATCH_LIMIT: Duration = Duration::from_secs(60);
 
@@ -38,7 +40,9 @@ pub(super) async fn status(kernel: &Kernel, out: Out) -> Result<u8, Fault> {
             return Err(fault);
         }
     };
-    let status: Status = link.call(method::STATUS, &json!({})).await?;
+    let status: Status = link
+        .call_within(method::STATUS, &json!({}), STATUS_LIMIT)
+        .await?;
     let daemon = kernel.daemon();
     let answer = Running {
         running: true,

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use aex_admin_proto::clock;
 use aex_admin_proto::operator::{Tail, TailParams, method};
+use aex_admin_proto::places::Places;
 use nix::sys::statvfs::statvfs;
 
 use super::{Finding, State};
 use crate::link::{Kernel, Link};
+use crate::listen::DEFAULT_LISTEN;
 
 /// How far the clock may be behind the last event: what a time service steps at once.
 const MAX_BEHIND_MS: i64 = 60_000;
@@ -28,7 +30,58 @@ pub(super) async fn look(kernel: &Kernel, link: Option<&Link>) -> Vec<Finding> {
         }
     }
     findings.extend(of_room(&kernel.places.home));
+    if kernel.places == Places::system() {
+        findings.extend(of_port(
+            &std::fs::read_to_string("/proc/net/tcp").unwrap_or_default(),
+        ));
+        findings.extend(of_rules());
+    }
     findings
+}
+
+/// Who holds the usual port, where anybody does: systemd's listeners are root's. Lines of proc(5).
+fn of_port(tcp: &str) -> Option<Finding> {
+    const LISTENING: &str = "0A";
+    let port = DEFAULT_LISTEN.port();
+    let holder = tcp.lines().skip(1).find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (local, state, uid) = (fields.get(1)?, fields.get(3)?, fields.get(7)?);
+        let (_, local_port) = local.split_once(':')?;
+        let is_it = u16::from_str_radix(local_port, 16) == Ok(port) && *state == LISTENING;
+        is_it.then(|| uid.parse::<u32>().ok()).flatten()
+    })?;
+    Some(match holder {
+        0 => Finding::ok("port", format!("{port} is held by systemd")),
+        uid => {
+            let says = format!(
+                "{port} is held by uid {uid}, and not by systemd: agents would give it their tokens"
+            );
+            Finding::new("port", State::Failed, says)
+                .fix("end that program, systemctl restart aex-proxy.socket, and rotate the tokens that it saw")
+        }
+    })
+}
+
+/// Users are barred by rules that a firewall's own reload may have taken away.
+fn of_rules() -> Option<Finding> {
+    let wanted = Path::new("/etc/systemd/system/multi-user.target.wants/nftables-aex.service");
+    if wanted.symlink_metadata().is_err() || !nix::unistd::geteuid().is_root() {
+        return None;
+    }
+    let listed = std::process::Command::new("/usr/sbin/nft")
+        .args(["list", "set", "inet", "aex", "barred"])
+        .env_clear()
+        .output();
+    Some(if listed.is_ok_and(|listed| listed.status.success()) {
+        Finding::ok(
+            "ways around",
+            "the rules of nftables-aex.service are in force",
+        )
+    } else {
+        let says =
+            "nftables-aex.service is enabled, and its rules are not in force: who is barred is not";
+        Finding::new("ways around", State::Failed, says).fix("systemctl restart nftables-aex")
+    })
 }
 
 fn of_clock(now_ms: i64, last_event_ms: i64) -> Finding {

@@ -1,5 +1,7 @@
 //! What the kernel says of itself: whether it answers, what it lacks, how far it is kept apart from others.
 
+use std::time::Duration;
+
 use aex_admin_proto::operator::{Status, method};
 use aex_admin_proto::places::Places;
 use aex_admin_proto::sandbox::InForce;
@@ -8,6 +10,9 @@ use serde_json::json;
 use super::{Finding, State};
 use crate::fault::Fault;
 use crate::link::{Kernel, Link};
+
+/// One that hangs is a finding, and not to be waited for over and over.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 /// A link to it, if there is one.
 pub(super) async fn look(kernel: &Kernel) -> (Option<Link>, Vec<Finding>) {
@@ -21,12 +26,16 @@ pub(super) async fn look(kernel: &Kernel) -> (Option<Link>, Vec<Finding>) {
             return (None, vec![Finding::new("kernel", state, fault.to_string())]);
         }
     };
-    let status: Result<Status, Fault> = link.call(method::STATUS, &json!({})).await;
+    let status: Result<Status, Fault> = link
+        .call_within(method::STATUS, &json!({}), CALL_LIMIT)
+        .await;
+    // What does not answer now is asked nothing more.
+    let answers = status.is_ok();
     let findings = match status {
         Ok(status) => of_status(&status, kernel.places == Places::system()),
         Err(fault) => vec![Finding::new("kernel", State::Failed, fault.to_string())],
     };
-    (Some(link), findings)
+    (answers.then_some(link), findings)
 }
 
 fn of_status(status: &Status, is_of_the_host: bool) -> Vec<Finding> {

@@ -58,6 +58,14 @@ impl Listeners {
             probe: Listen::Unix(places.probe_socket()),
         };
         for listen in &plan.listen {
+            if let Listen::Unix(path) = listen
+                && path.parent() == Some(places.run.as_path())
+            {
+                return Err(Fault::Usage(format!(
+                    "{} is where the kernel has its own sockets: choose another directory",
+                    places.run.display()
+                )));
+            }
             made.add(listen, OPEN_TO_ALL)?;
         }
         made.probe = match made.to_probe(plan.front.tls.is_some()) {

@@ -48,6 +48,8 @@ const PONG_LIMIT: Duration = Duration::from_secs(20);
 /// since coming back costs a handshake.
 const IDLE_HEADS: u32 = 6;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a worker that is told to stop waits for a moment without an open request.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// The requests on one connection.
 #[derive(Clone)]
@@ -172,6 +174,7 @@ where
     let mut look = interval(LOOK_EVERY);
     let mut quiet_since = Instant::now();
     let mut ending = false;
+    let mut stopping_since = None;
     loop {
         tokio::select! {
             ended = &mut connection => {
@@ -180,16 +183,19 @@ where
                 }
                 return;
             }
-            () = told(&mut stopped), if !ending => {
-                // What is open is finished, what comes now is told to go elsewhere (GOAWAY).
-                connection.as_mut().graceful_shutdown();
-                (ending, quiet_since) = (true, Instant::now());
+            () = told(&mut stopped), if stopping_since.is_none() => {
+                stopping_since = Some(Instant::now());
             }
             // Nothing goes on: whoever needs the place more has it.
             () = seat.asked_to_leave(), if !streams.are_open() => return,
             _ = look.tick() => {}
         }
-        if streams.spent.load(Ordering::Relaxed) && !ending {
+        let spent = streams.spent.load(Ordering::Relaxed);
+        // There are clients that give up what is open at the word that the connection ends (GOAWAY), so it
+        // is said between requests; where there is no such moment, and the worker must go, all the same.
+        let is_overdue = stopping_since.is_some_and(|since: Instant| since.elapsed() >= STOP_LIMIT);
+        let is_to_end = spent || stopping_since.is_some();
+        if !ending && (is_overdue || (is_to_end && !streams.are_open())) {
             connection.as_mut().graceful_shutdown();
             (ending, quiet_since) = (true, Instant::now());
         }
