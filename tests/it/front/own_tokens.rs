@@ -199,3 +199,26 @@ fn changes_are_bounded_in_rate_and_a_refused_one_changes_nothing() {
     assert_eq!(list(&kernel, &token).len(), 1, "looking is free");
     rotate(&kernel, &other, &json!({}));
 }
+
+#[test]
+fn a_token_in_its_grace_does_its_work_and_cannot_end_its_successor() {
+    let sim = sim();
+    let kernel = Kernel::on(&sim);
+    let old = kernel.create_agent("a", "1.00", 1_000_000, &[]);
+    let (new, made) = rotate(&kernel, &old, &json!({"grace": "1h"}));
+    assert_eq!(made["expires_at_ms"], Value::Null);
+    // A second process of the tenant, or whoever has stolen the old one.
+    let again = kernel.post(ROTATE, &old, &json!({"grace": "1h"}));
+    assert_error(&again, 403, "capability_not_allowed");
+    let id = list(&kernel, &new).last().unwrap()["id"].clone();
+    assert_error(&revoke(&kernel, &old, &id), 403, "capability_not_allowed");
+    for token in [&old, &new] {
+        assert_eq!(kernel.chat(token, &hello(json!({}))).status, 200);
+    }
+    let (newest, _) = rotate(&kernel, &new, &json!({}));
+    for token in [&old, &new] {
+        assert_eq!(kernel.chat(token, &hello(json!({}))).status, 401);
+    }
+    assert_eq!(kernel.chat(&newest, &hello(json!({}))).status, 200);
+    kernel.audit();
+}
