@@ -27,25 +27,24 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// `--socket`, else `AEX_SOCKET`, else the system's socket when it exists and `AEX_HOME` is
-    /// unset, else the home's.
+    /// `--socket`, else `AEX_SOCKET`, else the system's when it is there and `AEX_HOME` is unset, else the
+    /// home's.
     pub(crate) fn choose(socket: Option<&Path>) -> Result<Self, Fault> {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let named = socket
             .map(Path::to_owned)
             .or_else(|| set("AEX_SOCKET").map(PathBuf::from));
         let system = Places::system();
-        let places =
-            if named.is_none() && set("AEX_HOME").is_none() && system.operator_socket().exists() {
-                system
-            } else {
-                match user_places() {
-                    Ok(places) => places,
-                    // A named socket needs no home.
-                    Err(_) if named.is_some() => system,
-                    Err(fault) => return Err(fault),
-                }
-            };
+        let places = if named.is_none() && set("AEX_HOME").is_none() && is_the_hosts(&system) {
+            system
+        } else {
+            match user_places() {
+                Ok(places) => places,
+                // A named socket needs no home.
+                Err(_) if named.is_some() => system,
+                Err(fault) => return Err(fault),
+            }
+        };
         Ok(Self {
             socket: named.unwrap_or_else(|| places.operator_socket()),
             places,
@@ -108,6 +107,12 @@ impl Kernel {
             "aex daemon start"
         }
     }
+}
+
+/// The host's kernel is meant where its socket is there; and where it is stopped, by who has no other.
+fn is_the_hosts(system: &Places) -> bool {
+    let has_home = || Places::from_environment().is_some_and(|own| own.home.exists());
+    system.operator_socket().exists() || (system.run.is_dir() && !has_home())
 }
 
 /// The home of user mode, absolute: children of the supervisor have another working directory.
