@@ -1,4 +1,5 @@
-//! Hides paths under empty file systems that belong to the first namespace, and holds the way to AEX's fast.
+//! Hides paths under empty file systems that belong to the first namespace, and holds the ways to
+//! them fast.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,11 +22,11 @@ pub(super) fn hide(paths: &[PathBuf], uid: u32) -> Result<(), Fault> {
     let table = mounts::table().map_err(|error| failed("read the mounts", error))?;
     let all = paths.iter().flat_map(|path| mounts::aliases(&table, path));
     let mut all: Vec<PathBuf> = all.collect();
-    hold_ways_to(&all, &mounts::all(&table))?;
     all.extend(places::with_ways_out(uid));
     if all.iter().any(|path| path == Path::new("/")) {
         return Err(command_fault("the whole of / would be hidden".into()));
     }
+    hold_ways_to(&all, &mounts::all(&table))?;
     let agents = open_place(Path::new(places::AGENTS));
     for path in outermost(all) {
         match cover(&path) {
@@ -52,7 +53,7 @@ pub(super) fn hide(paths: &[PathBuf], uid: u32) -> Result<(), Fault> {
 }
 
 /// A directory that is moved takes with it what hides things below it, and another could be put in its
-/// place, to be taken for AEX's later. One that something is mounted on cannot be moved.
+/// place, to be taken for the old one later. One that something is mounted on cannot be moved.
 fn hold_ways_to(paths: &[PathBuf], table: &[mounts::Mount]) -> Result<(), Fault> {
     let mut held: Vec<&Path> = paths
         .iter()

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use aex_admin_proto::places::Places;
 
+use nix::unistd::geteuid;
+
 use crate::fault::Fault;
 use crate::link::Kernel;
 
@@ -75,7 +77,7 @@ pub(super) fn with_ways_out(uid: u32) -> Vec<PathBuf> {
     .into();
     all.extend(named("XDG_RUNTIME_DIR"));
     all.extend(terminals(uid).into_iter().map(|(path, _)| path));
-    all.extend(tmux_of_this_terminal(uid));
+    all.extend(tmux_of_this_terminal());
     let real = all.into_iter().filter_map(|path| path.canonicalize().ok());
     super::outermost(real.collect())
 }
@@ -118,22 +120,23 @@ fn terminals(uid: u32) -> Vec<(PathBuf, u32)> {
 }
 
 /// A server of a place of its own: the directory where that is the server's alone, otherwise the socket.
-fn tmux_of_this_terminal(uid: u32) -> Option<PathBuf> {
+fn tmux_of_this_terminal() -> Option<PathBuf> {
     let told = std::env::var("TMUX").ok()?;
-    let socket = told.rsplitn(3, ',').nth(2)?;
-    let socket = Path::new(socket).canonicalize().ok()?;
-    let directory = socket.parent()?;
-    let stat = fs::metadata(directory).ok()?;
+    let socket = Path::new(told.rsplitn(3, ',').nth(2)?);
+    let directory = socket.parent()?.canonicalize().ok()?;
+    let stat = fs::metadata(&directory).ok()?;
     let holds_others = [std::env::current_dir().ok(), named("HOME")]
         .into_iter()
         .flatten()
         .filter_map(|path| path.canonicalize().ok())
-        .any(|path| path.starts_with(directory));
-    let is_its_own = stat.uid() == uid && stat.mode() & 0o077 == 0 && !holds_others;
+        .any(|path| path.starts_with(&directory));
+    // As the namespace in which this is asked counts its users.
+    let is_callers = stat.uid() == geteuid().as_raw();
+    let is_its_own = is_callers && stat.mode() & 0o077 == 0 && !holds_others;
     Some(if is_its_own {
-        directory.to_owned()
+        directory
     } else {
-        socket
+        directory.join(socket.file_name()?)
     })
 }
 
