@@ -115,6 +115,7 @@ fn inner(args: &ConfinedArgs) -> Result<u8, Fault> {
     end_with(args)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), Path::new("/proc"), Some("proc"), flags)?;
+    kernel_files::no_control_groups_below()?;
     kernel_files::proc_read_only()?;
     let ids = std::env::var("AEX_CONFINED_IDS").unwrap_or_default();
     let (uid, gid) = ids

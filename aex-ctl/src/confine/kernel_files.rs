@@ -69,6 +69,17 @@ pub(super) fn proc_read_only() -> Result<(), Fault> {
     Ok(())
 }
 
+/// In a control group namespace below, control groups could be mounted once more, and written: whoever may
+/// write `cgroup.kill` of a group ends what is in it, AEX as well.
+pub(super) fn no_control_groups_below() -> Result<(), Fault> {
+    match fs::write("/proc/sys/user/max_cgroup_namespaces", "0") {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(no_namespaces("forbid control group namespaces", error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Of the usual places other mounts take care: a fresh `/proc`, and terminals and devices.
 fn is_elsewhere(mount: &Mount) -> bool {
     match mount.kind.as_str() {
