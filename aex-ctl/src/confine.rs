@@ -5,25 +5,32 @@
 //! hides what is AEX's. The *inner* is the first process of that process namespace: it mounts a `/proc`
 //! that shows nobody else, enters a second user namespace in which the caller is himself again, gives up
 //! every capability, and runs the command. The mounts belong to the first namespace, so nothing in the
-//! second can undo them; when the inner ends, the kernel ends all that the command left behind.
+//! second can undo them; when the inner ends, the kernel ends all that the command left behind. Each ends
+//! with the one that started it. A third stage only lets go of the signals that the inner blocks, and
+//! becomes the command.
 //!
 //! Absent on purpose: tokens, and any talk with the kernel of AEX. Every step that fails ends it with 125
 //! before the command was started.
 
 mod hidden;
+mod kernel_files;
 mod mounts;
 mod places;
+mod terminals;
 mod watch;
 
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use caps::CapSet;
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{getegid, geteuid};
 
@@ -35,12 +42,25 @@ use crate::supervisor::close_inherited;
 /// The command line by which `aex run` starts the outer helper.
 pub(crate) fn wrap(kernel: &Kernel, command: &[OsString]) -> Result<Command, Fault> {
     let mut helper = Command::new("/proc/self/exe");
-    helper.args(["confined", "--stage", "outer"]);
+    helper.args(["confined", "--stage", "outer", "--parent"]);
+    helper.arg(own_pid()?);
     for path in places::of_aex(kernel)? {
         helper.arg("--hide").arg(path);
     }
     helper.arg("--").args(command);
     Ok(helper)
+}
+
+/// A run that is to speak through a socket that is hidden from it could not speak at all.
+pub(crate) fn can_reach(kernel: &Kernel, socket: &Path) -> Result<(), Fault> {
+    if !places::is_hidden(socket, &places::of_aex(kernel)?) {
+        return Ok(());
+    }
+    Err(command_fault(format!(
+        "{} is hidden from the command, and its requests go there: let the daemon listen outside of \
+         AEX_HOME as well, by `aex daemon start --listen unix:PATH`",
+        socket.display()
+    )))
 }
 
 /// Runs as one of the helpers, until the command has ended.
@@ -49,14 +69,19 @@ pub(crate) fn run(args: &ConfinedArgs) -> Result<u8, Fault> {
     match args.stage {
         Stage::Outer => outer(args),
         Stage::Inner => inner(args),
+        Stage::Command => command(args),
     }
 }
 
 fn outer(args: &ConfinedArgs) -> Result<u8, Fault> {
+    end_with(args)?;
     no_directories()?;
     let here = std::env::current_dir().map_err(|error| failed("find this directory", error))?;
     let uid = geteuid();
     let gid = getegid();
+    let pid = own_pid()?;
+    // While this is the caller still.
+    places::make_ways_out(uid.as_raw());
     let flags = CloneFlags::CLONE_NEWUSER
         | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
@@ -71,6 +96,7 @@ fn outer(args: &ConfinedArgs) -> Result<u8, Fault> {
         MsFlags::MS_SLAVE | MsFlags::MS_REC,
     )?;
     hidden::hide(&args.hide, uid.as_raw())?;
+    kernel_files::read_only()?;
     // By its path once more: the old way to it would lead past what hides it.
     std::env::set_current_dir(&here).map_err(|_| {
         command_fault(format!(
@@ -79,15 +105,18 @@ fn outer(args: &ConfinedArgs) -> Result<u8, Fault> {
         ))
     })?;
     let mut inner = Command::new("/proc/self/exe");
-    inner.args(["confined", "--stage", "inner", "--"]);
-    inner.args(&args.command);
+    inner.args(["confined", "--stage", "inner", "--parent"]);
+    inner.arg(pid).arg("--").args(&args.command);
     inner.env("AEX_CONFINED_IDS", format!("{uid} {gid}"));
     watch::to_the_end(&mut inner)
 }
 
 fn inner(args: &ConfinedArgs) -> Result<u8, Fault> {
+    end_with(args)?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), Path::new("/proc"), Some("proc"), flags)?;
+    kernel_files::no_control_groups_below()?;
+    kernel_files::proc_read_only()?;
     let ids = std::env::var("AEX_CONFINED_IDS").unwrap_or_default();
     let (uid, gid) = ids
         .split_once(' ')
@@ -101,12 +130,57 @@ fn inner(args: &ConfinedArgs) -> Result<u8, Fault> {
             .map_err(|error| command_fault(format!("cannot give up capabilities: {error}")))?;
     }
     aex_sandbox::hold_command().map_err(|error| command_fault(error.to_string()))?;
-    let mut command = crate::commands::run::child_of(&args.command)?;
+    // A change of rights may have undone it.
+    if prctl::get_pdeathsig() != Ok(Some(Signal::SIGKILL)) {
+        return Err(command_fault(
+            "the command would outlive `aex run`: the kernel forgot with whom it ends".into(),
+        ));
+    }
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["confined", "--stage", "command", "--"]);
+    command.args(&args.command);
     command.env_remove("AEX_CONFINED_IDS");
     for name in places::WAYS_OUT {
         command.env_remove(name);
     }
     watch::to_the_end(&mut command)
+}
+
+/// Becomes the command, with no signal blocked.
+fn command(args: &ConfinedArgs) -> Result<u8, Fault> {
+    SigSet::empty()
+        .thread_set_mask()
+        .map_err(|errno| failed("let signals through", errno.into()))?;
+    let mut command = crate::commands::run::child_of(&args.command)?;
+    let error = command.exec();
+    Err(crate::commands::run::cannot_run(
+        command.get_program(),
+        &error,
+    ))
+}
+
+/// This process, as the `/proc` that is mounted counts: a helper in a namespace of its own reads its
+/// parent's number there too.
+fn own_pid() -> Result<OsString, Fault> {
+    fs::read_link("/proc/self")
+        .map(PathBuf::into_os_string)
+        .map_err(|error| failed("read /proc", error))
+}
+
+/// However the parent ends, so does this.
+fn end_with(args: &ConfinedArgs) -> Result<(), Fault> {
+    prctl::set_pdeathsig(Signal::SIGKILL)
+        .map_err(|errno| failed("watch over the parent", errno.into()))?;
+    // It may have ended before.
+    let status =
+        fs::read_to_string("/proc/self/status").map_err(|error| failed("read /proc", error))?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+    if parent.map(str::trim) == args.parent.as_deref() {
+        return Ok(());
+    }
+    Err(command_fault(
+        "`aex confined` is for `aex run --confine` alone, which has ended".into(),
+    ))
 }
 
 /// One id alone: what an ordinary user may map.

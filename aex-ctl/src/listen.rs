@@ -100,6 +100,18 @@ fn unix_url(path: &Path) -> String {
     format!("http+unix://{}/v1", escaped(&path.to_string_lossy()))
 }
 
+/// The socket of a base URL that leads to one.
+pub(crate) fn socket_of(base_url: &str) -> Option<PathBuf> {
+    let path = base_url.strip_prefix("http+unix://")?.strip_suffix("/v1")?;
+    let mut parts = path.split('%');
+    let mut plain = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        plain.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
+        plain.extend(part.get(2..)?.bytes());
+    }
+    String::from_utf8(plain).ok().map(PathBuf::from)
+}
+
 pub(crate) fn default_base_url() -> String {
     format!("http://{DEFAULT_LISTEN}/v1")
 }
@@ -126,6 +138,13 @@ fn escaped(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_socket_of_a_base_url_is_found_again() {
+        let path = Path::new("/tmp/a b%41/ä.sock");
+        assert_eq!(socket_of(&unix_url(path)).as_deref(), Some(path));
+        assert_eq!(socket_of(&default_base_url()), None);
+    }
+
     use aex_admin_proto::operator::{Front, TlsPlaces};
 
     use super::*;

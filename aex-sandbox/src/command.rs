@@ -9,7 +9,7 @@ use nix::libc;
 use nix::sys::prctl;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 
 use crate::SandboxError;
@@ -39,13 +39,8 @@ pub fn hold_command() -> Result<bool, SandboxError> {
 /// What is pushed into a terminal's input is read, and run, by the shell that outlives the command.
 fn no_typing(arch: TargetArch) -> Result<BpfProgram, seccompiler::Error> {
     let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| {
-        // Half of the argument: the kernel reads no more of it.
-        let is = SeccompCondition::new(
-            1,
-            SeccompCmpArgLen::Dword,
-            SeccompCmpOp::Eq,
-            request & 0xffff_ffff,
-        )?;
+        let request = u64::from(low(request));
+        let is = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, request)?;
         SeccompRule::new(vec![is])
     });
     let rules: Result<Vec<SeccompRule>, _> = typing.into_iter().collect();
@@ -55,5 +50,61 @@ fn no_typing(arch: TargetArch) -> Result<BpfProgram, seccompiler::Error> {
         SeccompAction::Errno(libc::EPERM.unsigned_abs()),
         arch,
     )?;
-    Ok(filter.try_into()?)
+    let mut program = other_calls(arch);
+    program.extend(BpfProgram::try_from(filter)?);
+    Ok(program)
+}
+
+/// What goes before a filter of the library, which kills whoever makes calls in another way than the
+/// processor's own. Programs of 32 bits go on, with the same calls denied; those of x32 get EPERM.
+fn other_calls(arch: TargetArch) -> BpfProgram {
+    // Offsets in struct seccomp_data; the last is the lower half of the second argument.
+    const NR: u32 = 0;
+    const ARCH: u32 = 4;
+    const REQUEST: u32 = 24;
+    /// Of i386 and of arm alike.
+    const IOCTL_32: u32 = 54;
+    const X32: u32 = 0x4000_0000;
+    // AUDIT_ARCH_I386 and AUDIT_ARCH_ARM; nothing has none.
+    let small = match arch {
+        TargetArch::x86_64 => 0x4000_0003,
+        TargetArch::aarch64 => 0x4000_0028,
+        TargetArch::riscv64 => 0,
+    };
+    let load = |k| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, k, 0, 0);
+    let equal = |k, jt, jf| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, jt, jf);
+    let at_least = |k, jt, jf| instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, k, jt, jf);
+    let answer = |k| instruction(libc::BPF_RET | libc::BPF_K, k, 0, 0);
+    let allow = || answer(libc::SECCOMP_RET_ALLOW);
+    let deny = || answer(libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs());
+    vec![
+        load(ARCH),
+        equal(small, 0, 8),
+        load(NR),
+        equal(IOCTL_32, 1, 0),
+        allow(),
+        load(REQUEST),
+        equal(low(libc::TIOCSTI), 2, 0),
+        equal(low(libc::TIOCLINUX), 1, 0),
+        allow(),
+        deny(),
+        load(NR),
+        at_least(X32, 0, 1),
+        deny(),
+    ]
+}
+
+fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter {
+        // Every code has one byte.
+        code: u16::try_from(code).unwrap_or(u16::MAX),
+        jt,
+        jf,
+        k,
+    }
+}
+
+/// Half of the argument: the kernel reads no more of it.
+fn low(request: libc::Ioctl) -> u32 {
+    u32::try_from(request & 0xffff_ffff).unwrap_or(u32::MAX)
 }

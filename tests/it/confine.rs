@@ -1,5 +1,7 @@
 //! `aex run --confine`: what a command in it finds of AEX, and what it can do to it.
 
+mod escapes;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -39,11 +41,16 @@ impl User {
         for path in [directory.path(), &programs, &place] {
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         }
-        std::os::unix::fs::chown(&place, uid, uid).unwrap();
+        // A directory in one of the user's own, which could be moved.
+        let project = place.join("project");
+        fs::create_dir(&project).unwrap();
+        for path in [&place, &project] {
+            std::os::unix::fs::chown(path, uid, uid).unwrap();
+        }
         let user = Self {
             uid,
             programs,
-            home: place.join("aex"),
+            home: project.join("aex"),
             _directory: directory,
         };
         assert!(user.aex(&["init"]).status.success());

@@ -279,6 +279,9 @@ pub(crate) struct RunArgs {
 pub(crate) struct ConfinedArgs {
     #[arg(long)]
     pub(crate) stage: Stage,
+    /// Whose end is that of this process too.
+    #[arg(long, value_name = "PID")]
+    pub(crate) parent: Option<String>,
     #[arg(long, value_name = "PATH")]
     pub(crate) hide: Vec<PathBuf>,
     #[arg(last = true, required = true, value_name = "CMD")]
@@ -289,6 +292,7 @@ pub(crate) struct ConfinedArgs {
 pub(crate) enum Stage {
     Outer,
     Inner,
+    Command,
 }
 
 impl RunArgs {

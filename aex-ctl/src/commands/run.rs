@@ -21,6 +21,7 @@ use crate::confine;
 use crate::credentials::is_provider_credential;
 use crate::fault::{Fault, RUN_FAILED};
 use crate::link::{Kernel, Link};
+use crate::listen::socket_of;
 use crate::output::Out;
 
 /// How long the end of the command may wait for the kernel to revoke its token.
@@ -34,6 +35,7 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     let command = command_of(kernel, &args)?;
     let link = kernel.open().await?;
     let mut args = args;
+    let confined = args.confine;
     warn(&link, &args.agent).await;
     let token: TokenReply = match args.take_limits() {
         Some(run) => {
@@ -51,7 +53,12 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
             link.call(method::TOKEN_CREATE, &params).await?
         }
     };
-    let ended = match start(command, &token, &kernel.base_url_for(&token.settings)) {
+    let base_url = kernel.base_url_for(&token.settings);
+    let reached = match socket_of(&base_url).filter(|_| confined) {
+        Some(socket) => confine::can_reach(kernel, &socket),
+        None => Ok(()),
+    };
+    let ended = match reached.and_then(|()| start(command, &token, &base_url)) {
         Ok(mut child) => wait(&mut child, &mut signals).await,
         Err(fault) => Err(fault),
     };

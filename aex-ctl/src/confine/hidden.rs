@@ -1,33 +1,32 @@
-//! Hides paths under empty file systems that belong to the first namespace.
+//! Hides paths under empty file systems that belong to the first namespace, and holds the ways to
+//! them fast.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
+use nix::unistd::{AccessFlags, access};
 
-use super::{command_fault, failed, mounts, no_namespaces, outermost, places};
+use super::{command_fault, failed, mounts, no_namespaces, outermost, places, terminals};
 use crate::fault::Fault;
 
 /// Devices of `/dev` that a command cannot do without, and that give nothing away.
-const DEVICES: [&str; 8] = [
-    "null", "zero", "full", "random", "urandom", "tty", "pts", "shm",
-];
+const DEVICES: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "shm"];
 
 /// Hides `paths` wherever they are to be seen, and the ways out.
 pub(super) fn hide(paths: &[PathBuf], uid: u32) -> Result<(), Fault> {
-    let table =
-        fs::read("/proc/self/mountinfo").map_err(|error| failed("read the mounts", error))?;
-    let table = String::from_utf8_lossy(&table);
+    let table = mounts::table().map_err(|error| failed("read the mounts", error))?;
     let all = paths.iter().flat_map(|path| mounts::aliases(&table, path));
     let mut all: Vec<PathBuf> = all.collect();
     all.extend(places::with_ways_out(uid));
     if all.iter().any(|path| path == Path::new("/")) {
         return Err(command_fault("the whole of / would be hidden".into()));
     }
+    hold_ways_to(&all, &mounts::all(&table))?;
     let agents = open_place(Path::new(places::AGENTS));
     for path in outermost(all) {
         match cover(&path) {
@@ -44,29 +43,63 @@ pub(super) fn hide(paths: &[PathBuf], uid: u32) -> Result<(), Fault> {
         show_again(&agents, Path::new(places::AGENTS))
             .map_err(|error| no_namespaces("show /run/aex/agents", error))?;
     }
+    let terminal = terminals::own();
     if uid == 0 {
         // Root opens disks, and on them all that is hidden.
         few_devices().map_err(|error| no_namespaces("make another /dev", error))?;
     }
+    terminals::separate(terminal.as_ref(), uid)
+        .map_err(|error| no_namespaces("make other terminals", error))
+}
+
+/// A directory that is moved takes with it what hides things below it, and another could be put in its
+/// place, to be taken for the old one later. One that something is mounted on cannot be moved.
+fn hold_ways_to(paths: &[PathBuf], table: &[mounts::Mount]) -> Result<(), Fault> {
+    let mut held: Vec<&Path> = paths
+        .iter()
+        .flat_map(|path| path.ancestors().skip(1))
+        .filter(|path| path.parent().is_some_and(may_change))
+        .filter(|path| table.iter().all(|mount| mount.at != **path))
+        .collect();
+    // From above: what is mounted above another would hide it.
+    held.sort();
+    held.dedup();
+    for path in held {
+        match bind(path, path) {
+            Err(error) if is_out_of_reach(path, &error) => {}
+            done => {
+                done.map_err(|error| no_namespaces(&format!("hold {}", path.display()), error))?;
+            }
+        }
+    }
     Ok(())
 }
 
-fn is_out_of_reach(path: &Path, error: &io::Error) -> bool {
+/// Whether the caller may rename what is in this directory, at once or after a chmod of its own.
+fn may_change(directory: &Path) -> bool {
+    access(directory, AccessFlags::W_OK).is_ok()
+}
+
+pub(super) fn is_out_of_reach(path: &Path, error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
         && fs::symlink_metadata(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-fn open_place(path: &Path) -> io::Result<File> {
+pub(super) fn open_place(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     options.read(true).custom_flags(flags.bits()).open(path)
 }
 
-/// An empty directory over a directory, nothing over anything else.
-fn cover(path: &Path) -> io::Result<()> {
-    if fs::metadata(path)?.is_dir() {
-        return tmpfs(path, "mode=0755,size=64k,nr_inodes=16", MsFlags::MS_NOEXEC);
+/// An empty directory of the same mode over a directory, nothing over anything else.
+pub(super) fn cover(path: &Path) -> io::Result<()> {
+    let stat = fs::metadata(path)?;
+    if stat.is_dir() {
+        // Programs refuse to keep their sockets where others may look.
+        let mode = stat.permissions().mode() & 0o1777;
+        let options = format!("mode={mode:o},size=64k,nr_inodes=16");
+        return tmpfs(path, &options, MsFlags::MS_NOEXEC);
     }
     bind(Path::new("/dev/null"), path)
 }
@@ -82,7 +115,7 @@ fn tmpfs(path: &Path, options: &str, more: MsFlags) -> io::Result<()> {
     )?)
 }
 
-fn bind(from: &Path, to: &Path) -> io::Result<()> {
+pub(super) fn bind(from: &Path, to: &Path) -> io::Result<()> {
     Ok(nix::mount::mount(
         Some(from),
         to,
@@ -118,6 +151,7 @@ fn few_devices() -> io::Result<()> {
         }
         show_again_at(place, &at)?;
     }
+    fs::DirBuilder::new().mode(0o755).create(dev.join("pts"))?;
     for (link, to) in [
         ("fd", "/proc/self/fd"),
         ("stdin", "/proc/self/fd/0"),
@@ -130,7 +164,7 @@ fn few_devices() -> io::Result<()> {
     Ok(())
 }
 
-fn show_again_at(place: &File, at: &Path) -> io::Result<()> {
+pub(super) fn show_again_at(place: &File, at: &Path) -> io::Result<()> {
     bind(
         Path::new(&format!("/proc/self/fd/{}", place.as_raw_fd())),
         at,

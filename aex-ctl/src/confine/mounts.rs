@@ -1,23 +1,45 @@
-//! Where else a directory can be seen: the same file system may be mounted at several places. Pure: the
+//! Where else a directory can be seen: the same file system may be mounted at several places. The
 //! kernel's table is passed in.
 
 use std::ffi::OsString;
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-struct Mount {
-    /// Of the file system.
-    device: String,
+pub(super) struct Mount {
+    /// Of the file system: `MAJOR:MINOR`.
+    pub(super) device: String,
     /// What of it is mounted.
     root: PathBuf,
-    at: PathBuf,
+    pub(super) at: PathBuf,
+    options: String,
+    /// The type of the file system.
+    pub(super) kind: String,
+}
+
+impl Mount {
+    pub(super) fn has(&self, option: &str) -> bool {
+        self.options.split(',').any(|one| one == option)
+    }
+}
+
+/// The kernel's, as it is now.
+pub(super) fn table() -> io::Result<String> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    Ok(String::from_utf8_lossy(&table).into_owned())
+}
+
+/// All that a table tells of.
+pub(super) fn all(table: &str) -> Vec<Mount> {
+    table.lines().filter_map(read).collect()
 }
 
 /// Every path at which `path`, a part of it, or something that holds it is to be seen, as far as
 /// `/proc/self/mountinfo` tells. `path` is among them.
 pub(super) fn aliases(table: &str, path: &Path) -> Vec<PathBuf> {
-    let mounts: Vec<Mount> = table.lines().filter_map(read).collect();
-    let mut all = vec![path.to_owned()];
+    let mounts = all(table);
+    let mut found = vec![path.to_owned()];
     // The last of those that are mounted deepest is the one that is seen.
     let own = (mounts.iter().enumerate())
         .filter(|(_, mount)| path.starts_with(&mount.at))
@@ -26,18 +48,18 @@ pub(super) fn aliases(table: &str, path: &Path) -> Vec<PathBuf> {
         let below = path.strip_prefix(&mount.at).ok()?;
         Some((mount, mount.root.join(below)))
     }) else {
-        return all;
+        return found;
     };
     for mount in mounts.iter().filter(|mount| mount.device == own.device) {
         if let Ok(below) = inside.strip_prefix(&mount.root) {
-            all.push(join(&mount.at, below));
+            found.push(join(&mount.at, below));
         } else if mount.root.starts_with(&inside) {
-            all.push(mount.at.clone());
+            found.push(mount.at.clone());
         }
     }
-    all.sort();
-    all.dedup();
-    all
+    found.sort();
+    found.dedup();
+    found
 }
 
 fn join(at: &Path, below: &Path) -> PathBuf {
@@ -48,13 +70,16 @@ fn join(at: &Path, below: &Path) -> PathBuf {
     }
 }
 
-/// `ID PARENT MAJOR:MINOR ROOT AT …` (proc_pid_mountinfo(5)).
+/// `ID PARENT MAJOR:MINOR ROOT AT OPTIONS … - TYPE …` (proc_pid_mountinfo(5)).
 fn read(line: &str) -> Option<Mount> {
+    let (line, rest) = line.split_once(" - ")?;
     let mut fields = line.split(' ').skip(2);
     Some(Mount {
         device: fields.next()?.to_owned(),
         root: unescaped(fields.next()?),
         at: unescaped(fields.next()?),
+        options: fields.next()?.to_owned(),
+        kind: rest.split(' ').next()?.to_owned(),
     })
 }
 

@@ -1,17 +1,23 @@
 //! What is to be hidden from a confined command: AEX's own places, and the sockets by which programs are
 //! run outside on one's behalf.
 
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use aex_admin_proto::places::Places;
+
+use nix::unistd::geteuid;
 
 use crate::fault::Fault;
 use crate::link::Kernel;
 
 /// Variables that lead to those sockets.
-pub(super) const WAYS_OUT: [&str; 5] = [
+pub(super) const WAYS_OUT: [&str; 7] = [
     "TMUX",
+    "TMUX_TMPDIR",
     "STY",
+    "SCREENDIR",
     "DBUS_SESSION_BUS_ADDRESS",
     "DBUS_STARTER_ADDRESS",
     "XDG_RUNTIME_DIR",
@@ -63,17 +69,86 @@ pub(super) fn of_aex(kernel: &Kernel) -> Result<Vec<PathBuf>, Fault> {
 pub(super) fn with_ways_out(uid: u32) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = [
         format!("/run/user/{uid}"),
-        format!("/tmp/tmux-{uid}"),
         "/run/dbus".into(),
         "/run/systemd/private".into(),
         "/run/screen".into(),
     ]
     .map(PathBuf::from)
     .into();
-    let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    all.extend(named.filter(|path| path.is_absolute() && path != Path::new("/")));
+    all.extend(named("XDG_RUNTIME_DIR"));
+    all.extend(terminals(uid).into_iter().map(|(path, _)| path));
+    all.extend(tmux_of_this_terminal());
     let real = all.into_iter().filter_map(|path| path.canonicalize().ok());
     super::outermost(real.collect())
+}
+
+/// Makes the places at which this user's programs would take orders later: what is there can be hidden.
+/// What cannot be made is not for this user to make.
+pub(super) fn make_ways_out(uid: u32) {
+    for (path, mode) in terminals(uid) {
+        let _ = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path.parent().unwrap_or(&path));
+        if fs::DirBuilder::new().mode(mode).create(&path).is_ok() && mode & 0o1000 != 0 {
+            // The mask of this process took from it what others need.
+            let _ = fs::set_permissions(&path, fs::Permissions::from_mode(mode));
+        }
+    }
+}
+
+/// Programs that type into terminals, or edit: where their sockets are by default, and the mode that they
+/// give such a directory.
+fn terminals(uid: u32) -> Vec<(PathBuf, u32)> {
+    let mut all = vec![
+        (format!("/tmp/tmux-{uid}").into(), 0o700),
+        (format!("/tmp/emacs{uid}").into(), 0o700),
+        (format!("/tmp/zellij-{uid}").into(), 0o700),
+        ("/tmp/screens".into(), 0o1777),
+        ("/tmp/uscreens".into(), 0o1777),
+    ];
+    let tmux = named("TMUX_TMPDIR").map(|path| path.join(format!("tmux-{uid}")));
+    let screens = [
+        named("SCREENDIR"),
+        named("HOME")
+            .filter(|path| path.is_dir())
+            .map(|path| path.join(".screen")),
+    ];
+    let own = tmux.into_iter().chain(screens.into_iter().flatten());
+    all.extend(own.map(|path| (path, 0o700)));
+    all
+}
+
+/// A server of a place of its own: the directory where that is the server's alone, otherwise the socket.
+fn tmux_of_this_terminal() -> Option<PathBuf> {
+    let told = std::env::var("TMUX").ok()?;
+    let socket = Path::new(told.rsplitn(3, ',').nth(2)?);
+    let directory = socket.parent()?.canonicalize().ok()?;
+    let stat = fs::metadata(&directory).ok()?;
+    let holds_others = [std::env::current_dir().ok(), named("HOME")]
+        .into_iter()
+        .flatten()
+        .filter_map(|path| path.canonicalize().ok())
+        .any(|path| path.starts_with(&directory));
+    // As the namespace in which this is asked counts its users.
+    let is_callers = stat.uid() == geteuid().as_raw();
+    let is_its_own = is_callers && stat.mode() & 0o077 == 0 && !holds_others;
+    Some(if is_its_own {
+        directory
+    } else {
+        directory.join(socket.file_name()?)
+    })
+}
+
+fn named(variable: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    path.filter(|path| path.is_absolute() && path != Path::new("/"))
+}
+
+/// Whether a command finds nothing at `path`, when `hidden` is hidden from it.
+pub(super) fn is_hidden(path: &Path, hidden: &[PathBuf]) -> bool {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    hidden.iter().any(|one| path.starts_with(one)) && !path.starts_with(AGENTS)
 }
 
 /// Not there, or not for this user: then not for the command either.

@@ -29,7 +29,7 @@ pub(super) fn to_the_end(command: &mut Command) -> Result<u8, Fault> {
     let mut watched = SigSet::from_iter(HANDED_ON);
     watched.add(Signal::SIGCHLD);
     let cannot_watch = |errno: Errno| failed("watch the command", errno.into());
-    // A child starts with no signal blocked.
+    // The child inherits this: the last stage empties its mask.
     watched.thread_block().map_err(cannot_watch)?;
     let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_CLOEXEC).map_err(cannot_watch)?;
     let child = command
