@@ -26,7 +26,7 @@ const MODEL_MS: u64 = 100;
 /// Requests of which a percentile is taken.
 const CLIENTS: usize = 4;
 const ASKED_EACH: usize = 50;
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 6;
 const IDLE: usize = 10_000;
 /// What both workers together may grow by: 128 MiB each for the bodies of one tenant, and buffers of
 /// connections.
