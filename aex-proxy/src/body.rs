@@ -61,3 +61,29 @@ impl Body for Outgoing {
         }
     }
 }
+
+/// A body that keeps something until it is sent or given up: what counts its request as open.
+pub(crate) struct Keeping<T> {
+    pub(crate) body: Outgoing,
+    pub(crate) _kept: T,
+}
+
+impl<T: Unpin> Body for Keeping<T> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -6,20 +6,15 @@
 //!
 //! Absent on purpose: requests, and the end of those that take too long ([`crate::server`]).
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Response};
-use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::body::Outgoing;
+use crate::body::{Keeping, Outgoing};
 use crate::crowd::Seat;
 
 /// How long a connection is kept for one more request. Clients that are at work come back sooner.
@@ -80,9 +75,9 @@ impl Leaving {
     }
 
     /// Its answer, which of a worker that is to stop is the last one of the connection, and says so.
-    pub(crate) fn answer(&self, answer: Response<Outgoing>, open: Open) -> Response<Answer> {
+    pub(crate) fn answer(&self, answer: Response<Outgoing>, open: Open) -> Response<Keeping<Open>> {
         self.seat.answered(&answer);
-        let mut answer = answer.map(|body| Answer { body, _open: open });
+        let mut answer = answer.map(|body| Keeping { body, _kept: open });
         if *self.stopped.borrow() {
             let headers = answer.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -101,31 +96,5 @@ impl Leaving {
                 return;
             }
         }
-    }
-}
-
-/// A body that knows when it is over.
-pub(crate) struct Answer {
-    body: Outgoing,
-    _open: Open,
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -2,17 +2,16 @@
 //! at once, resets, windows, connections on which nothing goes on.
 
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use aex_admin_proto::peer::Peer;
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{Request, Response, StatusCode, Uri};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -22,7 +21,7 @@ use tokio::time::{Instant, interval};
 
 use super::{Connection, MAX_HEADERS, told};
 use crate::answer::Fault;
-use crate::body::Outgoing;
+use crate::body::{Keeping, Outgoing};
 use crate::crowd::Seat;
 use crate::headers::PROVIDER_KEY;
 use crate::serve::{self, Shared};
@@ -95,32 +94,6 @@ impl Drop for Open {
         if self.open.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.seat.quiet();
         }
-    }
-}
-
-/// An answer's body, which keeps its request open until it is sent or given up.
-struct Counted {
-    body: Outgoing,
-    _open: Option<Open>,
-}
-
-impl Body for Counted {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -225,7 +198,7 @@ async fn answer(
     open: Option<Open>,
     request: Request<Incoming>,
     peer: Peer,
-) -> Response<Counted> {
+) -> Response<Keeping<Option<Open>>> {
     let response = if open.is_none() {
         let busy = "too many requests at once; try again shortly";
         Fault::Kernel(busy.into()).row().response(None)
@@ -236,7 +209,7 @@ async fn answer(
     } else {
         serve::serve(&shared, as_h1(request), peer).await
     };
-    let mut response = response.map(|body| Counted { body, _open: open });
+    let mut response = response.map(|body| Keeping { body, _kept: open });
     // Only HTTP/1.1 has a connection for each request at a time, to be closed after it.
     response.headers_mut().remove(CONNECTION);
     response
