@@ -11,7 +11,7 @@ use aex_admin_proto::ticket::TicketKey;
 use aex_admin_proto::{clock, service};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::LoadError;
+use crate::config::{Config, LoadError};
 use crate::core::scope::Scope;
 use crate::doors::{self, Callers, DoorError};
 use crate::ledger::{Ledger, LedgerError};
@@ -43,9 +43,15 @@ fn at(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ServeError {
     |source| ServeError::System { what, source }
 }
 
-/// Whether the kernel's own scope lets no request use a key of the operator's.
-pub(crate) fn requires_own_keys(kernel: Option<&Scope>) -> bool {
-    kernel.is_some_and(|kernel| kernel.grant.settings.passthrough == Some(Passthrough::Require))
+/// A configuration under the kernel's own scope: where that lets no request use a key of the operator's, no
+/// provider has one.
+pub(crate) fn under(kernel: Option<&Scope>, config: Config) -> Config {
+    let passthrough = kernel.and_then(|kernel| kernel.grant.settings.passthrough);
+    if passthrough == Some(Passthrough::Require) {
+        config.strict_byok()
+    } else {
+        config
+    }
 }
 
 /// Serves until SIGTERM or SIGINT. With `system` as a service of the whole host, else in user mode.
@@ -58,11 +64,7 @@ pub fn serve(places: &Places, system: Option<&Callers>) -> Result<(), ServeError
         tracing::warn!("{}: {warning}", places.config_file.display());
     }
     let ledger = Ledger::open(&places.ledger)?;
-    let config = if requires_own_keys(ledger.node(KERNEL_NODE)?.as_ref()) {
-        config.strict_byok()
-    } else {
-        config
-    };
+    let config = under(ledger.node(KERNEL_NODE)?.as_ref(), config);
     let key = TicketKey::new(TICKET_KEY_ID, ledger.ticket_key()?);
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_err(at("cannot read the boot id"))?;

@@ -12,7 +12,7 @@ use super::{InForce, Kernel};
 use crate::config::{Config, ConfigError, LoadError};
 use crate::ledger::reader;
 use crate::policy::{self, Policies};
-use crate::serve::requires_own_keys;
+use crate::serve;
 use crate::writer::Command;
 
 /// How long the egress may take to take up a configuration.
@@ -60,11 +60,7 @@ impl Kernel {
             .reader
             .run(|conn| reader::node(conn, KERNEL_NODE))
             .await?;
-        let config = if requires_own_keys(kernel_scope.as_ref()) {
-            config.strict_byok()
-        } else {
-            config
-        };
+        let config = serve::under(kernel_scope.as_ref(), config);
         let mut summary = summary(&config, warnings);
         summary.policies = policies.len() as u64;
         let old = self.in_force.borrow().clone();
