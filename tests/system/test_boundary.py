@@ -229,4 +229,10 @@ class Groups(Installed):
         # Everything comes back by itself with the target.
         boot.run("systemctl stop aex.target 'aex-*'; systemctl start aex.target")
         self.assertEqual(boot.ask(red, socket=door).status, 200)
+        # Restarted with it, the sockets stay the same, and who calls meanwhile waits.
+        sockets = boot.listeners()
+        self.assertIn(door, sockets)
+        boot.run("systemctl restart aex.target")
+        self.assertEqual(boot.ask(red, socket=door).status, 200)
+        self.assertEqual(boot.listeners(), sockets)
         self.assert_sound()
