@@ -33,9 +33,14 @@ PANICS = (
 
 
 class Canaries(Installed):
-    runs = panics = 0
+    """Each test looks elsewhere, after the same trouble."""
+
+    panics = 0
+    answers = None
 
     def setUp(self):
+        if self.answers is not None:
+            return
         boot = self.boot
         for program in ("admin", "egress", "proxy"):
             boot.write(f"/etc/aex/{program}.env", "AEX_LOG=debug\nRUST_BACKTRACE=full\n")
@@ -43,7 +48,8 @@ class Canaries(Installed):
         boot.run("mkdir -p /etc/systemd/system.conf.d; mkdir -p /var/crash")
         boot.run("systemctl restart aex-admin.service aex-egress.service aex-proxy@1.service")
         until(lambda: boot.get("/readyz").status == 200, 20, "it serves")
-        self.answers = []
+        type(self).answers = []
+        self.trouble()
 
     def tried(self, token, **more):
         answer = self.boot.ask(token, text=PROMPT, **more)
@@ -53,10 +59,9 @@ class Canaries(Installed):
     def trouble(self):
         """One of everything that goes wrong. Nothing of it is waited for but its answer."""
         boot = self.boot
-        type(self).runs += 1
-        plain = self.agent(f"plain-{self.runs}", "1.00", options="--max-output-tokens 50")
-        owner = self.agent(f"owner-{self.runs}", "1.00", options="--allow-passthrough")
-        poor = self.agent(f"poor-{self.runs}", "0.000001")
+        plain = self.agent("plain", "1.00", options="--max-output-tokens 50")
+        owner = self.agent("owner", "1.00", options="--allow-passthrough")
+        poor = self.agent("poor", "0.000001")
         own = [f"x-aex-provider-key: {TENANT_KEY}"]
         for behaviour in (
             {}, {"status": 401, "echo_authorization": True}, {"status": 500, "echo_authorization": True},
@@ -76,10 +81,7 @@ class Canaries(Installed):
         self.tried(owner, headers=[f"x-aex-provider-key: {TENANT_KEY}\t{TENANT_KEY}"])
         boot.http("POST", f"/v1/chat/completions?key={TENANT_KEY}", token=owner, body={"model": PROMPT})
         boot.http("POST", "/v1/chat/completions", token=owner, body={"model": "m", PROMPT: TENANT_KEY})
-        for unit, function, text in PANICS:
-            token, headers = (plain, []) if text == OPERATOR_KEY else (owner, own)
-            self.panic(unit, function, text, token, headers)
-        # What a panic comes to where nothing catches it.
+        # Aborted while it carries a request: what a panic comes to where nothing catches it.
         for unit in UNITS:
             boot.behave(hang=True)
             hanging = self.start_request(owner, own)
@@ -90,6 +92,10 @@ class Canaries(Installed):
             boot.behave()
             self.answers.append(hanging.communicate(timeout=40)[0])
             self.is_well()
+        # Last, so that those who survive it are looked into.
+        for unit, function, text in PANICS:
+            token, headers = (plain, []) if text == OPERATOR_KEY else (owner, own)
+            self.panic(unit, function, text, token, headers)
         self.assertEqual(self.tried(owner, headers=own).status, 200)
 
     def start_request(self, token, headers):
@@ -147,7 +153,6 @@ class Canaries(Installed):
 
     def test_they_are_found_nowhere_else(self):
         boot = self.boot
-        self.trouble()
         canaries = (OPERATOR_KEY, TENANT_KEY, PROMPT)
 
         told = "\n".join(self.answers)
@@ -173,7 +178,6 @@ class Canaries(Installed):
 
     def test_no_core_is_left(self):
         boot = self.boot
-        self.trouble()
         cores = boot.out(
             "find / -xdev \\( -name 'core' -o -name 'core.*' -o -name '*.core' \\) -type f -size +64k"
             " -not -path '/proc/*' -not -path '/sys/*'"
@@ -183,7 +187,6 @@ class Canaries(Installed):
 
     def test_no_process_has_them_in_memory_once_it_is_done(self):
         boot = self.boot
-        self.trouble()
         allowed = {"aex-egress.service": {OPERATOR_KEY}}
         for unit in UNITS:
             pid = boot.main_pid(unit)
