@@ -23,7 +23,7 @@ use crate::args::{PlaceArgs, Plan, StartArgs};
 use crate::fault::Fault;
 use crate::home;
 use crate::link;
-use crate::listen::base_url;
+use crate::listen::{Ways, default_base_url};
 use crate::output::Out;
 use crate::render;
 use crate::supervisor::listeners::{could_bind, probe_of};
@@ -279,6 +279,10 @@ fn show_ready(
         }
     }
     Ok(())
+}
+
+fn base_url(daemon: &DaemonState) -> String {
+    (Ways::of_daemon(daemon).base_url()).unwrap_or_else(default_base_url)
 }
 
 /// Where agents connect to besides the first place.
