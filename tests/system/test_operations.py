@@ -39,7 +39,7 @@ class Operations(Installed):
         # Whoever is given a token is told the place, and a command is started with it.
         base_url = "http://127.0.0.1:900/v1"
         self.assertEqual(boot.aex("agent create newcomer 1.00 60")["base_url"], base_url)
-        self.assertEqual(boot.out("aex run moved -- printenv OPENAI_BASE_URL").strip(), base_url)
+        self.assertEqual(boot.out("aex run -a moved -- printenv OPENAI_BASE_URL").strip(), base_url)
         self.assertIn("900 is held by systemd", boot.run("aex doctor", check=False).stdout)
         barred = boot.run("aex doctor --as mallory", check=False).stdout
         self.assertRegex(barred, r"ok +agents' way .*reach AEX at 127\.0\.0\.1:900\b")
