@@ -115,6 +115,14 @@ fn is_the_hosts(system: &Places) -> bool {
     system.operator_socket().exists() || (system.run.is_dir() && !has_home())
 }
 
+/// Said by `aex daemon` where it finds nothing running: somebody may mean the host's.
+pub(crate) fn hint_of_the_hosts() -> Option<&'static str> {
+    Places::system().operator_socket().exists().then_some(
+        "aex: this host's own kernel is a service: `aex status` shows it, `systemctl stop aex.target 'aex-*'` \
+         stops it",
+    )
+}
+
 /// The home of user mode, absolute: children of the supervisor have another working directory.
 pub(crate) fn user_places() -> Result<Places, Fault> {
     let places = Places::from_environment().ok_or_else(|| {

@@ -370,6 +370,9 @@ pub(super) async fn stop(out: Out) -> Result<u8, Fault> {
             )
         }
     })?;
+    if !was_running && let Some(hint) = link::hint_of_the_hosts() {
+        Out::complain(hint);
+    }
     Ok(0)
 }
 
@@ -559,5 +562,8 @@ fn show_stopped(places: &Places, out: Out) -> Result<u8, Fault> {
             left.join(", ")
         )
     })?;
+    if let Some(hint) = link::hint_of_the_hosts() {
+        Out::complain(hint);
+    }
     Ok(3)
 }
