@@ -142,18 +142,21 @@ class Takeover:
     def open_error(self, path):
         return self.error("openat", AT_FDCWD, path.encode(), os.O_RDONLY, 0)
 
-    def unix_error(self, path, flags=0):
+    def unix_error(self, path):
         """Connecting to a Unix socket."""
-        return self._connect(socket.AF_UNIX, self._unix(path), flags)
+        return self._connect(socket.AF_UNIX, self._unix(path))
 
     def flood_unix(self, path, most=20_000):
-        """Connects to a Unix socket until its queue takes no more; how many connections it holds now."""
+        """Connects to a Unix socket until it takes no more; how many connections are held now, and why
+        there are not more (EAGAIN: its queue is full too)."""
         address = self._unix(path)
         for held in range(most):
             handle = self.call("socket", socket.AF_UNIX, socket.SOCK_STREAM | os.O_NONBLOCK, 0)
-            if handle < 0 or self.error("connect", handle, address, len(address)):
-                return held
-        return most
+            if handle < 0:
+                return held, errno.errorcode[-handle]
+            if error := self.error("connect", handle, address, len(address)):
+                return held, error
+        return most, None
 
     def _unix(self, path):
         return struct.pack("<H", socket.AF_UNIX) + path.encode() + b"\0"
@@ -162,8 +165,8 @@ class Takeover:
         address = struct.pack("<H", socket.AF_INET) + struct.pack(">H", port) + socket.inet_aton(host)
         return self._connect(socket.AF_INET, address + bytes(8))
 
-    def _connect(self, family, address, flags=0):
-        handle = self.call("socket", family, socket.SOCK_STREAM | flags, 0)
+    def _connect(self, family, address):
+        handle = self.call("socket", family, socket.SOCK_STREAM, 0)
         if handle < 0:
             return "socket: " + errno.errorcode[-handle]
         error = self.error("connect", handle, address, len(address))
