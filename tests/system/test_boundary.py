@@ -233,11 +233,15 @@ class Groups(Installed):
         boot.run("install -d -m 700 -o aex-proxy /run/aex-proxy-group/blue")
         taken_unit = "aex-proxy-group@red.service"
         with Takeover(boot.outer_pid(boot.main_pid(taken_unit))) as taken:
-            for name in ("admin.sock", "worker-blue.sock", "worker-red.sock", "agents/red.sock",
-                         "egress.red.sock", "egress.blue.sock"):  # fmt: skip
+            for name in ("admin.sock", "groups/worker-red.sock", "groups/egress-red.sock", "agents/red.sock"):
                 self.assertIn(taken.unix_error(f"/run/aex/{name}"), REFUSED, name)
             for path in ("/run/aex-proxy-group/blue", "/etc/passwd", "/etc/aex"):
                 self.assertIn(taken.open_error(path), REFUSED, path)
+        # Nor does a worker of all others get at what is this group's own, which is there.
+        with Takeover(boot.outer_pid(boot.main_pid("aex-proxy@1.service"))) as taken:
+            for name in ("worker-red.sock", "egress-red.sock"):
+                boot.run(["test", "-S", f"/run/aex/groups/{name}"])
+                self.assertEqual(taken.unix_error(f"/run/aex/groups/{name}"), "EACCES", name)
         # Everything comes back by itself with the target.
         boot.run("systemctl stop aex.target 'aex-*'; systemctl start aex.target")
         self.assertEqual(boot.ask(red, socket=door).status, 200)

@@ -278,7 +278,7 @@ fn a_worker_tidies_by_itself_after_two_megabytes_whoever_wrote_the_rest() {
         Shelf::bounded(home.path(), u64::MAX),
         Shelf::bounded(home.path(), bound),
     );
-    let mut answer = vec![b'x'; 1024 * 1024];
+    let mut answer = vec![b'x'; 1024 * 1024 - 9];
     for number in 0..8 {
         dead.put(id(number), A, &answer).unwrap();
         age(&dead.path(id(number)), 60_000);
