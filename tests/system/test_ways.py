@@ -112,6 +112,14 @@ class StolenTokens(Installed):
             stolen = boot.ask(token, socket=door, user=thief)
             self.assertEqual(stolen.status, 401, f"{thief}: {stolen.body}")
             self.assertEqual(stolen.json["detail"], "Invalid API token")
+        # Its operator is told where it is served, and nobody else is sent there.
+        told = boot.aex("agent rotate-token hers")
+        self.assertEqual(told["base_url"], "http+unix://%2Frun%2Faex%2Fagents%2Fred.sock/v1")
+        token = told["token"]
+        self.assertEqual(boot.aex("agent create outside 1.00 60")["base_url"], "http://127.0.0.1:9000/v1")
+        status = boot.aex("status")
+        groups = {worker.get("group") for worker in status["workers"]}
+        self.assertEqual(groups, {None, "red"})
         # Over TCP nobody knows who asks.
         self.assertEqual(boot.ask(token, user="alice").status, 401)
         self.assertEqual(boot.ask(free, socket=door, user=STRANGER).status, 200)
