@@ -215,10 +215,8 @@ class Groups(Installed):
             "aex-admin-worker@{}.socket", "aex-egress@{}.socket", "aex-proxy-group@{}.socket", "aex-proxy-group@{}.service",
         ))  # fmt: skip
         self.boot.run(f"systemctl enable {units}")
-        self.boot.run(
-            "systemctl stop 'aex-admin*.socket' 'aex-egress*.socket' aex-admin.service aex-egress.service;"
-            " systemctl start aex.target"
-        )
+        self.boot.run("systemctl stop 'aex-proxy-group@*' 'aex-admin*.socket' 'aex-egress*.socket'")
+        self.boot.run("systemctl stop aex-admin.service aex-egress.service; systemctl start aex.target")
 
     def test_it_serves_its_group_and_sees_no_other(self):
         boot = self.boot
