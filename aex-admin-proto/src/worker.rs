@@ -317,6 +317,8 @@ pub enum OnDisconnect {
 pub struct Grant {
     /// Redeemable once at the egress.
     pub ticket: String,
+    /// Whose the hold is, as [`WhoseReply::Tenant`]: what a worker keeps of it counts as that tenant's.
+    pub tenant: ScopeId,
     pub provider: String,
     /// Path below the provider's `base_url`.
     pub path: String,

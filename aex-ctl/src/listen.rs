@@ -95,8 +95,8 @@ impl Ways {
         {
             doubts.push(format!(
                 "aex: {name} is bound to uid {uid}, which only a Unix socket tells, and agents are served on \
-                 none: its requests are refused. Add one (`--listen unix:/path/NAME.sock`; on a host \
-                 `systemctl enable --now aex-proxy-group@GROUP.socket`)"
+                 none: its requests are refused. Add one (`--listen unix:/path/NAME.sock`; on a host a \
+                 worker of its group, docs/OPERATIONS.md)"
             ));
         }
         if settings.client_cert.is_some() && !self.0.iter().any(|place| place.tls) {

@@ -250,8 +250,22 @@ class Takeover:
 
     def unix_error(self, path):
         """Connecting to a Unix socket."""
-        address = struct.pack("<H", socket.AF_UNIX) + path.encode() + b"\0"
-        return self._connect(socket.AF_UNIX, address)
+        return self._connect(socket.AF_UNIX, self._unix(path))
+
+    def flood_unix(self, path, most=20_000):
+        """Connects to a Unix socket until it takes no more; how many connections are held now, and why
+        there are not more (EAGAIN: its queue is full too)."""
+        address = self._unix(path)
+        for held in range(most):
+            handle = self.call("socket", socket.AF_UNIX, socket.SOCK_STREAM | os.O_NONBLOCK, 0)
+            if handle < 0:
+                return held, errno.errorcode[-handle]
+            if error := self.error("connect", handle, address, len(address)):
+                return held, error
+        return most, None
+
+    def _unix(self, path):
+        return struct.pack("<H", socket.AF_UNIX) + path.encode() + b"\0"
 
     def tcp_error(self, host, port):
         address = struct.pack("<H", socket.AF_INET) + struct.pack(">H", port) + socket.inet_aton(host)

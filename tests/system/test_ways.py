@@ -104,7 +104,8 @@ class StolenTokens(Installed):
         boot.run("aex group create red", user=OPERATOR)
         token = self.agent("hers", options="--group red --uid alice")
         free = self.agent("anybodys", options="--group red")
-        boot.run("systemctl enable aex-admin-worker@red.socket aex-proxy-group@red.socket aex-proxy-group@red.service")
+        sockets = "aex-admin-worker@red.socket aex-egress@red.socket aex-proxy-group@red.socket"
+        boot.run(f"systemctl enable {sockets} aex-proxy-group@red.service")
         boot.run("systemctl restart aex.target")
         door = "/run/aex/agents/red.sock"
         self.assertEqual(boot.ask(token, socket=door, user="alice").status, 200)
