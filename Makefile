@@ -18,7 +18,7 @@ VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 TREE = target/package/tree
 DIST ?= target/package
 
-.PHONY: help build run test test-clients test-system lint unit units sdk model bench bench-ledger \
+.PHONY: help build run test test-clients test-system test-wheel lint unit units sdk model bench bench-ledger \
 	bench-policy venv clean programs install tree deb rpm wheel
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make bench-policy         what a decision of policies costs; fails above 50 µs'
 	@echo 'make build                the programs, in target/debug'
 	@echo 'make units                scores of the systemd units, held to their limits'
+	@echo 'make test-wheel           builds the wheel, installs it in an empty environment, and asks it'
 	@echo 'make test-system          as root: boots a Debian, installs the .deb, attacks it'
 	@echo 'make programs             the programs as they are shipped, in target/release'
 	@echo 'make install [DESTDIR=] [PREFIX=/usr]  programs, units, man pages, completions'
@@ -56,7 +57,7 @@ test:
 		> target/venv.log 2>&1 & fetch=$$!; \
 	$(MAKE) --no-print-directory lint unit || { kill $$fetch 2>/dev/null; exit 1; }; \
 	wait $$fetch || { cat target/venv.log; exit 1; }
-	$(MAKE) --no-print-directory sdk model test-clients
+	$(MAKE) --no-print-directory sdk model test-clients test-wheel
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-system; \
 		else echo 'make test: not root, so the booted system is left out: sudo make test-system'; fi
 
@@ -122,6 +123,11 @@ rpm: tree
 
 wheel:
 	packaging/wheel/build.sh $(BIN) $(PROFILE) $(DIST)
+
+# What `pip install` gives, tried in an empty environment.
+test-wheel: build
+	$(MAKE) --no-print-directory wheel PROFILE=debug
+	AEX_BIN=target/debug python3 tests/clients/wheel.py $(DIST)
 
 units:
 	python3 tests/system/units.py
