@@ -207,6 +207,7 @@ fn take_call(
         outbox: Arc::clone(outbox),
         id: incoming.id,
         session,
+        role: door.role,
         by_uid,
         within: door.within,
     };
