@@ -21,6 +21,7 @@ pub mod explain;
 pub mod frame;
 pub mod id;
 pub mod limit;
+pub mod listen;
 pub mod operator;
 pub mod pattern;
 pub mod peer;

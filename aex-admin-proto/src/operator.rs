@@ -9,6 +9,7 @@ use crate::CertDigest;
 use crate::capabilities::Capabilities;
 use crate::egress::KeyPolicy;
 use crate::limit::{Limit, LimitKey};
+use crate::listen::Listening;
 use crate::sandbox::InForce;
 
 mod provider;
@@ -322,6 +323,12 @@ pub struct WorkerView {
     pub in_flight: u64,
     #[serde(default)]
     pub sandbox: InForce,
+    /// The group whose agents alone it serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Where it takes agents' connections, as it says itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<Listening>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::listen::Listening;
 use crate::operator::{self, ScopeView, TokenReply, TokenView};
 use crate::peer::Peer;
 use crate::sandbox::InForce;
@@ -60,7 +61,13 @@ pub struct SettingsParams {
     pub pid: u32,
     #[serde(default)]
     pub sandbox: InForce,
+    /// Where it takes agents' connections, by what its sockets are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listeners: Vec<Listening>,
 }
+
+/// Most listeners of a worker.
+pub const MAX_LISTENERS: usize = 64;
 
 /// The little that a worker must know before it may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -310,6 +317,8 @@ pub enum OnDisconnect {
 pub struct Grant {
     /// Redeemable once at the egress.
     pub ticket: String,
+    /// Whose the hold is, as [`WhoseReply::Tenant`]: what a worker keeps of it counts as that tenant's.
+    pub tenant: ScopeId,
     pub provider: String,
     /// Path below the provider's `base_url`.
     pub path: String,

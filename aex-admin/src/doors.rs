@@ -12,7 +12,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use aex_admin_proto::peer::GroupMark;
 use aex_admin_proto::places::Places;
 use aex_admin_proto::service;
 use nix::unistd::geteuid;
@@ -77,7 +76,7 @@ pub fn make(places: &Places) -> Result<Doors, DoorError> {
         let door = Door {
             role,
             only_uid: Some(geteuid().as_raw()),
-            within: None,
+            group: None,
         };
         doors.open.push((listener, door));
         doors.made.push(path);
@@ -115,20 +114,20 @@ pub fn inherited(callers: &Callers) -> Result<Doors, DoorError> {
 }
 
 fn door_of(name: &str, worker_uid: u32, egress_uid: u32) -> Option<Door> {
-    let (role, only_uid, within) = match name {
+    let (role, only_uid, group) = match name {
         "operator" => (Role::Operator, None, None),
         "auditor" => (Role::Auditor, None, None),
         "worker" => (Role::Worker, Some(worker_uid), None),
         "egress" => (Role::Egress, Some(egress_uid), None),
         other => {
             let group = other.strip_prefix(GROUP_WORKER).filter(|g| !g.is_empty())?;
-            (Role::Worker, Some(worker_uid), Some(GroupMark::of(group)))
+            (Role::Worker, Some(worker_uid), Some(group.to_owned()))
         }
     };
     Some(Door {
         role,
         only_uid,
-        within,
+        group,
     })
 }
 
@@ -139,11 +138,11 @@ mod tests {
     #[test]
     fn a_socket_is_known_by_its_name() {
         let door = |name| door_of(name, 11, 12);
-        let of = |role, only_uid, within: Option<&str>| {
+        let of = |role, only_uid, group: Option<&str>| {
             Some(Door {
                 role,
                 only_uid,
-                within: within.map(GroupMark::of),
+                group: group.map(str::to_owned),
             })
         };
         assert_eq!(door("operator"), of(Role::Operator, None, None));

@@ -122,10 +122,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let hardened = aex_sandbox::harden();
     let args = Args::parse();
     // Files are private.
     umask(Mode::from_bits_truncate(0o077));
-    let hardened = aex_sandbox::harden();
     let filter = tracing_subscriber::EnvFilter::try_from_env("AEX_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt()

@@ -31,6 +31,8 @@ use crate::output::Out;
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    // It prints tokens, hands keys over and reads requests (`aex policy explain`).
+    aex_sandbox::tell_place_alone();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aex_admin_proto::client::Client;
-use aex_admin_proto::operator::{DaemonState, Settings};
+use aex_admin_proto::operator::{DaemonState, Status, method};
 use aex_admin_proto::places::Places;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::fault::Fault;
-use crate::listen::{base_url, default_base_url, unix_base_url};
+use crate::listen::Ways;
 
 /// Longest wait for the answer of an ordinary call.
 const CALL: Duration = Duration::from_secs(30);
@@ -57,19 +58,18 @@ impl Kernel {
         serde_json::from_slice(&text).ok()
     }
 
-    /// What an agent's client takes as `OPENAI_BASE_URL`.
-    pub(crate) fn base_url(&self) -> String {
-        match self.daemon() {
-            Some(daemon) => base_url(&daemon),
-            None => default_base_url(),
+    /// Where requests of this agent are taken: a supervisor says it, the workers of a host do.
+    pub(crate) async fn ways(&self, link: &Link, agent: &str) -> Ways {
+        if let Some(daemon) = self.daemon() {
+            return Ways::of_daemon(&daemon);
         }
-    }
-
-    /// As [`Kernel::base_url`], for a token with these settings: one that is bound to a user is taken over a
-    /// Unix socket alone.
-    pub(crate) fn base_url_for(&self, settings: &Settings) -> String {
-        let unix = settings.uid.and_then(|_| unix_base_url(&self.daemon()?));
-        unix.unwrap_or_else(|| self.base_url())
+        let status: Result<Status, Fault> =
+            link.call_within(method::STATUS, &json!({}), CALL).await;
+        // What is not known is left to the usual address; what was asked for is done already.
+        status.map_or_else(
+            |_| Ways::default(),
+            |status| Ways::of_workers(&status, agent),
+        )
     }
 
     pub(crate) async fn open(&self) -> Result<Link, Fault> {
@@ -113,6 +113,14 @@ impl Kernel {
 fn is_the_hosts(system: &Places) -> bool {
     let has_home = || Places::from_environment().is_some_and(|own| own.home.exists());
     system.operator_socket().exists() || (system.run.is_dir() && !has_home())
+}
+
+/// Said by `aex daemon` where it finds nothing running: somebody may mean the host's.
+pub(crate) fn hint_of_the_hosts() -> Option<&'static str> {
+    Places::system().operator_socket().exists().then_some(
+        "aex: this host's own kernel is a service: `aex status` shows it, `systemctl stop aex.target 'aex-*'` \
+         stops it",
+    )
 }
 
 /// The home of user mode, absolute: children of the supervisor have another working directory.

@@ -1,103 +1,145 @@
-//! A place where agents connect to, as it is written: `127.0.0.1:9000`, `unix:/run/x/agents.sock`. And what a
-//! client takes as its base URL there. Pure.
+//! Where agents connect to: the places of a supervisor's daemon, or those that the workers of a host tell. Pure.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
-use aex_admin_proto::operator::DaemonState;
+use aex_admin_proto::listen::{Listen, Listening};
+use aex_admin_proto::operator::{DaemonState, ScopeView, Settings, Status};
+use aex_admin_proto::scope::{ScopeId, ScopeKind};
 
 /// Address of the HTTP side where nobody says otherwise.
 pub(crate) const DEFAULT_LISTEN: SocketAddr =
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9000);
 
-const UNIX: &str = "unix:";
-/// `sun_path` of a Unix socket's address (unix(7)), without the byte that ends it.
-const MAX_PATH_BYTES: usize = 107;
+/// The places where somebody's requests are taken, in the order in which they are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Ways(Vec<Listening>);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Listen {
-    Tcp(SocketAddr),
-    /// Absolute.
-    Unix(PathBuf),
-}
-
-impl Listen {
-    /// Whoever connects there is on this host. An unspecified address is every one of it.
-    pub(crate) fn is_local(&self) -> bool {
-        match self {
-            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
-            Self::Unix(_) => true,
+impl Ways {
+    pub(crate) fn of_daemon(daemon: &DaemonState) -> Self {
+        let tls = daemon.front.tls.is_some();
+        let places = std::iter::once(&daemon.listen).chain(&daemon.listeners);
+        let mut ways = Self::default();
+        for at in places.filter_map(|text| text.parse().ok()) {
+            let tls = tls && matches!(at, Listen::Tcp(_));
+            ways.add(&Listening { at, tls });
         }
+        ways
+    }
+
+    /// Of a host: workers that serve everybody, and those of the groups above this agent.
+    pub(crate) fn of_workers(status: &Status, agent: &str) -> Self {
+        let above = groups_above(&status.scopes, agent);
+        let mut ways = Self::default();
+        for worker in &status.workers {
+            // What the worker of another group says is not asked: it may have been taken over.
+            if (worker.group.as_deref()).is_none_or(|group| above.contains(&group)) {
+                (worker.listeners.iter()).for_each(|place| ways.add(place));
+            }
+        }
+        ways
+    }
+
+    /// Those of workers that serve everybody.
+    pub(crate) fn of_everybody(status: &Status) -> Self {
+        Self::of_workers(status, "")
+    }
+
+    fn add(&mut self, place: &Listening) {
+        if !self.0.contains(place) {
+            self.0.push(place.clone());
+        }
+    }
+
+    /// Nothing is known of any.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn all(&self) -> &[Listening] {
+        &self.0
+    }
+
+    /// What an agent's client takes as `OPENAI_BASE_URL`: the first TCP address, where there is one.
+    pub(crate) fn base_url(&self) -> Option<String> {
+        let tcp = |place: &&Listening| matches!(place.at, Listen::Tcp(_));
+        let first = self.0.iter().find(tcp).or_else(|| self.0.first());
+        first.map(Listening::base_url)
+    }
+
+    /// That of its first Unix socket, if it has one.
+    pub(crate) fn unix_base_url(&self) -> Option<String> {
+        let unix = |place: &&Listening| matches!(place.at, Listen::Unix(_));
+        self.0.iter().find(unix).map(Listening::base_url)
     }
 }
 
-impl FromStr for Listen {
-    type Err = String;
+/// What may be wrong with how somebody's requests are taken.
+impl Ways {
+    /// As [`Ways::base_url`], for a token with these settings: one that is bound to a user is taken over a
+    /// Unix socket alone. Where nothing is known, the usual address.
+    pub(crate) fn base_url_for(&self, settings: &Settings) -> String {
+        let unix = settings.uid.and_then(|_| self.unix_base_url());
+        unix.or_else(|| self.base_url())
+            .unwrap_or_else(default_base_url)
+    }
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let Some(path) = text.strip_prefix(UNIX) else {
-            return text.parse().map(Self::Tcp).map_err(|_| {
-                format!("expected 127.0.0.1:9000 or unix:/path/NAME.sock, not `{text}`")
-            });
-        };
-        let named = path.rsplit('/').next().unwrap_or_default();
-        let is_socket = named
-            .strip_suffix(".sock")
-            .is_some_and(|name| !name.is_empty());
-        if !path.starts_with('/') || !is_socket || path.chars().any(char::is_control) {
-            return Err(format!(
-                "expected an absolute path that ends in .sock, as in unix:/run/aex/agents.sock, not \
-                 `{path}`"
+    /// A token that no place takes, one sentence for each reason.
+    pub(crate) fn unserved(&self, name: &str, settings: &Settings) -> Vec<String> {
+        let mut doubts = Vec::new();
+        if self.is_empty() {
+            return doubts;
+        }
+        if let Some(uid) = settings.uid
+            && self.unix_base_url().is_none()
+        {
+            doubts.push(format!(
+                "aex: {name} is bound to uid {uid}, which only a Unix socket tells, and agents are served on \
+                 none: its requests are refused. Add one (`--listen unix:/path/NAME.sock`; on a host a \
+                 worker of its group, docs/OPERATIONS.md)"
             ));
         }
-        if path.len() > MAX_PATH_BYTES {
-            return Err(format!(
-                "a Unix socket's path has at most {MAX_PATH_BYTES} bytes"
+        if settings.client_cert.is_some() && !self.0.iter().any(|place| place.tls) {
+            doubts.push(format!(
+                "aex: {name} is bound to a client's certificate, and agents are served on no TLS address: its \
+                 requests are refused. Add one (--tls-cert, --tls-key, --tls-client-ca)"
             ));
         }
-        Ok(Self::Unix(path.into()))
+        doubts
     }
-}
 
-impl fmt::Display for Listen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+    /// Those, and that its base URL is one which not every client takes.
+    pub(crate) fn doubts(&self, name: &str, settings: &Settings) -> Vec<String> {
+        let mut doubts = self.unserved(name, settings);
+        if self.is_empty() {
+            doubts
+                .push("aex: no worker says where it listens: the base URL is the usual one".into());
         }
-    }
-}
-
-/// What an agent's client takes as `OPENAI_BASE_URL`. For a Unix socket the form that HTTP clients have
-/// which speak over one, with its path as the host.
-pub(crate) fn base_url(daemon: &DaemonState) -> String {
-    match daemon.listen.parse() {
-        Ok(Listen::Tcp(address)) => {
-            let scheme = match daemon.front.tls {
-                Some(_) => "https",
-                None => "http",
-            };
-            format!("{scheme}://{}/v1", reachable(address))
+        if let Some(socket) = socket_of(&self.base_url_for(settings)) {
+            doubts.push(format!(
+                "aex: the base URL is a Unix socket's, which not every client takes; others want `{}` and a \
+                 transport of their own (docs/API.md)",
+                socket.display()
+            ));
         }
-        Ok(Listen::Unix(path)) => unix_url(&path),
-        Err(_) => format!("http://{}/v1", daemon.listen),
+        doubts
     }
 }
 
-/// That of its first Unix socket, if it has one.
-pub(crate) fn unix_base_url(daemon: &DaemonState) -> Option<String> {
-    let places = daemon.listeners.iter().filter_map(|text| text.parse().ok());
-    let mut paths = places.filter_map(|place| match place {
-        Listen::Unix(path) => Some(path),
-        Listen::Tcp(_) => None,
-    });
-    paths.next().map(|path| unix_url(&path))
-}
-
-fn unix_url(path: &Path) -> String {
-    format!("http+unix://{}/v1", escaped(&path.to_string_lossy()))
+/// Names of the groups that an agent is in, as far up as they go.
+fn groups_above<'a>(scopes: &'a [ScopeView], agent: &str) -> Vec<&'a str> {
+    let of_id = |id: ScopeId| scopes.iter().find(|scope| scope.id == id);
+    let own = |scope: &&ScopeView| scope.kind == ScopeKind::Agent && scope.name == agent;
+    let mut names = Vec::new();
+    let mut next = scopes.iter().find(own).and_then(|scope| scope.parent);
+    // No path is longer than there are scopes, whatever they say of each other.
+    while let Some(scope) = next.and_then(of_id).filter(|_| names.len() < scopes.len()) {
+        if scope.kind == ScopeKind::Group {
+            names.push(scope.name.as_str());
+        }
+        next = scope.parent;
+    }
+    names
 }
 
 /// The socket of a base URL that leads to one.
@@ -113,112 +155,9 @@ pub(crate) fn socket_of(base_url: &str) -> Option<PathBuf> {
 }
 
 pub(crate) fn default_base_url() -> String {
-    format!("http://{DEFAULT_LISTEN}/v1")
-}
-
-/// Nobody connects to an unspecified address: on this host its loopback is as good.
-pub(crate) fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
-/// A path as the host of a URL.
-fn escaped(path: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let each = path.bytes().map(|b| match plain(b) {
-        true => char::from(b).to_string(),
-        false => format!("%{b:02X}"),
-    });
-    each.collect()
+    let at = Listen::Tcp(DEFAULT_LISTEN);
+    Listening { at, tls: false }.base_url()
 }
 
 #[cfg(test)]
-mod tests {
-    #[test]
-    fn the_socket_of_a_base_url_is_found_again() {
-        let path = Path::new("/tmp/a b%41/ä.sock");
-        assert_eq!(socket_of(&unix_url(path)).as_deref(), Some(path));
-        assert_eq!(socket_of(&default_base_url()), None);
-    }
-
-    use aex_admin_proto::operator::{Front, TlsPlaces};
-
-    use super::*;
-
-    #[test]
-    fn a_place_reads_as_it_is_written() {
-        for text in [
-            "127.0.0.1:9000",
-            "0.0.0.0:0",
-            "[::1]:9000",
-            "unix:/run/aex/agents.sock",
-            "unix:/a b/x.sock",
-        ] {
-            let listen: Listen = text.parse().unwrap();
-            assert_eq!(listen.to_string(), text);
-        }
-        for text in [
-            "",
-            "localhost:9000",
-            "9000",
-            "unix:",
-            "unix:agents.sock",
-            "unix:/run/agents",
-            "unix:/run/.sock",
-            "unix:/run/x.sock/",
-            "unix:/run/\n.sock",
-            "unix://",
-        ] {
-            assert!(text.parse::<Listen>().is_err(), "{text}");
-        }
-        let long = format!("unix:/{}.sock", "x".repeat(MAX_PATH_BYTES));
-        assert!(long.parse::<Listen>().is_err());
-    }
-
-    #[test]
-    fn what_leaves_the_host_is_known() {
-        for (text, local) in [
-            ("127.0.0.1:1", true),
-            ("[::ffff:127.0.0.1]:1", true),
-            ("unix:/x.sock", true),
-            ("0.0.0.0:1", false),
-            ("[::]:1", false),
-            ("192.0.2.1:1", false),
-        ] {
-            assert_eq!(text.parse::<Listen>().unwrap().is_local(), local, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_base_url_says_what_is_spoken_there() {
-        let url = |listen: &str, is_tls: bool| {
-            let places = TlsPlaces {
-                cert: "/c".into(),
-                key: "/k".into(),
-                client_ca: None,
-            };
-            base_url(&DaemonState {
-                pid: 1,
-                listen: listen.into(),
-                workers: 1,
-                listeners: vec![listen.into()],
-                front: Front {
-                    tls: is_tls.then_some(places),
-                    plain_http: false,
-                },
-            })
-        };
-        assert_eq!(url("127.0.0.1:9000", false), "http://127.0.0.1:9000/v1");
-        assert_eq!(url("127.0.0.1:9000", true), "https://127.0.0.1:9000/v1");
-        assert_eq!(url("0.0.0.0:9443", true), "https://127.0.0.1:9443/v1");
-        assert_eq!(url("[::]:9443", true), "https://[::1]:9443/v1");
-        assert_eq!(
-            url("unix:/run/a x/b.sock", true),
-            "http+unix://%2Frun%2Fa%20x%2Fb.sock/v1"
-        );
-    }
-}
+mod tests;

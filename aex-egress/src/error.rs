@@ -16,7 +16,7 @@ pub enum EgressError {
         "another aex-egress is using {0}; stop it first (aex daemon stop), or give this one its own --journal and --socket"
     )]
     AlreadyRunning(PathBuf),
-    #[error("cannot take over the socket of systemd: {0}")]
+    #[error("cannot take over the sockets of systemd: {0}")]
     Inherited(io::Error),
     #[error(
         "no home: set AEX_HOME or HOME, or give --socket, --admin-socket, --keys-dir and --journal"

@@ -2,7 +2,7 @@
 //!
 //! Owns: operators' keys ([`keys`]), the rules for headers ([`attach`]), that no answer repeats an
 //! operator's key ([`mask`]), which tickets were used ([`book`], kept across restarts by [`journal`]), connections to providers ([`pool`], [`wire`]),
-//! and the exchange itself ([`forward`], [`serve`]). It takes its configuration from `aex-admin`
+//! where workers call ([`doors`]), and the exchange itself ([`forward`], [`serve`]). It takes its configuration from `aex-admin`
 //! ([`orders`]) and tells it how each exchange ended ([`receipts`]).
 //!
 //! Absent on purpose: any reading of what an agent wrote. Bodies pass as opaque bytes, in which
@@ -11,6 +11,7 @@
 pub mod attach;
 pub mod body;
 pub mod book;
+pub mod doors;
 pub mod error;
 pub mod flight;
 pub mod forward;

@@ -13,7 +13,7 @@ use aex_admin_proto::service;
 use aex_egress::forward::Egress;
 use aex_egress::keys::{KeyRing, read_handed};
 use aex_egress::register::Register;
-use aex_egress::{EgressError, journal, orders, receipts, serve, vault};
+use aex_egress::{EgressError, doors, journal, orders, receipts, serve, vault};
 use aex_sandbox::{Network, Sandbox};
 use clap::Parser;
 use nix::sys::stat::{Mode, umask};
@@ -60,7 +60,7 @@ struct Args {
     /// Print the ids of requests that the journal tells as sent, one a line, and end
     #[arg(long)]
     list_sent: bool,
-    /// As a service of the whole host: the socket from systemd, the keys as its credentials
+    /// As a service of the whole host: the sockets from systemd, the keys as its credentials
     #[arg(long, conflicts_with_all = ["socket", "keys_dir", "keys_fd"])]
     system: bool,
     /// With --system: the user whose processes may connect
@@ -154,7 +154,7 @@ impl Paths {
 
     /// Rules are for directories that are there, so those that it makes are made before.
     fn sandbox(&self, args: &Args, credentials: Option<&PathBuf>) -> Result<Sandbox, EgressError> {
-        serve::private_parent(&self.journal)?;
+        doors::private_parent(&self.journal)?;
         let mut sandbox = Sandbox::new(Network::Client)
             .writes_around(&self.journal)
             .reads("/proc/sys/kernel/random/boot_id")
@@ -163,7 +163,7 @@ impl Paths {
             sandbox = sandbox.for_system();
         } else {
             let socket = socket(args)?;
-            serve::private_parent(&socket)?;
+            doors::private_parent(&socket)?;
             sandbox = sandbox.writes_around(&socket);
         }
         for path in self.keys_dir.iter().chain(credentials) {
@@ -214,7 +214,7 @@ async fn run(args: &Args, paths: &Paths, keys: KeyRing) -> Result<(), EgressErro
     let stop = stop_signal().map_err(EgressError::Runtime)?;
     // First the journal: its lock keeps a second process from taking the socket of this one.
     let register = Arc::new(Register::open(&paths.journal)?);
-    let listener = listener(args)?;
+    let doors = doors(args)?;
     let writing = Arc::clone(&register);
     tokio::spawn(async move { writing.write_endings().await });
     let egress = Arc::new(Egress::new(Arc::clone(&register)));
@@ -222,7 +222,7 @@ async fn run(args: &Args, paths: &Paths, keys: KeyRing) -> Result<(), EgressErro
     tracing::info!("serving");
     service::ready();
     tokio::select! {
-        () = serve::serve(listener, Arc::clone(&egress), stop) => {}
+        () = serve::serve(doors, Arc::clone(&egress), stop) => {}
         refused = orders::run(&client, Arc::clone(&egress), keys, args.system) => refused?,
         () = receipts::run(&client, &register) => {}
         () = service::beat(async || true) => {}
@@ -237,14 +237,14 @@ async fn run(args: &Args, paths: &Paths, keys: KeyRing) -> Result<(), EgressErro
     Ok(())
 }
 
-/// The workers' socket: systemd's, or one that is made.
-fn listener(args: &Args) -> Result<serve::Listener, EgressError> {
+/// Where workers call: at systemd's sockets, or at one that is made.
+fn doors(args: &Args) -> Result<Vec<doors::Door>, EgressError> {
     if args.system {
-        return serve::inherited(&args.worker_user);
+        return doors::inherited(&args.worker_user);
     }
     let path = socket(args)?;
-    serve::private_parent(&path)?;
-    serve::bind(&path)
+    doors::private_parent(&path)?;
+    Ok(vec![doors::bind(&path)?])
 }
 
 /// Of user mode.

@@ -1,10 +1,8 @@
-//! The workers' socket: who may connect, how many, and how serving ends.
+//! Workers' connections: who may connect, how many at each door, and how serving ends.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,24 +12,19 @@ use std::time::Duration;
 use aex_admin_proto::clock::boot_ms;
 use aex_admin_proto::egress::Failure;
 use aex_admin_proto::quiet::QuietStream;
-use aex_admin_proto::service;
 use http::HeaderValue;
 use http::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::EgressError;
+use crate::doors::Door;
 use crate::flight::Control;
 use crate::forward::{Egress, exchange};
 
-/// `FileDescriptorName=` of the workers' socket.
-const SOCKET_NAME: &str = "egress";
-/// Connections of workers at once; more wait in the listener's queue.
-const MAX_CONNECTIONS: usize = 4096;
 const MAX_HEADERS: usize = 64;
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -50,88 +43,6 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 /// ticket is refused.
 const CONFIGURATION_WAIT: Duration = Duration::from_secs(5);
 
-/// The socket; one that was made here is removed when dropped.
-pub struct Listener {
-    inner: UnixListener,
-    made: Option<PathBuf>,
-    /// Whose processes may connect.
-    uid: u32,
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Some(path) = &self.made {
-            // A restart removes it too.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-/// Takes over the socket that systemd made, for the workers' user. Needs a tokio runtime.
-///
-/// # Errors
-/// There is none, or no such user.
-pub fn inherited(worker_user: &str) -> Result<Listener, EgressError> {
-    let uid = service::uid_of(worker_user).map_err(EgressError::Inherited)?;
-    let handed = service::unix_listeners().map_err(EgressError::Inherited)?;
-    let (_, listener) = (handed.into_iter())
-        .find(|(name, _)| name == SOCKET_NAME)
-        .ok_or_else(|| {
-            EgressError::Inherited(io::Error::other(format!(
-                "none is named {SOCKET_NAME}: start it with `systemctl start aex.target`, not by hand"
-            )))
-        })?;
-    let inner = listener
-        .set_nonblocking(true)
-        .and_then(|()| UnixListener::from_std(listener))
-        .map_err(EgressError::Inherited)?;
-    Ok(Listener {
-        inner,
-        made: None,
-        uid,
-    })
-}
-
-/// Makes the directory of a file, for this user alone, if it is missing.
-///
-/// # Errors
-/// It cannot be made.
-pub fn private_parent(path: &Path) -> Result<(), EgressError> {
-    let Some(dir) = path.parent() else {
-        return Ok(());
-    };
-    std::fs::DirBuilder::new()
-        .mode(0o700)
-        .recursive(true)
-        .create(dir)
-        .map_err(|error| EgressError::file("cannot make directory", dir, error))
-}
-
-/// Makes the socket, in a directory that is there.
-///
-/// # Errors
-/// Another process serves there, or it cannot be made.
-pub fn bind(path: &Path) -> Result<Listener, EgressError> {
-    let failed = |what| move |error| EgressError::file(what, path, error);
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
-        return Err(EgressError::AlreadyRunning(path.to_owned()));
-    }
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(failed("cannot remove the old socket")(error));
-        }
-        _ => {}
-    }
-    let inner = UnixListener::bind(path).map_err(failed("cannot make socket"))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(failed("cannot protect socket"))?;
-    Ok(Listener {
-        inner,
-        made: Some(path.to_owned()),
-        uid: nix::unistd::getuid().as_raw(),
-    })
-}
-
 /// The connections that are up, so that a stop reaches them.
 #[derive(Default)]
 struct Connections {
@@ -148,30 +59,37 @@ impl Connections {
 }
 
 /// Serves until `stop` is done, then lets exchanges finish, and cuts those that do not.
-pub async fn serve(listener: Listener, egress: Arc<Egress>, stop: impl Future<Output = ()>) {
+pub async fn serve(doors: Vec<Door>, egress: Arc<Egress>, stop: impl Future<Output = ()>) {
     let connections = Arc::new(Connections::default());
+    // A task each: at one that is called without end the others would have no turn.
+    let mut open = JoinSet::new();
+    for door in doors {
+        let (egress, connections) = (Arc::clone(&egress), Arc::clone(&connections));
+        open.spawn(async move { accept(&door, &egress, &connections).await });
+    }
     tokio::select! {
-        () = accept(&listener, &egress, &connections) => {}
+        _ = open.join_next() => {}
         () = keep_time(&egress) => {}
         () = stop => {}
     }
-    drop(listener);
+    open.shutdown().await;
     tokio::select! {
         () = drain(&egress, &connections) => {}
         () = keep_time(&egress) => {}
     }
 }
 
-async fn accept(listener: &Listener, egress: &Arc<Egress>, connections: &Arc<Connections>) {
+async fn accept(door: &Door, egress: &Arc<Egress>, connections: &Arc<Connections>) {
     // After it they are refused, which says more than silence.
     let _ = timeout(CONFIGURATION_WAIT, egress.configured()).await;
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // More wait in the listener's own queue.
+    let room = Arc::new(Semaphore::new(door.places));
     let mut refused: u64 = 0;
     loop {
         let Ok(turn) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
-        let stream = match listener.inner.accept().await {
+        let stream = match door.listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) if is_peers_own(&error) => continue,
             Err(error) => {
@@ -181,7 +99,7 @@ async fn accept(listener: &Listener, egress: &Arc<Egress>, connections: &Arc<Con
             }
         };
         let peer = stream.peer_cred().map(|peer| peer.uid());
-        if !peer.as_ref().is_ok_and(|&uid| uid == listener.uid) {
+        if !peer.as_ref().is_ok_and(|&uid| uid == door.uid) {
             refused += 1;
             // One line a doubling: a peer that insists does not fill the log.
             if refused.is_power_of_two() {

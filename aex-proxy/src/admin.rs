@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aex_admin_proto::client::{CallError, Client};
+use aex_admin_proto::listen::Listening;
 use aex_admin_proto::peer::Peer;
 use aex_admin_proto::rpc::code;
 use aex_admin_proto::worker::{
@@ -57,6 +58,7 @@ pub enum Unavailable {
 struct Inner {
     client: Client,
     worker: u32,
+    listeners: Vec<Listening>,
     max_body_bytes: AtomicU64,
     drain_timeout_ms: AtomicU64,
     reserve_limit_ms: AtomicU64,
@@ -118,11 +120,12 @@ fn as_json(ticket: &str) -> Arc<RawValue> {
 impl Admin {
     /// Connects in the background. Needs a tokio runtime.
     #[must_use]
-    pub fn new(socket: &Path, worker: u32) -> Self {
+    pub fn new(socket: &Path, worker: u32, listeners: Vec<Listening>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 client: Client::new(socket),
                 worker,
+                listeners,
                 max_body_bytes: AtomicU64::new(DEFAULT_MAX_BODY_BYTES),
                 drain_timeout_ms: AtomicU64::new(DEFAULT_DRAIN_MS),
                 reserve_limit_ms: AtomicU64::new(DEFAULT_RESERVE_MS),
@@ -368,6 +371,7 @@ impl Admin {
             worker: self.inner.worker,
             pid: std::process::id(),
             sandbox: aex_sandbox::in_force(),
+            listeners: self.inner.listeners.clone(),
         };
         self.inner.client.call(SETTINGS, &params, POLL_LIMIT).await
     }

@@ -35,7 +35,7 @@ impl Keeping {
         let mut for_agent = head.headers.clone();
         headers::keep_for_agent(&mut for_agent);
         headers::tell_server(&mut for_agent, &grant.provider, &grant.upstream_model);
-        self.answer = Some(self.spool.gather(head.status, for_agent));
+        self.answer = Some((self.spool).gather(grant.tenant, head.status, for_agent));
     }
 
     /// What the client is sent of its body, or would be if it were still there.

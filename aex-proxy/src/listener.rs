@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use aex_admin_proto::listen::{Listen, Listening};
 use listenfd::ListenFd;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -100,6 +101,22 @@ fn start_again(fd: u16, count: u16) -> io::Error {
         .env(FIRST, fd.to_string())
         .env(PID, std::process::id().to_string())
         .exec()
+}
+
+/// Where they are, as the kernel is told. One without an address that can be written is left out.
+pub(crate) fn told(listeners: &[Listener], is_tls: bool) -> Vec<Listening> {
+    let each = listeners.iter().filter_map(|listener| match listener {
+        Listener::Tcp(listener) => Some(Listening {
+            at: Listen::Tcp(listener.local_addr().ok()?),
+            tls: is_tls,
+        }),
+        Listener::Unix(listener) => {
+            let path = listener.local_addr().ok()?.as_pathname()?.to_owned();
+            let at = format!("unix:{}", path.to_str()?).parse().ok()?;
+            Some(Listening { at, tls: false })
+        }
+    });
+    each.collect()
 }
 
 /// A listener that the runtime watches.

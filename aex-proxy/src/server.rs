@@ -18,7 +18,7 @@ use crate::admin::Admin;
 use crate::connection::{Connection, HEAD_LIMIT, Rooms};
 use crate::crowd::Crowd;
 use crate::egress::Egress;
-use crate::listener::{Listener, Watched};
+use crate::listener::{self, Listener, Watched};
 use crate::serve::Shared;
 use crate::spool::Spool;
 use crate::tls::Tls;
@@ -68,12 +68,13 @@ pub async fn run(
     options: Options,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let told = listener::told(&listeners, options.tls.is_some());
     let listeners: io::Result<Vec<Watched>> = listeners.into_iter().map(Watched::new).collect();
     let listeners = listeners?;
     // Taken in any case: what is not taken ends the program.
     let hangup = signal(SignalKind::hangup())?;
     let certificates = tokio::spawn(follow(options.tls.clone(), hangup));
-    let admin = Admin::new(&options.admin_socket, options.worker);
+    let admin = Admin::new(&options.admin_socket, options.worker, told);
     let follower = tokio::spawn(admin.clone().follow());
     let egress = Egress::new(&options.egress_socket);
     let heart = tokio::spawn(beat(egress.clone()));

@@ -1,12 +1,14 @@
 //! Answers that are kept for a day, for requests with an `Idempotency-Key`.
 //!
 //! One encrypted file each ([`sealed`]) in one private directory that all workers share ([`shelf`]), so
-//! that any of them can give an answer again. Whatever goes wrong here costs the answer's second giving
+//! that any of them can give an answer again. What is too much goes by tenant ([`surplus`]). Whatever goes wrong here costs the answer's second giving
 //! and nothing else. Disks are slow: they are waited for on threads of their own, few at a time, and not
 //! for long.
 
+mod gather;
 mod sealed;
 mod shelf;
+mod surplus;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,19 +16,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aex_admin_proto::HoldId;
+use aex_admin_proto::scope::ScopeId;
 use http::{HeaderMap, StatusCode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
+pub use gather::Gathering;
+use gather::{Room, Taken};
 pub use sealed::{Kept, SpoolKey};
 use shelf::Shelf;
 
 /// Largest answer that is kept.
 pub const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-/// Memory for answers that are being gathered, in units of [`UNIT_BYTES`]: 64 MiB.
-const ROOM_UNITS: usize = 4096;
-const UNIT_BYTES: usize = 16 * 1024;
 /// Threads that wait for the disk at once.
 const MAX_AT_ONCE: usize = 4;
 /// How long a settle waits for its answer to be kept, and a client for one to be found.
@@ -44,7 +46,7 @@ struct Inner {
     /// None: nothing is kept.
     shelf: Option<Arc<Shelf>>,
     turns: Arc<Semaphore>,
-    room: Arc<Semaphore>,
+    room: Arc<Room>,
     /// The last write failed, and that was told.
     failing: AtomicBool,
 }
@@ -65,21 +67,20 @@ impl Spool {
             inner: Arc::new(Inner {
                 shelf,
                 turns: Arc::new(Semaphore::new(MAX_AT_ONCE)),
-                room: Arc::new(Semaphore::new(ROOM_UNITS)),
+                room: Arc::default(),
                 failing: AtomicBool::new(false),
             }),
         }
     }
 
-    /// Begins to gather an answer.
+    /// Begins to gather an answer of `tenant`'s.
     #[must_use]
-    pub fn gather(&self, status: StatusCode, headers: HeaderMap) -> Gathering {
+    pub fn gather(&self, tenant: ScopeId, status: StatusCode, headers: HeaderMap) -> Gathering {
         Gathering {
             status,
             headers,
             body: self.inner.shelf.is_some().then(Vec::new),
-            room: Arc::clone(&self.inner.room),
-            taken: None,
+            taken: Taken::none_yet(&self.inner.room, tenant),
         }
     }
 
@@ -90,7 +91,6 @@ impl Spool {
             headers,
             body: Some(body),
             taken,
-            ..
         } = answer
         else {
             return;
@@ -101,9 +101,9 @@ impl Spool {
             body: body.into(),
         };
         let put = move |shelf: &Shelf| {
-            let sealed = key.seal(id, &kept)?;
+            let (tenant, sealed) = (taken.tenant, key.seal(id, &kept)?);
             drop((kept, taken));
-            shelf.put(id, &sealed)
+            shelf.put(id, tenant, &sealed)
         };
         match self.on_disk(put).await {
             Some(Ok(())) => self.inner.failing.store(false, Ordering::Relaxed),
@@ -152,49 +152,6 @@ impl Spool {
         };
         timeout(DISK_LIMIT, working).await.ok().flatten()
     }
-}
-
-/// An answer as it grows, within bounds: one that passes them is given up.
-pub struct Gathering {
-    status: StatusCode,
-    headers: HeaderMap,
-    /// None: given up.
-    body: Option<Vec<u8>>,
-    room: Arc<Semaphore>,
-    taken: Option<OwnedSemaphorePermit>,
-}
-
-impl Gathering {
-    pub fn push(&mut self, bytes: &[u8]) {
-        let Some(body) = &mut self.body else { return };
-        let length = body.len() + bytes.len();
-        if length <= MAX_ANSWER_BYTES && take_room(&self.room, &mut self.taken, length) {
-            body.extend_from_slice(bytes);
-        } else {
-            (self.body, self.taken) = (None, None);
-        }
-    }
-}
-
-/// Whether there is room for an answer of `length` bytes. Nobody waits for it.
-fn take_room(
-    room: &Arc<Semaphore>,
-    taken: &mut Option<OwnedSemaphorePermit>,
-    length: usize,
-) -> bool {
-    let has = taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-    let more = length.div_ceil(UNIT_BYTES).saturating_sub(has);
-    let Ok(more) = u32::try_from(more) else {
-        return false;
-    };
-    let Ok(more) = Arc::clone(room).try_acquire_many_owned(more) else {
-        return false;
-    };
-    match taken {
-        Some(taken) => taken.merge(more),
-        None => *taken = Some(more),
-    }
-    true
 }
 
 #[cfg(test)]

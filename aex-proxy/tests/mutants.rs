@@ -20,6 +20,7 @@ mod requests;
 mod strict;
 
 use aex_admin_proto::clock;
+use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::worker::{Grant, OnDisconnect, Route};
 
 use mutate::Chance;
@@ -68,6 +69,7 @@ fn grant(route: Route) -> Grant {
     let tiered = matches!(route, Route::ChatCompletions | Route::Responses);
     Grant {
         ticket: "ticket".into(),
+        tenant: ScopeId::Agent(1),
         provider: "p".into(),
         path: route.path().into(),
         upstream_model: "vendor/model".into(),

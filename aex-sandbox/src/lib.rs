@@ -10,6 +10,7 @@
 
 mod calls;
 mod command;
+mod panics;
 mod paths;
 mod seccomp;
 
@@ -22,6 +23,7 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 pub use command::hold_command;
+pub use panics::tell_place_alone;
 
 /// Set to `off`, it switches Landlock and seccomp off: for kernels that are odd.
 pub const SWITCH: &str = "AEX_SANDBOX";
@@ -192,12 +194,13 @@ impl Sandbox {
     }
 }
 
-/// Before anything secret is read: nobody of the same user may look into this process, and it leaves no
-/// core file.
+/// Before anything secret is read: nobody of the same user may look into this process, it leaves no core file,
+/// and a panic tells its place alone.
 ///
 /// # Errors
 /// The kernel refuses: then this process must not hold anything secret.
 pub fn harden() -> Result<(), SandboxError> {
+    tell_place_alone();
     prctl::set_dumpable(false).map_err(SandboxError::Harden)?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(SandboxError::Harden)
 }

@@ -149,6 +149,13 @@ class Host(Boot):
         log = self.run("journalctl --no-pager -n 40 -o cat -u 'aex*'", check=False).stdout
         return f"AEX serves\n{units}\n{log}"
 
+    def listeners(self):
+        """The inode of each listening socket of AEX's, by address: the same as long as it is the same socket."""
+        tcp = self.out(f"ss -Hltne 'sport = :{PORT}'").splitlines()
+        unix = (line.split() for line in self.out("ss -Hlx").splitlines())
+        found = {line.split()[3]: re.search(r"ino:(\d+)", line)[1] for line in tcp}
+        return found | {line[4]: line[5] for line in unix if line[4].startswith("/run/aex/")}
+
     def aex(self, line, user=OPERATOR, **more):
         """`aex LINE --json` as an operator; its document."""
         said = self.out(f"aex --json {line}", user=user, **more)

@@ -3,26 +3,31 @@ inside of it, under everything that confines it, be it the unit's or the program
 
 A tracer stops the process, points it at a `syscall` instruction of its own memory with arguments of the
 test's, and reads what the kernel of the machine answers. The process goes on afterwards as if nothing
-had been.
+had been. Or it is made to panic: where it enters a function of the test's choice, it enters instead the one
+with which Rust's core library complains of a bad slice, with a text of the process's own memory.
 
 Absent on purpose: what an answer should be. x86-64 only: elsewhere it raises, and nothing is skipped.
 """
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import signal
 import socket
 import struct
+import subprocess
 from pathlib import Path
+
+from boot import until
 
 SYSCALL = b"\x0f\x05"
 # asm/unistd_64.h
 NR = {
     "read": 0, "open": 2, "close": 3, "socket": 41, "connect": 42, "bind": 49, "execve": 59, "kill": 62,
     "ptrace": 101, "mount": 165, "openat": 257, "unshare": 272, "process_vm_readv": 310, "bpf": 321,
-    "execveat": 322, "io_uring_setup": 425, "fork": 57, "clone": 56, "symlink": 88, "mprotect": 10,
+    "execveat": 322, "mmap": 9, "io_uring_setup": 425, "fork": 57, "clone": 56, "symlink": 88, "mprotect": 10,
 }  # fmt: skip
 
 PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_CONT = 12, 13, 7
@@ -30,6 +35,11 @@ PTRACE_SINGLESTEP, PTRACE_DETACH = 9, 17
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 WALL = 0x40000000
 AT_FDCWD = -100
+BREAKPOINT = b"\xcc"
+# Where a panic of the test's own says that it is.
+PANIC_PLACE = "tests/system/takeover.rs:71:13"
+PANIC_FUNCTION = "core::str::slice_error_fail"
+BREAK_LIMIT_S = 20
 REGISTERS = (
     "r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base "
     "gs_base ds es fs gs"
@@ -54,6 +64,28 @@ def _ptrace(request, pid, address=None, data=None):
         raise OSError(number, f"ptrace {request:#x}: {os.strerror(number)}")
 
 
+def memory_of(pid):
+    """What a process has in its memory, as root reads it from outside: (address, bytes) of each region."""
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, rights = line.split()[:2]
+            if "r" not in rights or line.endswith(("[vvar]", "[vsyscall]", "[vvar_vclock]")):
+                continue
+            first, end = (int(number, 16) for number in span.split("-"))
+            try:
+                memory.seek(first)
+                yield first, memory.read(end - first)
+            except OSError:
+                continue
+
+
+@functools.cache
+def symbols(program):
+    """Where each function begins, in a program's file that has its symbols."""
+    listed = subprocess.run(["nm", "-C", program], capture_output=True, text=True, check=True).stdout
+    return {line[19:]: int(line[:16], 16) for line in listed.splitlines() if line[17:18] in "tT"}
+
+
 class Takeover:
     """A stopped process (its number out here) that makes calls for the test. A context manager."""
 
@@ -71,9 +103,16 @@ class Takeover:
         self.memory = open(f"/proc/{self.pid}/mem", "r+b", buffering=0)
         self.instruction = self._find_syscall()
         self.alive = True
+        self.armed = None
         return self
 
     def __exit__(self, *_):
+        if self.alive and self.armed:
+            # The test gave up. Left as it is, it would end at the breakpoint.
+            _ptrace(PTRACE_INTERRUPT, self.pid)
+            self._wait()
+            _ptrace(PTRACE_GETREGS, self.pid, None, ctypes.byref(self.before))
+            self._disarm()
         self.memory.close()
         if self.alive:
             _ptrace(PTRACE_SETREGS, self.pid, None, ctypes.byref(self.before))
@@ -137,6 +176,73 @@ class Takeover:
             return signal.Signals(ended.args[0]).name
         return errno.errorcode.get(-result, str(result)) if -4096 < result < 0 else None
 
+    # -- panics ------------------------------------------------------------------------------------
+
+    def arm(self, program, function):
+        """Lets it go on until it enters a function of its program, whose file with symbols is given."""
+        name = Path(program).name
+        lines = Path(f"/proc/{self.pid}/maps").read_text().splitlines()
+        base = min(int(line.split("-")[0], 16) for line in lines if line.endswith(f"/{name}"))
+        self.complaint = base + symbols(program)[PANIC_FUNCTION]
+        self.armed = base + symbols(program)[function]
+        # Asked for now: there, its registers are those of a call that is under way.
+        self.room = self.call("mmap", 0, 4096, 3, 0x22, -1, 0)
+        self.memory.seek(self.armed)
+        self.replaced = self.memory.read(len(BREAKPOINT))
+        self._poke(self.armed, BREAKPOINT)
+        _ptrace(PTRACE_SETREGS, self.pid, None, ctypes.byref(self.before))
+        _ptrace(PTRACE_CONT, self.pid)
+
+    def panic(self, text, planted=False):
+        """Waits until it is there; then it goes on as if the code there had cut a string of its memory
+        badly, one that begins with `text`. A planted text is put there for the purpose."""
+        until(self._is_there, BREAK_LIMIT_S, "the armed function is entered", pause_s=0.001)
+        self._disarm()
+        file, line, column = PANIC_PLACE.rsplit(":", 2)
+        # core::panic::Location
+        place = struct.pack("<QQII", self.room + 64, len(file), int(line), int(column))
+        self._poke(self.room, place.ljust(64, b"\0") + file.encode() + b"\0")
+        at = self.room + 1024
+        if planted:
+            self._poke(at, text.encode())
+        else:
+            at = self._find(text.encode())
+        # fn slice_error_fail(s: &str, begin: usize, end: usize) -> !, with its caller's place at the end.
+        length = len(text.encode())
+        registers = self.before
+        registers.rip, registers.orig_rax = self.complaint, 0xFFFF_FFFF_FFFF_FFFF
+        registers.rdi, registers.rsi, registers.rdx, registers.rcx = at, length, length, 0
+        registers.r8 = self.room
+
+    def _is_there(self):
+        """Whether it stopped at the breakpoint; signals of its own are let through."""
+        done, status = os.waitpid(self.pid, WALL | os.WNOHANG)
+        if not done:
+            return False
+        if not os.WIFSTOPPED(status):
+            self.alive = False
+            raise Ended(os.WTERMSIG(status) if os.WIFSIGNALED(status) else status)
+        _ptrace(PTRACE_GETREGS, self.pid, None, ctypes.byref(self.before))
+        if os.WSTOPSIG(status) == signal.SIGTRAP and self.before.rip == self.armed + 1:
+            return True
+        event = status >> 16
+        _ptrace(PTRACE_CONT, self.pid, None, 0 if event else os.WSTOPSIG(status))
+        return False
+
+    def _disarm(self):
+        self._poke(self.armed, self.replaced)
+        self.armed = None
+
+    def _poke(self, at, data):
+        self.memory.seek(at)
+        self.memory.write(data)
+
+    def _find(self, text):
+        for first, data in memory_of(self.pid):
+            if (at := data.find(text)) >= 0:
+                return first + at
+        raise RuntimeError(f"process {self.pid} does not have {text!r} in its memory")
+
     # -- what attackers would try ------------------------------------------------------------------
 
     def open_error(self, path):
@@ -144,8 +250,22 @@ class Takeover:
 
     def unix_error(self, path):
         """Connecting to a Unix socket."""
-        address = struct.pack("<H", socket.AF_UNIX) + path.encode() + b"\0"
-        return self._connect(socket.AF_UNIX, address)
+        return self._connect(socket.AF_UNIX, self._unix(path))
+
+    def flood_unix(self, path, most=20_000):
+        """Connects to a Unix socket until it takes no more; how many connections are held now, and why
+        there are not more (EAGAIN: its queue is full too)."""
+        address = self._unix(path)
+        for held in range(most):
+            handle = self.call("socket", socket.AF_UNIX, socket.SOCK_STREAM | os.O_NONBLOCK, 0)
+            if handle < 0:
+                return held, errno.errorcode[-handle]
+            if error := self.error("connect", handle, address, len(address)):
+                return held, error
+        return most, None
+
+    def _unix(self, path):
+        return struct.pack("<H", socket.AF_UNIX) + path.encode() + b"\0"
 
     def tcp_error(self, host, port):
         address = struct.pack("<H", socket.AF_INET) + struct.pack(">H", port) + socket.inet_aton(host)

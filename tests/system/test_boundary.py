@@ -29,6 +29,8 @@ for path in sys.argv[1:]:
     except OSError as error:
         print(type(error).__name__, path)
 """
+# aex-egress/src/doors.rs
+COMMON_PLACES = 4096
 REFUSED = ("ENOENT", "EACCES", "EPERM")
 
 
@@ -215,13 +217,19 @@ class TakenOver(Installed):
 class Groups(Installed):
     """A worker of one group: a door of its own, behind which nobody else's agents are."""
 
+    def enable(self, group):
+        """As docs/OPERATIONS.md says: sockets cannot be handed to programs that run already."""
+        units = " ".join(name.format(group) for name in (
+            "aex-admin-worker@{}.socket", "aex-egress@{}.socket", "aex-proxy-group@{}.socket", "aex-proxy-group@{}.service",
+        ))  # fmt: skip
+        self.boot.run(f"systemctl enable {units}")
+        self.boot.run("systemctl restart aex.target")
+
     def test_it_serves_its_group_and_sees_no_other(self):
         boot = self.boot
         boot.run("aex group create red && aex group create blue", user=OPERATOR)
         red, blue = (self.agent(f"of-{group}", options=f"--group {group}") for group in ("red", "blue"))
-        boot.run("systemctl enable aex-admin-worker@red.socket aex-proxy-group@red.socket aex-proxy-group@red.service")
-        # A socket cannot be handed to a ledger that runs already.
-        boot.run("systemctl stop 'aex-admin*.socket' aex-admin.service; systemctl start aex.target")
+        self.enable("red")
         door = "/run/aex/agents/red.sock"
         self.assertEqual(boot.ask(red, socket=door, user=STRANGER).status, 200)
         self.assertEqual(boot.ask(blue, socket=door, user=STRANGER).status, 401)
@@ -230,11 +238,43 @@ class Groups(Installed):
         boot.run("install -d -m 700 -o aex-proxy /run/aex-proxy-group/blue")
         taken_unit = "aex-proxy-group@red.service"
         with Takeover(boot.outer_pid(boot.main_pid(taken_unit))) as taken:
-            for name in ("admin.sock", "worker-blue.sock", "worker-red.sock", "agents/red.sock"):
+            for name in ("admin.sock", "groups/worker-red.sock", "groups/egress-red.sock", "agents/red.sock"):
                 self.assertIn(taken.unix_error(f"/run/aex/{name}"), REFUSED, name)
             for path in ("/run/aex-proxy-group/blue", "/etc/passwd", "/etc/aex"):
                 self.assertIn(taken.open_error(path), REFUSED, path)
+        # Nor does a worker of all others get at what is this group's own, which is there.
+        with Takeover(boot.outer_pid(boot.main_pid("aex-proxy@1.service"))) as taken:
+            for name in ("worker-red.sock", "egress-red.sock"):
+                boot.run(["test", "-S", f"/run/aex/groups/{name}"])
+                self.assertEqual(taken.unix_error(f"/run/aex/groups/{name}"), "EACCES", name)
         # Everything comes back by itself with the target.
         boot.run("systemctl stop aex.target 'aex-*'; systemctl start aex.target")
         self.assertEqual(boot.ask(red, socket=door).status, 200)
+        # Restarted with it, the sockets stay the same, and who calls meanwhile waits.
+        sockets = boot.listeners()
+        self.assertIn(door, sockets)
+        boot.run("systemctl restart aex.target")
+        self.assertEqual(boot.ask(red, socket=door).status, 200)
+        self.assertEqual(boot.listeners(), sockets)
+        self.assert_sound()
+
+    def test_its_flood_of_the_egress_keeps_no_other_out(self):
+        boot = self.boot
+        boot.run("aex group create green", user=OPERATOR)
+        green, other = self.agent("of-green", options="--group green"), self.agent("elsewhere")
+        self.enable("green")
+        door = "/run/aex/agents/green.sock"
+        self.assertEqual(boot.ask(green, socket=door).status, 200)
+        unit = "aex-proxy-group@green.service"
+        with Takeover(boot.outer_pid(boot.main_pid(unit))) as taken:
+            # It has every place of its own socket, and its queue is full.
+            held, error = taken.flood_unix("/run/aex/egress.sock")
+            self.assertEqual(error, "EAGAIN")
+            # That would be all places of a socket that workers share.
+            self.assertGreater(held, COMMON_PLACES)
+            for _ in range(5):
+                # Each of its connections ends after 10 s; what waited for that would come later.
+                self.assertEqual(boot.ask(other, limit_s=5).status, 200)
+        boot.run(f"systemctl kill -s KILL {unit}")
+        until(lambda: boot.ask(green, socket=door, limit_s=5).status == 200, 20, boot.state)
         self.assert_sound()

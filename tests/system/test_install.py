@@ -1,14 +1,37 @@
 """What an installation leaves behind, and how the services are started, stopped and reloaded."""
 
 import re
+import subprocess
 
 from boot import until
-from case import MODELS, OPERATOR, Host, Installed, SystemCase, installed_version
+from case import MODELS, OPERATOR, PORT, STRANGER, Host, Installed, SystemCase, installed_version
 
 UNITS = (
     "aex-admin.service aex-egress.service aex-proxy@1.service aex-admin.socket aex-admin-audit.socket "
     "aex-admin-worker.socket aex-admin-egress.socket aex-egress.socket aex-proxy.socket"
 ).split()
+# Tries to get a port until its standard input ends, and once more then; tells whether it did, and how often
+# it tried.
+SQUAT = """
+import select, socket, sys
+print("trying", flush=True)
+tries, last = 0, False
+while not last:
+    last = bool(select.select([sys.stdin], [], [], 0)[0])
+    tries += 1
+    taken = socket.socket()
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind(("127.0.0.1", int(sys.argv[1])))
+        taken.listen()
+    except OSError:
+        taken.close()
+        continue
+    print("taken")
+    sys.stdin.read()
+    last = True
+print(tries)
+"""
 
 
 def root_processes(boot):
@@ -113,16 +136,38 @@ class Running(Installed):
         self.boot.run("systemctl start aex.target")
         self.assert_serves(token)
 
-    def test_a_restart_of_the_target_restarts_everything(self):
+    def test_a_restart_of_the_target_restarts_everything_but_the_sockets(self):
         token = self.agent("restarted")
         services = [unit for unit in UNITS if unit.endswith(".service")]
-        before = {unit: self.boot.main_pid(unit) for unit in services}
-        self.boot.run("systemctl restart aex.target")
+        sockets = self.boot.listeners()
+        self.assertGreaterEqual(len(sockets), 6)
+        for _ in range(3):
+            before = {unit: self.boot.main_pid(unit) for unit in services}
+            self.boot.run("systemctl restart aex.target")
+            self.assert_serves(token)
+            for unit in UNITS:
+                until(lambda: self.boot.is_active(unit), 15, unit)
+            for unit in services:
+                self.assertNotIn(self.boot.main_pid(unit), (0, before[unit]), unit)
+            self.assertEqual(self.boot.listeners(), sockets)
+
+    def test_nobody_takes_the_port_while_the_target_is_restarted(self):
+        token = self.agent("kept-out")
+        self.assertNotIn("taken", self.squatted("systemctl restart aex.target"))
         self.assert_serves(token)
-        for unit in UNITS:
-            until(lambda: self.boot.is_active(unit), 15, unit)
-        for unit in services:
-            self.assertNotIn(self.boot.main_pid(unit), (0, before[unit]), unit)
+        # The control: once it is let go, they do.
+        self.assertIn("taken", self.squatted("systemctl stop aex.target 'aex-*'"))
+        self.boot.run("systemctl start aex.target")
+        self.assert_serves(token)
+
+    def squatted(self, command):
+        """What another user says who tries to get the port for as long as the command takes."""
+        squatter = self.boot.start(["python3", "-c", SQUAT, str(PORT)], user=STRANGER, stdin=subprocess.PIPE)
+        self.assertEqual(squatter.stdout.readline(), "trying\n")
+        self.boot.run(command)
+        said, _ = squatter.communicate(timeout=20)
+        self.assertGreater(int(said.split()[-1]), 100, said)
+        return said
 
     def test_a_reload_takes_new_settings_and_keeps_the_old_ones_when_they_are_bad(self):
         def write(text):

@@ -36,6 +36,13 @@ class Operations(Installed):
         self.assertEqual(self.ask(token).status, 0)
         me = f"curl -fsS http://127.0.0.1:900/v1/aex/me -H 'Authorization: Bearer {token}'"
         boot.run(me, user="mallory")
+        # Whoever is given a token is told the place, and a command is started with it.
+        base_url = "http://127.0.0.1:900/v1"
+        self.assertEqual(boot.aex("agent create newcomer 1.00 60")["base_url"], base_url)
+        self.assertEqual(boot.out("aex run -a moved -- printenv OPENAI_BASE_URL").strip(), base_url)
+        self.assertIn("900 is held by systemd", boot.run("aex doctor", check=False).stdout)
+        barred = boot.run("aex doctor --as mallory", check=False).stdout
+        self.assertRegex(barred, r"ok +agents' way .*reach AEX at 127\.0\.0\.1:900\b")
         boot.run(f"rm -r {EDIT}; systemctl daemon-reload; systemctl stop 'aex-proxy*'; systemctl start aex.target")
         self.assert_serves(token)
 
@@ -61,6 +68,7 @@ class Operations(Installed):
         me = f"curl -fsS --cacert /root/cert.pem https://127.0.0.1:9000/v1/aex/me -H 'Authorization: Bearer {token}'"
         boot.run(me)
         self.assertIn("CN = first", shown())
+        self.assertEqual(boot.aex("agent create secure 1.00 60")["base_url"], "https://127.0.0.1:9000/v1")
         pid = boot.main_pid("aex-proxy@1.service")
         certify("second")
         boot.run("systemctl reload 'aex-proxy@*'")

@@ -123,14 +123,23 @@ class StolenTokens(Installed):
         boot.run("aex group create red", user=OPERATOR)
         token = self.agent("hers", options="--group red --uid alice")
         free = self.agent("anybodys", options="--group red")
-        boot.run("systemctl enable aex-admin-worker@red.socket aex-proxy-group@red.socket aex-proxy-group@red.service")
-        boot.run("systemctl stop 'aex-admin*.socket' aex-admin.service; systemctl start aex.target")
+        sockets = "aex-admin-worker@red.socket aex-egress@red.socket aex-proxy-group@red.socket"
+        boot.run(f"systemctl enable {sockets} aex-proxy-group@red.service")
+        boot.run("systemctl restart aex.target")
         door = "/run/aex/agents/red.sock"
         self.assertEqual(boot.ask(token, socket=door, user="alice").status, 200)
         for thief in (STRANGER, "nobody", None):
             stolen = boot.ask(token, socket=door, user=thief)
             self.assertEqual(stolen.status, 401, f"{thief}: {stolen.body}")
             self.assertEqual(stolen.json["detail"], "Invalid API token")
+        # Its operator is told where it is served, and nobody else is sent there.
+        told = boot.aex("agent rotate-token hers")
+        self.assertEqual(told["base_url"], "http+unix://%2Frun%2Faex%2Fagents%2Fred.sock/v1")
+        token = told["token"]
+        self.assertEqual(boot.aex("agent create outside 1.00 60")["base_url"], "http://127.0.0.1:9000/v1")
+        status = boot.aex("status")
+        groups = {worker.get("group") for worker in status["workers"]}
+        self.assertEqual(groups, {None, "red"})
         # Over TCP nobody knows who asks.
         self.assertEqual(boot.ask(token, user="alice").status, 401)
         self.assertEqual(boot.ask(free, socket=door, user=STRANGER).status, 200)

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aex_admin_proto::frame::{self, Decoder};
+use aex_admin_proto::peer::GroupMark;
 use aex_admin_proto::quiet::QuietStream;
 use aex_admin_proto::rpc::{Answer, Incoming, RpcError, code};
 use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::{Call, Door, Kernel, Role, dispatch};
-use crate::writer::Outlet;
+use crate::writer::{Outlet, SessionId};
 
 /// Calls of one connection that are read but not answered; then reading pauses.
 const MAX_IN_FLIGHT: usize = 4096;
@@ -165,6 +166,12 @@ async fn read_calls(
     session: u64,
 ) -> io::Result<()> {
     let mut decoder = Decoder::default();
+    let caller = Caller {
+        door,
+        by_uid,
+        within: door.group.as_deref().map(GroupMark::of),
+        session,
+    };
     loop {
         if stream.read(decoder.buffer()).await? == 0 {
             return Ok(());
@@ -177,18 +184,24 @@ async fn read_calls(
             let Some(frame) = decoder.next_frame().map_err(io::Error::other)? else {
                 break;
             };
-            take_call(frame, door, by_uid, kernel, outbox, session)?;
+            take_call(frame, &caller, kernel, outbox)?;
         }
     }
 }
 
+/// What all calls of one connection have in common.
+struct Caller<'a> {
+    door: &'a Door,
+    by_uid: u32,
+    within: Option<GroupMark>,
+    session: SessionId,
+}
+
 fn take_call(
     frame: &[u8],
-    door: &Door,
-    by_uid: u32,
+    caller: &Caller<'_>,
     kernel: &Arc<Kernel>,
     outbox: &Arc<Outbox>,
-    session: u64,
 ) -> io::Result<()> {
     let incoming: Incoming<'_> = match serde_json::from_slice(frame) {
         Ok(incoming) => incoming,
@@ -206,11 +219,11 @@ fn take_call(
     let call = Call {
         outbox: Arc::clone(outbox),
         id: incoming.id,
-        session,
-        role: door.role,
-        by_uid,
-        within: door.within,
+        session: caller.session,
+        role: caller.door.role,
+        by_uid: caller.by_uid,
+        within: caller.within,
     };
-    dispatch(kernel, door, call, &incoming);
+    dispatch(kernel, caller.door, call, &incoming);
     Ok(())
 }

@@ -10,7 +10,7 @@ use aex_admin_proto::clock;
 use aex_admin_proto::egress::OrdersParams;
 use aex_admin_proto::operator::{ScopeView, Status, WorkerView};
 use aex_admin_proto::ticket::TicketKey;
-use aex_admin_proto::worker::SettingsParams;
+use aex_admin_proto::worker::{MAX_LISTENERS, SettingsParams};
 use tokio::sync::watch;
 
 use super::Role;
@@ -127,7 +127,13 @@ impl Kernel {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn worker_is(&self, session: SessionId, said: &SettingsParams) {
+    pub(super) fn worker_is(
+        &self,
+        session: SessionId,
+        group: Option<String>,
+        mut said: SettingsParams,
+    ) {
+        said.listeners.truncate(MAX_LISTENERS);
         self.workers().insert(
             session,
             WorkerView {
@@ -135,6 +141,8 @@ impl Kernel {
                 pid: said.pid,
                 in_flight: 0,
                 sandbox: said.sandbox,
+                group,
+                listeners: said.listeners,
             },
         );
     }

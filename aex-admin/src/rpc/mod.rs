@@ -49,7 +49,7 @@ pub struct Door {
     /// Whose processes may call; none: whomever the socket's file lets in.
     pub only_uid: Option<u32>,
     /// The group below which the agents of a worker must be; none: any agent.
-    pub within: Option<GroupMark>,
+    pub group: Option<String>,
 }
 
 /// Most connections of one role at once.
@@ -65,7 +65,7 @@ struct Call {
     role: Role,
     /// Whose process asks.
     by_uid: u32,
-    /// See [`Door::within`].
+    /// The mark of [`Door::group`].
     within: Option<GroupMark>,
 }
 
@@ -170,7 +170,7 @@ fn dispatch(kernel: &Arc<Kernel>, door: &Door, call: Call, incoming: &Incoming<'
     let params = incoming.params;
     // Nothing comes back when the parameters did not fit; then the call is answered already.
     let _ = match role {
-        Role::Worker => worker::dispatch(kernel, call, method, params),
+        Role::Worker => worker::dispatch(kernel, door, call, method, params),
         Role::Egress => egress::dispatch(kernel, call, method, params),
         Role::Operator | Role::Auditor => operator::dispatch(kernel, call, method, params),
     };

@@ -55,7 +55,12 @@ impl Kernel {
         // Hundreds of policies take a while, and requests go on meanwhile.
         let loaded = tokio::task::spawn_blocking(move || policy::load_all(&file)).await;
         let (config, policies, warnings) = loaded
-            .map_err(|error| RpcError::new(code::INTERNAL, error.to_string()))?
+            .map_err(|_| {
+                RpcError::new(
+                    code::INTERNAL,
+                    "models.yaml was not read to its end; try again",
+                )
+            })?
             .map_err(|error| bad_file(&error))?;
         let kernel_scope = self
             .operators

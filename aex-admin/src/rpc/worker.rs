@@ -10,7 +10,7 @@ use aex_admin_proto::worker::{
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::{Call, InForce, Kernel, params, reply, reply_as};
+use super::{Call, Door, InForce, Kernel, params, reply, reply_as};
 use crate::writer::{Command, OwnTokens};
 
 /// What an answer may take beyond its waits.
@@ -20,6 +20,7 @@ const NOT_READY: &str = "the kernel is not ready; `aex status` says why";
 
 pub(super) fn dispatch(
     kernel: &Arc<Kernel>,
+    door: &Door,
     call: Call,
     method: &str,
     raw: Option<&RawValue>,
@@ -125,9 +126,9 @@ pub(super) fn dispatch(
         // The role's table has no other.
         _ => {
             let (call, said): (_, SettingsParams) = params(call, raw)?;
-            kernel.worker_is(session, &said);
-            let kernel = Arc::clone(kernel);
-            tokio::spawn(async move { settings(&kernel, call, said.known).await });
+            let (kernel, known) = (Arc::clone(kernel), said.known);
+            kernel.worker_is(session, door.group.clone(), said);
+            tokio::spawn(async move { settings(&kernel, call, known).await });
         }
     }
     Some(())

@@ -18,6 +18,7 @@ use crate::core::bound::Rendering;
 use crate::core::hold::Terms;
 use crate::core::reserve::{Caller, Defaults, ModelFacts};
 use crate::core::scope::Scope;
+use crate::core::share;
 use crate::ledger::TokenRow;
 
 /// How long a ticket can be redeemed.
@@ -133,6 +134,7 @@ pub(crate) fn grant(
     let knows_store = facts.is_some_and(|facts| facts.knows_store);
     Grant {
         ticket: ticket(config, key, id, hold),
+        tenant: share::tenant(hold.agent, &terms.charged),
         provider: terms.provider.clone(),
         path: terms.route.path().to_owned(),
         upstream_model: terms.upstream_model.clone(),

@@ -547,26 +547,33 @@ fn a_worker_of_one_group_serves_no_agent_of_another() {
         within: Some(GroupMark::of("red")),
         ..Peer::default()
     };
+    let whose = |agent: &Agent, peer| {
+        let token = agent.token;
+        let whose = kernel.ask(|reply| Command::Whose {
+            params: ModelsParams { token, peer },
+            reply,
+        });
+        whose.recv_timeout(LIMIT).unwrap().unwrap()
+    };
+    let mut tenants = Vec::new();
     for (number, agent) in [(1, &red), (2, &inner)] {
         let mut params = ask(agent, number, Some(50));
         params.peer = of_red;
-        let _ = kernel.reserve(params).unwrap();
+        let grant = kernel.reserve(params).unwrap();
+        assert_eq!(whose(agent, of_red), WhoseReply::Tenant(grant.tenant));
+        tenants.push(grant.tenant);
     }
+    assert_eq!(tenants[0], tenants[1], "a group and what is below it");
+    let others = [&blue, &alone].map(|agent| whose(agent, Peer::default()));
+    assert_ne!(others[0], others[1]);
+    assert!(!others.contains(&WhoseReply::Tenant(tenants[0])));
     for (number, agent) in [(3, &blue), (4, &alone)] {
         let mut params = ask(agent, number, Some(50));
         params.peer = of_red;
         let refused = kernel.reserve(params).unwrap_err();
         // As a token that nobody has.
         assert_eq!(refused.to_string(), Refusal::InvalidToken.to_string());
-        let asked = ModelsParams {
-            token: agent.token,
-            peer: of_red,
-        };
-        let whose = kernel.ask(|reply| Command::Whose {
-            params: asked,
-            reply,
-        });
-        let whose = whose.recv_timeout(LIMIT).unwrap().unwrap();
+        let whose = whose(agent, of_red);
         assert!(matches!(whose, WhoseReply::Refused(_)), "{whose:?}");
     }
     kernel.stop();

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use aex_admin_proto::operator::{DaemonState, Front, TlsPlaces};
 use clap::Args;
 
-use crate::listen::{DEFAULT_LISTEN, Listen};
+use aex_admin_proto::listen::Listen;
+
+use crate::listen::DEFAULT_LISTEN;
 
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct PlaceArgs {

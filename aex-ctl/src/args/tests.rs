@@ -4,7 +4,7 @@ use aex_admin_proto::worker::Route;
 use clap::CommandFactory;
 
 use super::*;
-use crate::listen::Listen;
+use aex_admin_proto::listen::Listen;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("aex").chain(line.split_whitespace()))

@@ -55,8 +55,15 @@ async fn view<P: Serialize>(
     kernel: &Kernel,
     out: Out,
 ) -> Result<u8, Fault> {
-    let agent: AgentView = kernel.open().await?.call(method, params).await?;
+    let link = kernel.open().await?;
+    let agent: AgentView = link.call(method, params).await?;
     out.answer(&agent, || render::agent(&agent))?;
+    if agent.settings.bound_to().is_some() {
+        let ways = kernel.ways(&link, &agent.name).await;
+        ways.unserved(&agent.name, &agent.settings)
+            .iter()
+            .for_each(|doubt| Out::complain(doubt));
+    }
     Ok(0)
 }
 
@@ -81,9 +88,10 @@ async fn new_token<P: Serialize>(
     kernel: &Kernel,
     out: Out,
 ) -> Result<u8, Fault> {
-    let reply: TokenReply = kernel.open().await?.call(method, params).await?;
-    let base_url = &kernel.base_url_for(&reply.settings);
-    let reply = &reply;
+    let link = kernel.open().await?;
+    let reply: TokenReply = link.call(method, params).await?;
+    let ways = kernel.ways(&link, &reply.name).await;
+    let (reply, base_url) = (&reply, &ways.base_url_for(&reply.settings));
     let shown = out.answer(&NewToken { reply, base_url }, || {
         render::new_token(reply, base_url)
     });
@@ -93,7 +101,13 @@ async fn new_token<P: Serialize>(
              `aex agent rotate-token {}`",
             reply.name
         ))),
-        shown => shown.map(|()| 0),
+        shown => {
+            shown?;
+            ways.doubts(&reply.name, &reply.settings)
+                .iter()
+                .for_each(|doubt| Out::complain(doubt));
+            Ok(0)
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::args::{PlaceArgs, Plan, StartArgs};
 use crate::fault::Fault;
 use crate::home;
 use crate::link;
-use crate::listen::base_url;
+use crate::listen::{Ways, default_base_url};
 use crate::output::Out;
 use crate::render;
 use crate::supervisor::listeners::{could_bind, probe_of};
@@ -281,6 +281,10 @@ fn show_ready(
     Ok(())
 }
 
+fn base_url(daemon: &DaemonState) -> String {
+    (Ways::of_daemon(daemon).base_url()).unwrap_or_else(default_base_url)
+}
+
 /// Where agents connect to besides the first place.
 fn further(daemon: &DaemonState) -> String {
     let others = daemon
@@ -366,6 +370,9 @@ pub(super) async fn stop(out: Out) -> Result<u8, Fault> {
             )
         }
     })?;
+    if !was_running && let Some(hint) = link::hint_of_the_hosts() {
+        Out::complain(hint);
+    }
     Ok(0)
 }
 
@@ -555,5 +562,8 @@ fn show_stopped(places: &Places, out: Out) -> Result<u8, Fault> {
             left.join(", ")
         )
     })?;
+    if let Some(hint) = link::hint_of_the_hosts() {
+        Out::complain(hint);
+    }
     Ok(3)
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::fault::Fault;
 use crate::link::Kernel;
-use crate::listen::base_url;
+use crate::listen::Ways;
 use crate::output::{self, Out};
 use crate::render;
 
@@ -44,15 +44,17 @@ pub(super) async fn status(kernel: &Kernel, out: Out) -> Result<u8, Fault> {
         .call_within(method::STATUS, &json!({}), STATUS_LIMIT)
         .await?;
     let daemon = kernel.daemon();
+    let ways = match &daemon {
+        Some(daemon) => Ways::of_daemon(daemon),
+        None => Ways::of_everybody(&status),
+    };
     let answer = Running {
         running: true,
         status: &status,
-        base_url: daemon.as_ref().map(base_url),
+        base_url: ways.base_url(),
         daemon,
     };
-    out.answer(&answer, || {
-        render::status(&status, answer.base_url.as_deref())
-    })?;
+    out.answer(&answer, || render::status(&status, ways.all()))?;
     Ok(0)
 }
 

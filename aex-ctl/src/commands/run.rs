@@ -53,7 +53,11 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
             link.call(method::TOKEN_CREATE, &params).await?
         }
     };
-    let base_url = kernel.base_url_for(&token.settings);
+    let ways = kernel.ways(&link, &token.name).await;
+    let base_url = ways.base_url_for(&token.settings);
+    ways.doubts(&token.name, &token.settings)
+        .iter()
+        .for_each(|doubt| Out::complain(doubt));
     let reached = match socket_of(&base_url).filter(|_| confined) {
         Some(socket) => confine::can_reach(kernel, &socket),
         None => Ok(()),

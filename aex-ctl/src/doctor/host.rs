@@ -1,15 +1,17 @@
 //! The machine: its clock against the ledger's, and room for the ledger.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use aex_admin_proto::clock;
+use aex_admin_proto::listen::Listen;
 use aex_admin_proto::operator::{Tail, TailParams, method};
 use aex_admin_proto::places::Places;
 use nix::sys::statvfs::statvfs;
 
 use super::{Finding, State};
 use crate::link::{Kernel, Link};
-use crate::listen::DEFAULT_LISTEN;
+use crate::listen::{DEFAULT_LISTEN, Ways};
 
 /// How far the clock may be behind the last event: what a time service steps at once.
 const MAX_BEHIND_MS: i64 = 60_000;
@@ -31,19 +33,42 @@ pub(super) async fn look(kernel: &Kernel, link: Option<&Link>) -> Vec<Finding> {
     }
     findings.extend(of_room(&kernel.places.home));
     if kernel.places == Places::system() {
-        findings.extend(of_port(
-            &std::fs::read_to_string("/proc/net/tcp").unwrap_or_default(),
-        ));
+        let ways = match link {
+            Some(link) => kernel.ways(link, "").await,
+            None => Ways::default(),
+        };
+        let tables: String = ["/proc/net/tcp", "/proc/net/tcp6"]
+            .iter()
+            .filter_map(|table| std::fs::read_to_string(table).ok())
+            .collect();
+        findings.extend(
+            ports(&ways)
+                .iter()
+                .filter_map(|port| of_port(*port, &tables)),
+        );
         findings.extend(of_rules());
     }
     findings
 }
 
-/// Who holds the usual port, where anybody does: systemd's listeners are root's. Lines of proc(5).
-fn of_port(tcp: &str) -> Option<Finding> {
+/// Those of the workers; where none tells any, the usual one.
+fn ports(ways: &Ways) -> BTreeSet<u16> {
+    let tcp = ways.all().iter().filter_map(|place| match place.at {
+        Listen::Tcp(address) => Some(address.port()),
+        Listen::Unix(_) => None,
+    });
+    let told: BTreeSet<u16> = tcp.collect();
+    if ways.is_empty() {
+        BTreeSet::from([DEFAULT_LISTEN.port()])
+    } else {
+        told
+    }
+}
+
+/// Who holds a port, where anybody does: systemd's listeners are root's. Lines of proc(5), headings among them.
+fn of_port(port: u16, tables: &str) -> Option<Finding> {
     const LISTENING: &str = "0A";
-    let port = DEFAULT_LISTEN.port();
-    let holder = tcp.lines().skip(1).find_map(|line| {
+    let holder = tables.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (local, state, uid) = (fields.get(1)?, fields.get(3)?, fields.get(7)?);
         let (_, local_port) = local.split_once(':')?;
@@ -112,6 +137,26 @@ fn of_room(directory: &Path) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_of_somebody_elses_is_found() {
+        let line = |local: &str, state: &str, uid: u32| {
+            format!("  0: {local} 00000000:0000 {state} 0:0 00:0 0 {uid} 0 1 1 0 100 0 0 10 0\n")
+        };
+        let heading = "  sl  local_address rem_address   st tx_queue rx_queue\n";
+        let tables = [
+            heading.to_owned(),
+            line("0100007F:2328", "01", 7),
+            line("0100007F:2328", "0A", 0),
+            heading.to_owned(),
+            line("00000000000000000000000001000000:238C", "0A", 7),
+        ]
+        .concat();
+        let state = |port| of_port(port, &tables).map(|finding| finding.state);
+        assert_eq!(state(9000), Some(State::Ok));
+        assert_eq!(state(9100), Some(State::Failed));
+        assert_eq!(state(9200), None);
+    }
 
     #[test]
     fn a_clock_that_is_behind_the_ledger_fails() {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use aex_admin_proto::listen::{Listen, reachable};
 use aex_admin_proto::operator::{Status, method};
 use aex_admin_proto::places::Places;
 use nix::unistd::{Uid, User};
@@ -16,7 +17,7 @@ use super::{Finding, State};
 use crate::commands::child;
 use crate::fault::Fault;
 use crate::link::{Kernel, Link};
-use crate::listen::DEFAULT_LISTEN;
+use crate::listen::{DEFAULT_LISTEN, Ways};
 
 /// Most files of one directory that are tried.
 const MAX_FILES: usize = 100;
@@ -91,7 +92,11 @@ pub(super) async fn look(
     let mut looks = of_files(&kernel.places);
     looks.extend(status.iter().flat_map(of_processes));
     looks.extend(reached.iter().filter_map(of_provider));
-    looks.extend(of_aex(kernel));
+    let ways = match link {
+        Some(link) => kernel.ways(link, "").await,
+        None => Ways::default(),
+    };
+    looks.extend(of_aex(&ways));
     let tries = looks.iter().map(|look| look.wanted.clone()).collect();
     let outcomes = tried(stranger, tries).await?;
     let title = stranger.title();
@@ -220,21 +225,22 @@ fn of_provider(provider: &Reached) -> Option<Look> {
     })
 }
 
-/// The way that is left must be open.
-fn of_aex(kernel: &Kernel) -> Option<Look> {
-    let listen = kernel.daemon().map(|daemon| daemon.listen);
-    let listen = listen.unwrap_or_else(|| DEFAULT_LISTEN.to_string());
-    let wanted = match listen.strip_prefix("unix:") {
-        Some(path) => Try::ConnectUnix(path.into()),
-        None => Try::Connect(listen.parse().ok()?),
-    };
-    Some(Look {
+/// The way that is left must be open. What cannot be asked is taken to be where it usually is.
+fn of_aex(ways: &Ways) -> Vec<Look> {
+    let usual = [Listen::Tcp(DEFAULT_LISTEN)];
+    let told: Vec<Listen> = ways.all().iter().map(|place| place.at.clone()).collect();
+    let places = if told.is_empty() { &usual[..] } else { &told };
+    let each = places.iter().map(|at| Look {
         check: "agents' way",
-        what: format!("reach AEX at {listen}"),
-        wanted,
+        what: format!("reach AEX at {at}"),
+        wanted: match at {
+            Listen::Tcp(address) => Try::Connect(reachable(*address)),
+            Listen::Unix(path) => Try::ConnectUnix(path.clone()),
+        },
         must_work: true,
         fix: "start the kernel, and let the user reach its address",
-    })
+    });
+    each.collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The kernel's state, its figures, its models, and the programs of the supervisor.
 
+use aex_admin_proto::listen::Listening;
 use aex_admin_proto::operator::{Metrics, ModelList, ModelView, PolicyCounts, Status};
 use aex_admin_proto::sandbox::{InForce, Memory};
 
@@ -7,7 +8,7 @@ use super::table::{facts, table};
 use super::{agent, money, per_million, span};
 use crate::supervisor::ProgramState;
 
-pub(crate) fn status(status: &Status, base_url: Option<&str>) -> String {
+pub(crate) fn status(status: &Status, ways: &[Listening]) -> String {
     let ready = match (&status.why, status.ready) {
         (_, true) => "ready".to_owned(),
         (Some(why), false) => format!("NOT READY: {why}"),
@@ -27,7 +28,14 @@ pub(crate) fn status(status: &Status, base_url: Option<&str>) -> String {
     let workers: Vec<String> = status
         .workers
         .iter()
-        .map(|w| format!("{} (pid {}, {} in flight)", w.worker, w.pid, w.in_flight))
+        .map(|w| {
+            let of = w.group.as_ref();
+            let of = of.map_or_else(String::new, |group| format!(" of group {group}"));
+            format!(
+                "{}{of} (pid {}, {} in flight)",
+                w.worker, w.pid, w.in_flight
+            )
+        })
         .collect();
     let mut lines = vec![
         ("aex", format!("{}, {ready}", status.version)),
@@ -36,8 +44,9 @@ pub(crate) fn status(status: &Status, base_url: Option<&str>) -> String {
             format!("{} (pid {})", span(status.uptime_ms), status.pid),
         ),
     ];
-    if let Some(url) = base_url {
-        lines.push(("address", url.to_owned()));
+    if !ways.is_empty() {
+        let urls: Vec<String> = ways.iter().map(Listening::base_url).collect();
+        lines.push(("address", urls.join(", ")));
     }
     lines.extend([
         ("boundary", boundary),

@@ -12,12 +12,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use aex_admin_proto::listen::Listen;
 use aex_admin_proto::operator::DaemonState;
 use aex_admin_proto::places::Places;
 
 use crate::args::Plan;
 use crate::fault::Fault;
-use crate::listen::Listen;
 
 /// Connections that may wait in a listener while workers are busy or being restarted.
 const BACKLOG: u32 = 1024;

@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use aex_admin_proto::client::Client;
+use aex_admin_proto::listen::{Listen, reachable};
 use aex_admin_proto::operator::{Status, method};
 use aex_admin_proto::places::Places;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-
-use crate::listen::{Listen, reachable};
 
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

@@ -70,7 +70,8 @@ fn of_a_pause_is_warned_and_the_command_runs() {
             Ok(paused)
         }
         _ => Ok(token_reply()),
-    });
+    })
+    .listens_on("127.0.0.1:9000");
     let output = admin.aex(&["run", "-a", "a", "--", "sh", "-c", "echo up; exit 3"]);
     expect_exit(&output, 3);
     assert_eq!(stdout(&output), "up\n");

@@ -58,11 +58,8 @@ impl Home {
         self.start_as(self.command()).await
     }
 
-    pub(crate) async fn start_as(&self, mut command: Command) -> Egress {
-        let egress = Egress {
-            child: command.spawn().unwrap(),
-            socket: self.run().join("egress.sock"),
-        };
+    pub(crate) async fn start_as(&self, command: Command) -> Egress {
+        let egress = Egress::spawn(command, self.run().join("egress.sock"));
         let up = async {
             while UnixStream::connect(&egress.socket).await.is_err() {
                 sleep(Duration::from_millis(2)).await;
@@ -79,6 +76,13 @@ pub(crate) struct Egress {
 }
 
 impl Egress {
+    pub(crate) fn spawn(mut command: Command, socket: PathBuf) -> Self {
+        Self {
+            child: command.spawn().unwrap(),
+            socket,
+        }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -6,6 +6,7 @@
 )]
 
 mod admin;
+mod doors;
 mod echoes;
 mod egress;
 mod forwarding;

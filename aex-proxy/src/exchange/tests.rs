@@ -12,6 +12,7 @@ const DONE: &str = "data: [DONE]\n\n";
 fn grant() -> Grant {
     Grant {
         ticket: "ticket".into(),
+        tenant: aex_admin_proto::scope::ScopeId::Agent(1),
         provider: "p".into(),
         path: "/chat/completions".into(),
         upstream_model: "m".into(),

@@ -20,6 +20,7 @@ fn refused(route: Route, body: &Value) -> String {
 fn grant(route: Route) -> Grant {
     Grant {
         ticket: "ticket".into(),
+        tenant: aex_admin_proto::scope::ScopeId::Agent(1),
         provider: "p".into(),
         path: route.path().into(),
         upstream_model: "vendor/model".into(),

@@ -1,3 +1,4 @@
+use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::worker::{Grant, OnDisconnect};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ fn refused(body: &[u8]) -> String {
 fn grant() -> Grant {
     Grant {
         ticket: "ticket".into(),
+        tenant: ScopeId::Agent(1),
         provider: "p".into(),
         path: "/chat/completions".into(),
         upstream_model: "vendor/model".into(),

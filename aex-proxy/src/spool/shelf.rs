@@ -1,8 +1,10 @@
 //! The directory of kept answers: one file a hold, named by its id, private, whole or not there.
 //!
 //! All workers use the same one, and each tidies it for all: what a dead worker left is counted and
-//! removed like the rest. Every call here may wait for the disk.
+//! removed like the rest. Whose an answer is stands before it in its file, so that a worker that has just
+//! started learns it too. Every call here may wait for the disk.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -11,10 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, TryLockError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::{HoldId, clock};
 use nix::fcntl::OFlag;
 
 use super::MAX_ANSWER_BYTES;
+use super::surplus::{self, Weight};
 
 /// How long an answer is kept.
 pub(super) const KEEP_MS: i64 = 24 * 60 * 60 * 1000;
@@ -29,20 +33,26 @@ const MAX_FILE_BYTES: u64 = MAX_ANSWER_BYTES as u64 + 256 * 1024;
 /// One that is still being written after this long never will be whole.
 const TORN_MS: i64 = 60_000;
 const UNFINISHED: &str = "new";
+/// `kind (1) · number (8)`, before the answer itself.
+const OWNER_BYTES: usize = 9;
+const AGENT: u8 = 1;
+const NODE: u8 = 2;
 
 pub(super) struct Shelf {
     directory: PathBuf,
     /// By this worker since it last tidied.
     written_bytes: AtomicU64,
-    tidying: Mutex<()>,
+    /// Held by who tidies. Whose the files are that were there at the last look.
+    owners: Mutex<HashMap<HoldId, ScopeId>>,
     tidy_bytes: u64,
 }
 
 /// A file of ours, as a look found it.
 struct Found {
+    id: HoldId,
+    path: PathBuf,
     at_ms: i64,
     bytes: u64,
-    path: PathBuf,
 }
 
 impl Shelf {
@@ -53,7 +63,7 @@ impl Shelf {
         Ok(Self {
             directory: directory.to_owned(),
             written_bytes: AtomicU64::new(0),
-            tidying: Mutex::new(()),
+            owners: Mutex::default(),
             tidy_bytes: TIDY_BYTES,
         })
     }
@@ -74,16 +84,17 @@ impl Shelf {
 
     /// # Errors
     /// The disk's own; nothing is left of the file then.
-    pub(super) fn put(&self, id: HoldId, bytes: &[u8]) -> io::Result<()> {
-        let put = match self.write(id, bytes) {
+    pub(super) fn put(&self, id: HoldId, tenant: ScopeId, bytes: &[u8]) -> io::Result<()> {
+        let owner = owner(tenant);
+        let put = match self.write(id, &owner, bytes) {
             // Somebody removed it all.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 make_private(&self.directory)?;
-                self.write(id, bytes)
+                self.write(id, &owner, bytes)
             }
             put => put,
         };
-        let written = in_blocks(bytes.len() as u64);
+        let written = in_blocks((OWNER_BYTES + bytes.len()) as u64);
         if self.written_bytes.fetch_add(written, Ordering::Relaxed) + written >= LOOK_BYTES {
             self.tidy();
         }
@@ -91,7 +102,7 @@ impl Shelf {
     }
 
     /// Not synced: what a machine that went down leaves torn does not open.
-    fn write(&self, id: HoldId, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, id: HoldId, owner: &[u8], bytes: &[u8]) -> io::Result<()> {
         let path = self.path(id);
         let unfinished = path.with_extension(UNFINISHED);
         let mut file = OpenOptions::new()
@@ -100,7 +111,8 @@ impl Shelf {
             .mode(0o600)
             .open(&unfinished)?;
         let written = file
-            .write_all(bytes)
+            .write_all(owner)
+            .and_then(|()| file.write_all(bytes))
             .and_then(|()| fs::rename(&unfinished, &path));
         if written.is_err() {
             // Whatever stays is removed as torn.
@@ -112,20 +124,18 @@ impl Shelf {
     /// # Errors
     /// There is none, or it cannot be read.
     pub(super) fn get(&self, id: HoldId) -> io::Result<Vec<u8>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
-            .open(self.path(id))?;
+        let mut file = open(&self.path(id))?;
+        file.read_exact(&mut [0; OWNER_BYTES])?;
         let mut bytes = Vec::new();
         file.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Removes what is old or torn, and the oldest of what is too much. One of this worker's threads does
-    /// it at a time; what others removed meanwhile is no trouble.
+    /// Removes what is old or torn, and of what is too much the [`surplus`]. One of this worker's threads
+    /// does it at a time; what others removed meanwhile is no trouble.
     pub(super) fn tidy(&self) {
-        let _turn = match self.tidying.try_lock() {
-            Ok(turn) => turn,
+        let mut owners = match self.owners.try_lock() {
+            Ok(owners) => owners,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return,
         };
@@ -134,17 +144,23 @@ impl Shelf {
         let Ok(entries) = fs::read_dir(&self.directory) else {
             return;
         };
-        let mut found: Vec<Found> = (entries.flatten())
+        let found: Vec<Found> = (entries.flatten())
             .filter_map(|entry| look_at(&entry, now_ms))
             .collect();
-        found.sort_unstable_by_key(|file| file.at_ms);
-        let mut total: u64 = found.iter().map(|file| file.bytes).sum();
-        for file in &found {
-            if total <= self.tidy_bytes {
-                break;
-            }
-            remove(&file.path);
-            total -= file.bytes;
+        let weights: Vec<Weight> = (found.iter())
+            .map(|file| Weight {
+                tenant: (owners.get(&file.id).copied()).or_else(|| owner_of(&file.path)),
+                at_ms: file.at_ms,
+                bytes: file.bytes,
+            })
+            .collect();
+        // As many as there are files, which have a bound.
+        *owners = (found.iter().zip(&weights))
+            .filter_map(|(file, weight)| Some((file.id, weight.tenant?)))
+            .collect();
+        for gone in surplus::of(&weights, self.tidy_bytes) {
+            remove(&found[gone].path);
+            owners.remove(&found[gone].id);
         }
     }
 }
@@ -152,8 +168,7 @@ impl Shelf {
 /// A file that stays for now; nothing for one that is not ours, or was removed.
 fn look_at(entry: &DirEntry, now_ms: i64) -> Option<Found> {
     let path = entry.path();
-    let hold: Option<HoldId> = path.file_stem()?.to_str()?.parse().ok();
-    hold?;
+    let id: HoldId = path.file_stem()?.to_str()?.parse().ok()?;
     let unfinished = match path.extension() {
         None => false,
         Some(extension) if extension == UNFINISHED => true,
@@ -171,7 +186,42 @@ fn look_at(entry: &DirEntry, now_ms: i64) -> Option<Found> {
         set_age(&path, now_ms);
     }
     let bytes = in_blocks(meta.len());
-    Some(Found { at_ms, bytes, path })
+    Some(Found {
+        id,
+        path,
+        at_ms,
+        bytes,
+    })
+}
+
+fn owner(tenant: ScopeId) -> [u8; OWNER_BYTES] {
+    let (kind, number) = match tenant {
+        ScopeId::Agent(number) => (AGENT, number),
+        ScopeId::Node(number) => (NODE, number),
+    };
+    let mut owner = [kind; OWNER_BYTES];
+    owner[1..].copy_from_slice(&number.to_be_bytes());
+    owner
+}
+
+/// Whose a file is; nothing where it does not say.
+fn owner_of(path: &Path) -> Option<ScopeId> {
+    let mut owner = [0; OWNER_BYTES];
+    open(path).ok()?.read_exact(&mut owner).ok()?;
+    let number = i64::from_be_bytes(owner[1..].try_into().ok()?);
+    match owner[0] {
+        AGENT => Some(ScopeId::Agent(number)),
+        NODE => Some(ScopeId::Node(number)),
+        _ => None,
+    }
+}
+
+/// No link is followed, and nothing is waited for.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
+        .open(path)
 }
 
 fn set_age(path: &Path, at_ms: i64) {

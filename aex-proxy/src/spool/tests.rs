@@ -13,6 +13,9 @@ use super::*;
 
 const ANSWER: &[u8] = b"{\"choices\":[{\"message\":{\"content\":\"a secret answer\"}}]}";
 
+const A: ScopeId = ScopeId::Agent(1);
+const B: ScopeId = ScopeId::Node(1);
+
 fn id(number: u8) -> HoldId {
     HoldId::from([number; 16])
 }
@@ -38,7 +41,7 @@ fn spool(directory: &Path) -> Spool {
 }
 
 async fn keep(spool: &Spool, number: u8, body: &[u8]) {
-    let mut answer = spool.gather(StatusCode::OK, HeaderMap::new());
+    let mut answer = spool.gather(A, StatusCode::OK, HeaderMap::new());
     answer.push(body);
     spool.keep(id(number), key(number), answer).await;
 }
@@ -155,7 +158,7 @@ async fn a_large_answer_is_not_kept() {
     keep(&spool, 2, &vec![b'x'; MAX_ANSWER_BYTES + 1]).await;
     assert!(!finds(&spool, 2).await);
     // Also one that grows.
-    let mut answer = spool.gather(StatusCode::OK, HeaderMap::new());
+    let mut answer = spool.gather(A, StatusCode::OK, HeaderMap::new());
     for _ in 0..=MAX_ANSWER_BYTES / 1000 {
         answer.push(&[b'x'; 1000]);
     }
@@ -164,20 +167,31 @@ async fn a_large_answer_is_not_kept() {
 }
 
 #[tokio::test]
-async fn answers_that_are_gathered_have_a_bound_together() {
+async fn answers_that_are_gathered_have_a_bound_together_and_half_of_it_is_not_one_tenants() {
     let home = tempfile::tempdir().unwrap();
     let spool = spool(home.path());
     let large = vec![b'x'; MAX_ANSWER_BYTES];
-    let mut all: Vec<_> = (0..65)
-        .map(|_| {
-            let mut answer = spool.gather(StatusCode::OK, HeaderMap::new());
+    let gathers = |tenant, count| -> Vec<_> {
+        let all = (0..count).map(|_| {
+            let mut answer = spool.gather(tenant, StatusCode::OK, HeaderMap::new());
             answer.push(&large);
             answer
-        })
-        .collect();
-    let given_up = all.iter().filter(|answer| answer.body.is_none()).count();
-    assert_eq!(given_up, 1);
-    all.clear();
+        });
+        all.filter(|answer| answer.body.is_some()).collect()
+    };
+    // 64 in all; whatever one has, as much is left, and of that half is the next one's.
+    let (mut flood, other) = (gathers(A, 100), gathers(B, 100));
+    assert_eq!((flood.len(), other.len()), (32, 16));
+    let more = gathers(A, 1).len() + gathers(B, 1).len();
+    assert_eq!(more, 0);
+    // One that is given up gives its room back at once.
+    flood[0].push(b"x");
+    assert!(flood[0].body.is_none());
+    assert_eq!(gathers(B, 1).len(), 0);
+    flood[1].push(b"x");
+    assert_eq!(gathers(B, 1).len(), 1);
+    drop((flood, other));
+    assert_eq!(gathers(B, 100).len(), 32);
     keep(&spool, 1, &large).await;
     assert!(finds(&spool, 1).await);
 }
@@ -187,7 +201,7 @@ fn what_is_old_torn_or_too_much_goes_and_the_oldest_first() {
     let home = tempfile::tempdir().unwrap();
     let shelf = Shelf::bounded(home.path(), 3 * 4096);
     for number in 1..=6 {
-        shelf.put(id(number), &[number; 100]).unwrap();
+        shelf.put(id(number), A, &[number; 100]).unwrap();
         age(&shelf.path(id(number)), 60_000 - i64::from(number) * 1000);
     }
     age(&shelf.path(id(6)), KEEP_MS + 1000);
@@ -209,6 +223,54 @@ fn what_is_old_torn_or_too_much_goes_and_the_oldest_first() {
 }
 
 #[test]
+fn a_tenant_that_floods_loses_its_own_whoever_wrote_them_and_whoever_looks() {
+    let home = tempfile::tempdir().unwrap();
+    let (one, other) = (
+        Shelf::bounded(home.path(), u64::MAX),
+        Shelf::bounded(home.path(), 8 * 4096),
+    );
+    // The oldest of all, by two workers, and then a flood.
+    for (number, shelf) in [(1, &one), (2, &other)] {
+        shelf.put(id(number), B, b"small").unwrap();
+        age(&shelf.path(id(number)), 100_000);
+    }
+    for number in 10..40 {
+        one.put(id(number), A, &[0; 3 * 4096 - 9]).unwrap();
+        age(&one.path(id(number)), 60_000 - i64::from(number) * 1000);
+    }
+    other.tidy();
+    let left = [1, 2, 38, 39].map(|number| id(number).to_string());
+    assert_eq!(names(home.path()), left);
+    // A worker that has only just started knows as much; so does one that has looked before.
+    for number in 40..50 {
+        one.put(id(number), A, &[0; 3 * 4096 - 9]).unwrap();
+    }
+    Shelf::bounded(home.path(), 3 * 4096).tidy();
+    assert_eq!(names(home.path()), left[..2]);
+    one.put(id(60), A, b"small").unwrap();
+    Shelf::bounded(home.path(), 4096).tidy();
+    assert_eq!(names(home.path()).len(), 1);
+}
+
+#[test]
+fn a_file_that_does_not_say_whose_it_is_is_bounded_too() {
+    let home = tempfile::tempdir().unwrap();
+    let shelf = Shelf::bounded(home.path(), 2 * 4096);
+    shelf.put(id(1), B, b"small").unwrap();
+    age(&shelf.path(id(1)), 100_000);
+    for (number, text) in [(2, "x"), (3, "aexspl1 of another format"), (4, "")] {
+        fs::write(shelf.path(id(number)), text).unwrap();
+        age(&shelf.path(id(number)), 50_000 - i64::from(number));
+    }
+    shelf.tidy();
+    assert_eq!(
+        names(home.path()),
+        [1, 4].map(|number| id(number).to_string())
+    );
+    assert!(shelf.get(id(4)).is_err());
+}
+
+#[test]
 fn a_worker_tidies_by_itself_after_two_megabytes_whoever_wrote_the_rest() {
     let home = tempfile::tempdir().unwrap();
     let bound = 4 * 1024 * 1024;
@@ -216,15 +278,15 @@ fn a_worker_tidies_by_itself_after_two_megabytes_whoever_wrote_the_rest() {
         Shelf::bounded(home.path(), u64::MAX),
         Shelf::bounded(home.path(), bound),
     );
-    let mut answer = vec![b'x'; 1024 * 1024];
+    let mut answer = vec![b'x'; 1024 * 1024 - 9];
     for number in 0..8 {
-        dead.put(id(number), &answer).unwrap();
+        dead.put(id(number), A, &answer).unwrap();
         age(&dead.path(id(number)), 60_000);
     }
     answer.truncate(1024 * 1024 - 100);
-    live.put(id(8), &answer).unwrap();
+    live.put(id(8), A, &answer).unwrap();
     assert_eq!(names(home.path()).len(), 9);
-    live.put(id(9), &answer).unwrap();
+    live.put(id(9), A, &answer).unwrap();
     assert_eq!(names(home.path()).len(), 4);
     assert!(live.get(id(8)).is_ok() && live.get(id(9)).is_ok());
 }
@@ -233,9 +295,9 @@ fn a_worker_tidies_by_itself_after_two_megabytes_whoever_wrote_the_rest() {
 fn no_link_is_followed() {
     let home = tempfile::tempdir().unwrap();
     let shelf = Shelf::bounded(home.path(), u64::MAX);
-    shelf.put(id(1), b"x").unwrap();
+    shelf.put(id(1), A, b"x").unwrap();
     symlink(shelf.path(id(1)), shelf.path(id(2))).unwrap();
     assert!(shelf.get(id(2)).is_err());
-    shelf.put(id(2), b"y").unwrap();
+    shelf.put(id(2), A, b"y").unwrap();
     assert_eq!(shelf.get(id(1)).unwrap(), b"x");
 }

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::worker::{Grant, OnDisconnect};
 use aex_proxy::server::{self, Options};
 use bytes::Bytes;
@@ -197,6 +198,7 @@ pub fn body(more: &str) -> String {
 pub fn grant() -> Grant {
     Grant {
         ticket: "v2.1.fake.ticket".into(),
+        tenant: ScopeId::Agent(1),
         provider: "fake".into(),
         path: "/chat/completions".into(),
         upstream_model: "vendor/small".into(),

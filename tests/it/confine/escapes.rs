@@ -5,9 +5,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use aex_tests::harness::root_or_skip;
+use aex_tests::harness::{root_or_skip, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -97,22 +96,13 @@ fn it_ends_with_aex_run_however_that_ends() {
         let mark = format!("{}.5", 200_000 + std::process::id());
         let script = format!("setsid sleep {mark} & echo ready; exec sleep {mark}");
         let mut child = user.start_ready(&script);
-        until(|| runs(&mark), "no sleep");
+        wait_for("the sleep to run", || runs(&mark).then_some(()));
         send(&child, Signal::SIGKILL);
         child.wait().unwrap();
-        until(|| !runs(&mark), "sleep outlived aex run");
+        wait_for("the sleep to end with aex run", || {
+            (!runs(&mark)).then_some(())
+        });
     });
-}
-
-fn until(is: impl Fn() -> bool, or: &str) {
-    // Ten seconds.
-    for _ in 0..500 {
-        if is() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    panic!("{or}");
 }
 
 /// Whether some process has this as its last argument.

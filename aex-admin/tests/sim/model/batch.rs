@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aex_admin_proto::operator::Settings;
 use aex_admin_proto::rpc::code;
+use aex_admin_proto::scope::ScopeId;
 use aex_admin_proto::ticket::{Claims, KeyMode};
 use aex_admin_proto::tools::ToolRules;
 use aex_admin_proto::worker::{Grant, ReserveParams, ReserveReply};
@@ -516,6 +517,8 @@ impl Model {
         });
         Grant {
             ticket: hold.ticket.clone().unwrap_or(sealed),
+            // None is in a group; rows are numbered as they are made.
+            tenant: ScopeId::Agent(i64::try_from(hold.agent).unwrap() + 1),
             provider: hold.model.provider.to_owned(),
             path: "/chat/completions".to_owned(),
             upstream_model: hold.model.name.to_owned(),

@@ -14,7 +14,7 @@ const END: &str = "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"tool_ca
 
 fn exchange(stream: bool, refuses: bool) -> Exchange {
     let grant: Grant = serde_json::from_value(json!({
-        "ticket": "t", "provider": "p", "path": "/x", "upstream_model": "m", "output_cap": 7,
+        "ticket": "t", "tenant": "a1", "provider": "p", "path": "/x", "upstream_model": "m", "output_cap": 7,
         "output_cap_param": "max_tokens", "output_tokens": 1000, "stream_usage": true,
         "remaining_micro": 0, "on_disconnect": "drain", "drain_timeout_ms": 30_000,
         "deadline_boot_ms": 0, "max_response_bytes": 1_000_000,

@@ -8,7 +8,7 @@ use super::*;
 
 fn grant() -> Grant {
     serde_json::from_value(json!({
-        "ticket": "t", "provider": "p", "path": "/x", "upstream_model": "m", "output_cap": 7,
+        "ticket": "t", "tenant": "a1", "provider": "p", "path": "/x", "upstream_model": "m", "output_cap": 7,
         "output_cap_param": "max_tokens", "output_tokens": 7, "stream_usage": false,
         "remaining_micro": 0, "on_disconnect": "drain", "drain_timeout_ms": 0,
         "deadline_boot_ms": 0, "max_response_bytes": 0,

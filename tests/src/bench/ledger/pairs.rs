@@ -164,6 +164,7 @@ async fn worker(places: &Places, index: u32) -> io::Result<Client> {
         worker: index,
         pid: std::process::id(),
         sandbox: InForce::default(),
+        listeners: Vec::new(),
     };
     let _: WorkerSettings = client
         .call(worker::SETTINGS, &introduction, CALL_LIMIT)
