@@ -17,6 +17,9 @@ use nix::sys::stat::{Mode, umask};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// `EX_CONFIG` of sysexits.h: the unit's RestartPreventExitStatus.
+const BAD_CONFIGURATION: u8 = 78;
+
 /// Owner of the AEX ledger and policy. Normally started by `aex daemon start`.
 #[derive(Parser)]
 #[command(version, after_help = "Example:\n  aex-admin audit --db ~/.aex/aex.db")]
@@ -238,7 +241,13 @@ fn run_server(system: Option<&Callers>) -> ExitCode {
     };
     match serve::serve(&places, system) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string()),
+        Err(error) => {
+            let failed = fail(&error.to_string());
+            if error.is_of_the_settings() {
+                return ExitCode::from(BAD_CONFIGURATION);
+            }
+            failed
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `aex-admin serve`: opens the ledger, starts the writer, opens the sockets, and waits to be told
 //! to stop.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
@@ -9,6 +10,7 @@ use aex_admin_proto::places::Places;
 use aex_admin_proto::scope::KERNEL_NODE;
 use aex_admin_proto::ticket::TicketKey;
 use aex_admin_proto::{clock, service};
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, LoadError};
@@ -16,7 +18,7 @@ use crate::core::scope::Scope;
 use crate::doors::{self, Callers, DoorError};
 use crate::ledger::{Ledger, LedgerError};
 use crate::policy;
-use crate::rpc::{self, InForce, Kernel};
+use crate::rpc::{self, Door, InForce, Kernel, Role};
 use crate::writer::{Command, Shared, Writer, system_clock};
 
 const TICKET_KEY_ID: u32 = 1;
@@ -36,6 +38,21 @@ pub enum ServeError {
         what: String,
         source: std::io::Error,
     },
+}
+
+impl ServeError {
+    /// Started again it would only say the same: a file of the settings must be mended first.
+    #[must_use]
+    pub fn is_of_the_settings(&self) -> bool {
+        match self {
+            Self::Config(LoadError::Read { source, .. }) => matches!(
+                source.kind(),
+                ErrorKind::NotFound | ErrorKind::PermissionDenied
+            ),
+            Self::Config(_) => true,
+            Self::Ledger(_) | Self::Doors(_) | Self::System { .. } => false,
+        }
+    }
 }
 
 fn at(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> ServeError {
@@ -124,6 +141,11 @@ fn open_and_wait(
             None => doors::make(places)?,
         };
         for (listener, door) in doors.open {
+            if door.role == Role::Auditor {
+                serve_apart(listener, door, Arc::clone(kernel))
+                    .map_err(at("cannot serve auditors"))?;
+                continue;
+            }
             tokio::spawn(rpc::accept(listener, door, Arc::clone(kernel)));
         }
         let mut term = signal(SignalKind::terminate()).map_err(at("signals"))?;
@@ -145,6 +167,22 @@ fn open_and_wait(
         }
         Ok(())
     })
+}
+
+/// On a thread of its own: however much is asked there, no other call waits behind it.
+fn serve_apart(listener: UnixListener, door: Door, kernel: Arc<Kernel>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let listener = {
+        let listener = listener.into_std()?;
+        let _of_this_runtime = runtime.enter();
+        UnixListener::from_std(listener)?
+    };
+    std::thread::Builder::new()
+        .name("auditors".to_owned())
+        .spawn(move || runtime.block_on(rpc::accept(listener, door, kernel)))
+        .map(drop)
 }
 
 fn stop_writer(queue: &Sender<Command>, thread: std::thread::JoinHandle<()>) {

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod auditors;
 mod badinput;
 mod boundary;
 mod byok;
@@ -23,6 +24,7 @@ mod greed;
 mod hidden;
 mod http_surface;
 mod idempotency;
+mod in_force;
 mod leaks;
 mod ledger;
 mod load;

@@ -161,6 +161,34 @@ fn a_full_disk_is_waited_for() {
     nothing_is_lost(&kernel, &sim);
 }
 
+/// What the ledger cannot tell is not in force: the old configuration goes on.
+#[test]
+fn a_configuration_that_cannot_be_recorded_does_not_come_into_force() {
+    let sim = sim();
+    let (kernel, token) = kernel(&sim);
+    answered(&kernel, &token, 1);
+    let models = std::fs::read_to_string(&kernel.places.config_file).unwrap();
+    kernel.write_config(&models.replace("gpt-oss-20b:", "gpt-oss-renamed:"));
+    let steer = kernel.steer("aex-admin");
+    steer.fault(&full());
+    let refused = kernel.aex(&["config", "reload"]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{refused:?}");
+    assert!(
+        told.contains("the old configuration stays in force"),
+        "{told}"
+    );
+    steer.lift();
+    goes_on(&kernel, &token);
+    let reloads = "SELECT COUNT(*) FROM events WHERE action = 'config.reload'";
+    assert_eq!(kernel.sqlite_number(reloads), 0);
+
+    kernel.aex_json(&["config", "reload"]);
+    assert_eq!(kernel.sqlite_number(reloads), 1);
+    assert_eq!(kernel.chat(&token, &hello(json!({}))).status, 404);
+    nothing_is_lost(&kernel, &sim);
+}
+
 /// What is under way while a batch is undone is still its worker's.
 #[test]
 fn a_stream_outlives_a_full_disk() {

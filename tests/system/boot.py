@@ -24,7 +24,7 @@ SUITE = "bookworm"
 # What the tests use in there, beside what a minimal Debian has.
 PACKAGES = (
     "systemd,systemd-sysv,dbus,iproute2,libcap2-bin,procps,nftables,"
-    "sqlite3,curl,debconf,python3,ca-certificates,rpm"
+    "sqlite3,curl,debconf,python3,ca-certificates,rpm,sudo"
 )
 BOOT_LIMIT_S = 30
 STOP_LIMIT_S = 20

@@ -109,7 +109,15 @@ class OtherUsers(Installed):
         boot.run("aex agent pause raised")
         uids = {"agent.create": boot.out(f"id -u {OPERATOR}"), "agent.set": boot.out(f"id -u {OPERATOR}"),
                 "agent.pause": "0"}  # fmt: skip
+        # A whole configuration is a change too; what did not change is none.
+        boot.run("echo '# by olga' >> /etc/aex/models.yaml")
+        for _ in range(2):
+            boot.run("aex config reload", user=OPERATOR)
         events = [json.loads(line) for line in boot.out("aex ledger export --format jsonl", user=AUDITOR).splitlines()]
+        (reload,) = [e["detail"] for e in events if e["action"] == "config.reload"]
+        self.assertEqual(str(reload["by_uid"]), boot.out(f"id -u {OPERATOR}").strip())
+        digest = boot.out("sha256sum /etc/aex/models.yaml").split()[0]
+        self.assertEqual(reload["files"]["models.yaml"], digest)
         for action, uid in uids.items():
             (event,) = [e for e in events if e["action"] == action and e["agent"] == "raised"]
             detail = event["detail"]

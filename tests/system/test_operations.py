@@ -78,6 +78,72 @@ class Operations(Installed):
         boot.run("rm /etc/aex/proxy.env; systemctl restart 'aex-proxy@*'")
         self.assert_serves(token)
 
+    def starts_from_now(self):
+        """How often the ledger was started since, whenever it is asked."""
+        cursor = self.boot.out("journalctl --no-pager -n 0 --show-cursor").split("cursor: ")[1].strip()
+        read = f"journalctl --no-pager -o cat -u aex-admin.service --after-cursor '{cursor}'"
+        return lambda: self.boot.out(read).count("Starting aex-admin.service")
+
+    def refuse(self):
+        """Settings that it refuses, and a start of the ledger with them."""
+        boot = self.boot
+        boot.run("cp -p /etc/aex/models.yaml /root/good.yaml")
+        boot.write("/etc/aex/models.yaml", "providers:\n  sim:\n    base_url: 7\n", 0o640, "root:aex-admin")
+        self.assertNotEqual(boot.run("systemctl restart aex-admin.service", check=False).returncode, 0)
+        until(lambda: not boot.is_active("aex-admin.socket"), 10, "its sockets are closed")
+
+    def test_agents_of_a_group_do_not_start_a_ledger_that_refused(self):
+        boot = self.boot
+        boot.run("aex group create red", user=OPERATOR)
+        token = self.agent("hers", options="--group red")
+        sockets = "aex-admin-worker@red.socket aex-egress@red.socket aex-proxy-group@red.socket"
+        boot.run(f"systemctl enable {sockets} aex-proxy-group@red.service; systemctl restart aex.target")
+        door = "/run/aex/agents/red.sock"
+        until(lambda: boot.ask(token, socket=door).status == 200, 20, "its worker serves")
+        starts = self.starts_from_now()
+        self.refuse()
+        for _ in range(3):
+            self.assertIn(boot.ask(token, socket=door).status, (0, 503))
+        # Its socket is given up, which ends the asking; nobody else can make one there.
+        until(lambda: not boot.is_active("aex-proxy-group@red.socket"), 30, "its socket is closed")
+        self.assertEqual(starts(), 1)
+        boot.run("cp -p /root/good.yaml /etc/aex/models.yaml; systemctl start aex.target")
+        until(lambda: boot.ask(token, socket=door).status == 200, 20, "its worker serves again")
+        boot.run(f"systemctl disable --now {sockets} aex-proxy-group@red.service; systemctl restart aex.target")
+        self.assert_serves(token)
+
+    def test_settings_that_are_wrong_at_the_start_end_it_once_and_are_named(self):
+        boot = self.boot
+        token = self.agent("settled")
+        starts = self.starts_from_now()
+        self.refuse()
+        until(lambda: boot.run("systemctl is-failed aex-admin.service", check=False).returncode == 0, 10, "it ends")
+        self.assertEqual(boot.out("systemctl show -P ExecMainStatus aex-admin.service").strip(), "78")
+        status = boot.run("systemctl status aex-admin.service", check=False).stdout
+        self.assertRegex(status, r"/etc/aex/models\.yaml:\d+:\d+: ")
+        # Whoever calls does not start it again: agents, the other programs, which go on trying, an operator.
+        for _ in range(5):
+            self.assertEqual(self.ask(token).status, 503)
+            self.assertNotEqual(boot.run("aex status", user=OPERATOR, check=False).returncode, 0)
+        self.assertEqual(starts(), 1)
+        # A start of the others asks for it, once each, and there it ends.
+        boot.run("systemctl restart aex-egress.service aex-proxy@1.service")
+        for _ in range(5):
+            self.assertEqual(self.ask(token).status, 503)
+        self.assertLessEqual(starts(), 3)
+        # Nobody takes the agents' port meanwhile.
+        self.assertTrue(boot.is_active("aex-proxy.socket"))
+        done = boot.run("aex doctor", check=False)
+        self.assertRegex(done.stdout, r"FAILED +config .*/etc/aex/models\.yaml:\d+:\d+: ")
+        boot.run("cp -p /root/good.yaml /etc/aex/models.yaml; systemctl start aex.target")
+        self.assert_serves(token)
+        self.assertFalse(boot.is_active("aex-admin-refused.target"))
+        # What ends it otherwise does not end it for good.
+        pid = boot.main_pid("aex-admin.service")
+        boot.run("systemctl kill -s KILL --kill-who=main aex-admin.service")
+        until(lambda: boot.main_pid("aex-admin.service") not in (0, pid), 10, "it has a new process")
+        self.assert_serves(token)
+
     def test_an_incident_is_ended(self):
         boot = self.boot
         token = self.agent("wild")

@@ -54,6 +54,15 @@ class WaysAround(Installed):
         code, said = self.doctor(AGENTS)
         self.assertEqual(code, 1, said)
         self.assertIn("/etc/subuid", said)
+        boot.run(f"sed -i /^{AGENTS}:/d /etc/subuid")
+        # So is sudo, whatever the user's groups: its own word counts.
+        rule = "/etc/sudoers.d/agents"
+        self.addCleanup(boot.run, f"rm -f {rule}")
+        for may, fails in (("(root) NOPASSWD: /usr/bin/id", True), ("(games) /usr/bin/id", True), (None, False)):
+            boot.write(rule, f"{AGENTS} ALL={may}\n" if may else f"{STRANGER} ALL=(ALL) ALL\n", 0o440, "root:root")
+            code, said = self.doctor(AGENTS)
+            self.assertEqual(code, int(fails), said)
+            self.assertRegex(said, rf"{'FAILED' if fails else 'ok'} +ways around +{AGENTS} .* by sudo")
         # Nothing that is done to AEX opens the network, nor what flushes all other rules.
         boot.run("systemctl stop aex.target 'aex-*'; systemctl start aex.target")
         self.assertFalse(self.direct(AGENTS))
@@ -83,6 +92,16 @@ class WaysAround(Installed):
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertIn("/var/lib/aex/aex.db is open to other users", done.stdout)
 
+    def test_the_doctor_judges_where_a_link_leads(self):
+        boot = self.boot
+        boot.run("mkdir -m 755 /srv/aex; mv /etc/aex/models.yaml /srv/aex/; ln -s /srv/aex/models.yaml /etc/aex/")
+        self.addCleanup(boot.run, "rm /etc/aex/models.yaml; mv /srv/aex/models.yaml /etc/aex/; rmdir /srv/aex")
+        done = boot.run("aex doctor", check=False)
+        self.assertEqual(done.returncode, 0, done.stdout)
+        boot.run("chmod 777 /srv/aex")
+        done = boot.run("aex doctor", check=False)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertRegex(done.stdout, "FAILED +files +/etc/aex/models.yaml leads through /srv/aex")
 
     def test_who_takes_the_port_is_found(self):
         boot = self.boot

@@ -45,6 +45,7 @@ pub fn parse(text: &str, catalogue: &Catalogue) -> Result<(Config, Vec<String>),
         max_body_bytes: number("max_body_bytes", &document.max_body_bytes, MAX_BODY_BYTES)?
             .unwrap_or(10 * 1024 * 1024),
         lock_wait_ms: duration("lock_wait", &document.lock_wait, &wait)?.unwrap_or(5_000),
+        files: None,
     };
     Ok((config, warnings))
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::{Catalogue, Config, LoadError, MAX_CONFIG_BYTES, parse};
+use super::{Catalogue, Config, FileDigests, LoadError, MAX_CONFIG_BYTES, parse};
 
 /// Reads and checks a models.yaml, with the catalogue that is in force beside it. Gives its warnings
 /// too.
@@ -15,11 +15,14 @@ use super::{Catalogue, Config, LoadError, MAX_CONFIG_BYTES, parse};
 /// See [`LoadError`]; it names the file that is at fault, be it models.yaml or the prices beside it.
 pub fn load(path: &Path) -> Result<(Config, Vec<String>), LoadError> {
     let text = read_text(path, MAX_CONFIG_BYTES)?;
-    let catalogue = load_catalogue(path)?;
-    parse(&text, &catalogue).map_err(|error| LoadError::Invalid {
+    let prices = prices_text(path)?;
+    let catalogue = catalogue_of(path, prices.as_deref())?;
+    let (mut config, warnings) = parse(&text, &catalogue).map_err(|error| LoadError::Invalid {
         path: path.to_owned(),
         error,
-    })
+    })?;
+    config.files = Some(FileDigests::of(&text, prices.as_deref()));
+    Ok((config, warnings))
 }
 
 /// The shipped catalogue, with the operator's own prices laid over it where there are any.
@@ -27,18 +30,33 @@ pub fn load(path: &Path) -> Result<(Config, Vec<String>), LoadError> {
 /// # Errors
 /// The prices' file is there and cannot be taken up.
 pub fn load_catalogue(config_file: &Path) -> Result<Cow<'static, Catalogue>, LoadError> {
-    let path = prices_file(config_file);
-    let text = match read_text(&path, MAX_CONFIG_BYTES) {
-        Ok(text) => text,
-        Err(LoadError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => {
-            return Ok(Cow::Borrowed(Catalogue::builtin()));
-        }
-        Err(error) => return Err(error),
+    let prices = prices_text(config_file)?;
+    catalogue_of(config_file, prices.as_deref())
+}
+
+/// None: there is no such file.
+fn prices_text(config_file: &Path) -> Result<Option<String>, LoadError> {
+    match read_text(&prices_file(config_file), MAX_CONFIG_BYTES) {
+        Ok(text) => Ok(Some(text)),
+        Err(LoadError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn catalogue_of(
+    config_file: &Path,
+    prices: Option<&str>,
+) -> Result<Cow<'static, Catalogue>, LoadError> {
+    let Some(text) = prices else {
+        return Ok(Cow::Borrowed(Catalogue::builtin()));
     };
     Catalogue::builtin()
-        .overlaid(&text)
+        .overlaid(text)
         .map(Cow::Owned)
-        .map_err(|error| LoadError::Invalid { path, error })
+        .map_err(|error| LoadError::Invalid {
+            path: prices_file(config_file),
+            error,
+        })
 }
 
 /// Where an operator's own prices are: `prices.yaml` beside models.yaml.

@@ -7,6 +7,7 @@ use aex_admin_proto::worker::OnDisconnect;
 
 use jiff::tz::TimeZone;
 
+use super::FileDigests;
 use crate::core::price::Price;
 use crate::core::routing::Routing;
 pub use crate::core::scope::DefaultLimits;
@@ -32,6 +33,8 @@ pub struct Config {
     pub min_output_tokens: u64,
     pub max_body_bytes: u64,
     pub lock_wait_ms: u64,
+    /// What it was read from; none of a text that is no file's.
+    pub files: Option<FileDigests>,
 }
 
 impl Config {

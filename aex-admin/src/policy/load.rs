@@ -22,6 +22,11 @@ pub fn directory(config_file: &Path) -> PathBuf {
 /// # Errors
 /// See [`LoadError`]; it names the file, and the place in it where there is one.
 pub fn load(directory: &Path, known: &Known) -> Result<(Policies, Vec<Warning>), LoadError> {
+    Ok(Policies::parse(&read(directory)?, known)?)
+}
+
+/// The files' texts, in the order of their names.
+fn read(directory: &Path) -> Result<Vec<PolicyFile>, LoadError> {
     let mut files = Vec::new();
     let mut left = MAX_BYTES;
     for path in paths(directory)? {
@@ -41,7 +46,7 @@ pub fn load(directory: &Path, known: &Known) -> Result<(Policies, Vec<Warning>),
             text,
         });
     }
-    Ok(Policies::parse(&files, known)?)
+    Ok(files)
 }
 
 /// What comes into force together: models.yaml, the prices beside it, and the policies beside it. Gives
@@ -50,8 +55,11 @@ pub fn load(directory: &Path, known: &Known) -> Result<(Policies, Vec<Warning>),
 /// # Errors
 /// The first that is at fault; nothing of it comes into force then.
 pub fn load_all(config_file: &Path) -> Result<(Config, Policies, Vec<String>), LoadError> {
-    let (config, mut warnings) = config::load(config_file)?;
-    let (policies, remarks) = load(&directory(config_file), &Known::of(&config))?;
+    let (mut config, mut warnings) = config::load(config_file)?;
+    let files = read(&directory(config_file))?;
+    let (policies, remarks) = Policies::parse(&files, &Known::of(&config))?;
+    let texts = (files.iter()).map(|file| (file.name.as_str(), file.text.as_str()));
+    config.files = config.files.map(|digests| digests.with_policies(texts));
     warnings.extend(remarks.iter().map(ToString::to_string));
     Ok((config, policies, warnings))
 }

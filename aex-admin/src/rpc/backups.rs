@@ -28,8 +28,12 @@ pub(super) async fn make(kernel: &Kernel, asked: BackupParams) -> Result<BackupR
     let Some(path) = asked.path else {
         return unnamed(kernel).await;
     };
-    aside(kernel, &kernel.at_long_work, "a backup", move |ledger| {
-        backup::write(&ledger, Path::new(&path)).map_err(|error| match error {
+    aside(
+        kernel,
+        &kernel.operators.at_long_work,
+        "a backup",
+        move |ledger| {
+            backup::write(&ledger, Path::new(&path)).map_err(|error| match error {
             LedgerError::File { path, source }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
@@ -42,14 +46,18 @@ pub(super) async fn make(kernel: &Kernel, asked: BackupParams) -> Result<BackupR
             }
             other => other,
         })
-    })
+        },
+    )
     .await
 }
 
 async fn unnamed(kernel: &Kernel) -> Result<BackupReply, RpcError> {
-    let made = aside(kernel, &kernel.at_long_work, "a backup", |ledger| {
-        backup::unnamed(&ledger)
-    });
+    let made = aside(
+        kernel,
+        &kernel.operators.at_long_work,
+        "a backup",
+        |ledger| backup::unnamed(&ledger),
+    );
     let (mut reply, file) = made.await?;
     let id = kernel.next_session();
     reply.id = Some(id);

@@ -220,6 +220,7 @@ fn take_call(
         outbox: Arc::clone(outbox),
         id: incoming.id,
         session: caller.session,
+        role: caller.door.role,
         by_uid: caller.by_uid,
         within: caller.within,
     };

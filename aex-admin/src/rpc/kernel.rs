@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::Role;
 use super::backups::Unnamed;
-use super::reader::Reader;
+use super::desk::Desk;
 use crate::config::Config;
 use crate::policy::Policies;
 use crate::writer::{Command, SessionId, Shared};
@@ -39,7 +39,8 @@ pub(super) struct EgressState {
 
 pub struct Kernel {
     pub shared: Arc<Shared>,
-    pub(super) reader: Reader,
+    pub(super) operators: Desk,
+    auditors: Desk,
     pub(super) config_file: PathBuf,
     pub(super) ledger: PathBuf,
     pub(super) ticket_key: TicketKey,
@@ -48,8 +49,6 @@ pub struct Kernel {
     pub(super) in_force: watch::Sender<InForce>,
     pub(super) egress: watch::Sender<EgressState>,
     pub(super) reloading: tokio::sync::Mutex<()>,
-    /// An audit, a replay, a backup.
-    pub(super) at_long_work: AtomicBool,
     pub(super) at_rehearsal: AtomicBool,
     pub(super) backup: Mutex<Option<Unnamed>>,
     workers: Mutex<BTreeMap<SessionId, WorkerView>>,
@@ -72,7 +71,8 @@ impl Kernel {
     ) -> Self {
         Self {
             shared,
-            reader: Reader::start(ledger.clone()),
+            operators: Desk::at(&ledger),
+            auditors: Desk::at(&ledger),
             config_file,
             ledger,
             ticket_key,
@@ -80,7 +80,6 @@ impl Kernel {
             in_force: watch::Sender::new(first),
             egress: watch::Sender::default(),
             reloading: tokio::sync::Mutex::default(),
-            at_long_work: AtomicBool::new(false),
             at_rehearsal: AtomicBool::new(false),
             backup: Mutex::default(),
             workers: Mutex::default(),
@@ -97,6 +96,14 @@ impl Kernel {
         Self {
             is_of_the_host: true,
             ..self
+        }
+    }
+
+    /// Where a call of this role is worked on.
+    pub(super) fn desk(&self, role: Role) -> &Desk {
+        match role {
+            Role::Auditor => &self.auditors,
+            _ => &self.operators,
         }
     }
 

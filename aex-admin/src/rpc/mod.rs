@@ -5,6 +5,7 @@
 
 mod backups;
 mod connection;
+mod desk;
 mod discover;
 mod egress;
 mod kernel;
@@ -60,6 +61,8 @@ struct Call {
     /// Absent: a notification, which nobody answers.
     id: Option<u64>,
     session: SessionId,
+    /// By which socket it came.
+    role: Role,
     /// Whose process asks.
     by_uid: u32,
     /// The mark of [`Door::group`].

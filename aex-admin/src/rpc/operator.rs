@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::connection::Outbox;
-use super::{Call, Kernel, discover, params, reload, reply};
+use super::{Call, Kernel, Role, discover, params, reload, reply};
 use crate::config;
 use crate::core::period;
 use crate::core::reserve::Now;
@@ -121,28 +121,30 @@ fn change<P: DeserializeOwned>(
 /// Calls that take a while: each in a task of its own.
 fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) -> Option<()> {
     let kernel = Arc::clone(kernel);
+    let role = call.role;
     match method {
-        m::AGENT_LIST => answer(call, async move { agents(&kernel).await }),
+        m::AGENT_LIST => answer(call, async move { agents(&kernel, role).await }),
         m::AGENT_SHOW => {
             let (call, NameParams { name }) = params(call, raw)?;
-            answer(call, async move { agent_view(&kernel, &name).await });
+            answer(call, async move { agent_view(&kernel, role, &name).await });
         }
         m::GROUP_LIST => answer(call, async move {
-            let mut list = tree(&kernel).await?;
+            let mut list = tree(&kernel, role).await?;
             list.scopes
                 .retain(|scope| matches!(scope.kind, ScopeKind::Kernel | ScopeKind::Group));
             Ok(list)
         }),
         m::GROUP_SHOW => {
             let (call, NameParams { name }) = params(call, raw)?;
-            answer(call, async move { group_view(&kernel, &name).await });
+            answer(call, async move { group_view(&kernel, role, &name).await });
         }
-        m::TREE => answer(call, async move { tree(&kernel).await }),
+        m::TREE => answer(call, async move { tree(&kernel, role).await }),
         m::TOKEN_LIST => {
             let (call, NameParams { name }) = params(call, raw)?;
             answer(call, async move {
-                agent(&kernel, name.clone()).await?;
+                agent(&kernel, role, name.clone()).await?;
                 let tokens = kernel
+                    .desk(role)
                     .reader
                     .run(move |conn| reader::tokens(conn, &name))
                     .await?;
@@ -150,24 +152,27 @@ fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) 
             });
         }
         m::STATUS => answer(call, async move {
-            let scopes = tree(&kernel).await?.scopes;
+            let scopes = tree(&kernel, role).await?.scopes;
             let agents = scopes.iter().filter(|scope| scope.kind == ScopeKind::Agent);
             let agents = agents.count() as u64;
             Ok(kernel.status(agents, scopes))
         }),
-        m::METRICS => answer(call, async move { metrics(&kernel).await }),
+        m::METRICS => answer(call, async move { metrics(&kernel, role).await }),
         m::LEDGER_TAIL => {
             let (call, asked) = params(call, raw)?;
-            answer(call, async move { tail(&kernel, asked).await });
+            answer(call, async move { tail(&kernel, role, asked).await });
         }
         m::LEDGER_AUDIT => {
             let (call, AuditParams { against }) = params(call, raw)?;
-            answer(call, async move { audit_now(&kernel, against).await });
+            answer(call, async move { audit_now(&kernel, role, against).await });
         }
         m::LEDGER_REPLAY => answer(call, async move {
-            aside(&kernel, &kernel.at_long_work, "a replay", |path| {
-                audit::replay(&path)
-            })
+            aside(
+                &kernel,
+                &kernel.desk(role).at_long_work,
+                "a replay",
+                |path| audit::replay(&path),
+            )
             .await
         }),
         m::POLICY_REHEARSE => {
@@ -197,7 +202,10 @@ fn read(kernel: &Arc<Kernel>, call: Call, method: &str, raw: Option<&RawValue>) 
             tokio::spawn(async move { resolve(&kernel, call, asked).await });
         }
         // The role's table has no other.
-        _ => answer(call, async move { kernel.reload().await }),
+        _ => {
+            let by_uid = call.by_another();
+            answer(call, async move { kernel.reload(by_uid).await });
+        }
     }
     Some(())
 }
@@ -209,8 +217,9 @@ where
     tokio::spawn(async move { call.answer(work.await) });
 }
 
-async fn agents(kernel: &Kernel) -> Result<AgentList, RpcError> {
+async fn agents(kernel: &Kernel, role: Role) -> Result<AgentList, RpcError> {
     let (rows, nodes) = kernel
+        .desk(role)
         .reader
         .run(|conn| Ok((reader::agents(conn)?, reader::groups(conn)?)))
         .await?;
@@ -269,16 +278,17 @@ impl Above {
     }
 }
 
-async fn agent_view(kernel: &Kernel, name: &str) -> Result<AgentView, RpcError> {
-    let row = agent(kernel, name.to_owned()).await?;
-    let nodes = kernel.reader.run(reader::groups).await?;
+async fn agent_view(kernel: &Kernel, role: Role, name: &str) -> Result<AgentView, RpcError> {
+    let row = agent(kernel, role, name.to_owned()).await?;
+    let nodes = kernel.desk(role).reader.run(reader::groups).await?;
     let (group, zone) = Above::of(&nodes, &kernel.config()).of_agent(&row);
     Ok(views::agent(&row, group, &zone, &kernel.shared, now()))
 }
 
 /// Every scope that has not ended.
-async fn tree(kernel: &Kernel) -> Result<ScopeList, RpcError> {
+async fn tree(kernel: &Kernel, role: Role) -> Result<ScopeList, RpcError> {
     let mut rows = kernel
+        .desk(role)
         .reader
         .run(|conn| {
             let mut rows = reader::groups(conn)?;
@@ -295,8 +305,8 @@ async fn tree(kernel: &Kernel) -> Result<ScopeList, RpcError> {
     })
 }
 
-async fn group_view(kernel: &Kernel, name: &str) -> Result<ScopeView, RpcError> {
-    let list = tree(kernel).await?;
+async fn group_view(kernel: &Kernel, role: Role, name: &str) -> Result<ScopeView, RpcError> {
+    let list = tree(kernel, role).await?;
     let found = list.scopes.into_iter().find(|scope| {
         scope.name == name && matches!(scope.kind, ScopeKind::Kernel | ScopeKind::Group)
     });
@@ -304,17 +314,18 @@ async fn group_view(kernel: &Kernel, name: &str) -> Result<ScopeView, RpcError> 
     found.ok_or_else(|| RpcError::new(code::NOT_FOUND, text))
 }
 
-async fn agent(kernel: &Kernel, name: String) -> Result<Scope, RpcError> {
+async fn agent(kernel: &Kernel, role: Role, name: String) -> Result<Scope, RpcError> {
     let text = format!("there is no agent {name}; see aex agent list");
     let row = kernel
+        .desk(role)
         .reader
         .run(move |conn| reader::agent(conn, &name))
         .await?;
     row.ok_or_else(|| RpcError::new(code::NOT_FOUND, text))
 }
 
-async fn metrics(kernel: &Kernel) -> Result<Metrics, RpcError> {
-    let agents = agents(kernel).await?.agents;
+async fn metrics(kernel: &Kernel, role: Role) -> Result<Metrics, RpcError> {
+    let agents = agents(kernel, role).await?.agents;
     let counters = kernel.shared.counters();
     let named = |counts: std::collections::BTreeMap<&'static str, u64>| {
         counts
@@ -351,7 +362,7 @@ async fn metrics(kernel: &Kernel) -> Result<Metrics, RpcError> {
     })
 }
 
-async fn tail(kernel: &Kernel, asked: TailParams) -> Result<Tail, RpcError> {
+async fn tail(kernel: &Kernel, role: Role, asked: TailParams) -> Result<Tail, RpcError> {
     let limit = asked.limit.unwrap_or(DEFAULT_TAIL).clamp(1, MAX_TAIL);
     if let (true, Some(after)) = (asked.follow, asked.after) {
         let mut events = kernel.shared.events();
@@ -360,20 +371,28 @@ async fn tail(kernel: &Kernel, asked: TailParams) -> Result<Tail, RpcError> {
         let _ = tokio::time::timeout(Duration::from_millis(POLL_MS), news).await;
     }
     let events = kernel
+        .desk(role)
         .reader
         .run(move |conn| reader::tail(conn, asked.after, limit))
         .await?;
     Ok(Tail { events })
 }
 
-async fn audit_now(kernel: &Kernel, against: Vec<Checkpoint>) -> Result<AuditReport, RpcError> {
+async fn audit_now(
+    kernel: &Kernel,
+    role: Role,
+    against: Vec<Checkpoint>,
+) -> Result<AuditReport, RpcError> {
     if against.len() > MAX_AGAINST {
         let text = format!("at most {MAX_AGAINST} checkpoints at once");
         return Err(RpcError::new(code::INVALID_PARAMS, text));
     }
-    aside(kernel, &kernel.at_long_work, "an audit", move |path| {
-        audit::of_file(&path, &against)
-    })
+    aside(
+        kernel,
+        &kernel.desk(role).at_long_work,
+        "an audit",
+        move |path| audit::of_file(&path, &against),
+    )
     .await
 }
 
@@ -435,9 +454,12 @@ async fn resolve(kernel: &Kernel, call: Call, asked: ResolveParams) {
     let history = match asked.hold.clone() {
         None => Ok(None),
         Some(hold) => {
-            aside(kernel, &kernel.at_long_work, "a resolve", move |path| {
-                reader::hold_history(&reader::snapshot(&path)?, &hold).map(Some)
-            })
+            aside(
+                kernel,
+                &kernel.operators.at_long_work,
+                "a resolve",
+                move |path| reader::hold_history(&reader::snapshot(&path)?, &hold).map(Some),
+            )
             .await
         }
     };

@@ -7,13 +7,14 @@ use aex_admin_proto::operator::ConfigSummary;
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::KERNEL_NODE;
 use serde_json::json;
+use tokio::sync::oneshot;
 
 use super::{InForce, Kernel};
 use crate::config::{Config, ConfigError, LoadError};
 use crate::ledger::reader;
 use crate::policy::{self, Policies};
 use crate::serve;
-use crate::writer::Command;
+use crate::writer::{Command, Configuration, OperatorCommand, Reply};
 
 /// How long the egress may take to take up a configuration.
 const TAKE_UP: Duration = Duration::from_secs(10);
@@ -47,8 +48,8 @@ pub(super) fn summary(config: &Config, warnings: Vec<String>) -> ConfigSummary {
 }
 
 impl Kernel {
-    /// Reads models.yaml, the prices and the policies beside it again.
-    pub(super) async fn reload(&self) -> Result<ConfigSummary, RpcError> {
+    /// Reads models.yaml, the prices and the policies beside it again. `by_uid` goes into the event.
+    pub(super) async fn reload(&self, by_uid: Option<u32>) -> Result<ConfigSummary, RpcError> {
         let _one_at_a_time = self.reloading.lock().await;
         let file = self.config_file.clone();
         // Hundreds of policies take a while, and requests go on meanwhile.
@@ -62,6 +63,7 @@ impl Kernel {
             })?
             .map_err(|error| bad_file(&error))?;
         let kernel_scope = self
+            .operators
             .reader
             .run(|conn| reader::node(conn, KERNEL_NODE))
             .await?;
@@ -70,17 +72,17 @@ impl Kernel {
         summary.policies = policies.len() as u64;
         let old = self.in_force.borrow().clone();
         let next = self.offer(Arc::new(config), Arc::new(policies));
-        if let Err((code, why)) = self.taken_up(next.generation).await {
+        let taken = match self.taken_up(next.generation).await {
+            Ok(()) => self.put_in_force(&next, by_uid).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = taken {
             self.offer(old.config, old.policies);
             return Err(RpcError::new(
-                code,
-                format!("the old configuration stays in force: {why}"),
+                error.code,
+                format!("the old configuration stays in force: {}", error.message),
             ));
         }
-        self.send(Command::SetConfig {
-            config: Arc::clone(&next.config),
-            policies: Arc::clone(&next.policies),
-        });
         self.in_force.send_replace(next);
         tracing::info!(
             providers = summary.providers,
@@ -102,8 +104,25 @@ impl Kernel {
         next
     }
 
-    /// Why the egress did not, with the error's code: it has a problem with it, or it does not answer.
-    async fn taken_up(&self, generation: u64) -> Result<(), (i32, String)> {
+    /// The writer decides by it once the ledger has it.
+    async fn put_in_force(&self, next: &InForce, by_uid: Option<u32>) -> Result<(), RpcError> {
+        let (sender, receiver) = oneshot::channel();
+        let next = Configuration {
+            generation: next.generation,
+            config: Arc::clone(&next.config),
+            policies: Arc::clone(&next.policies),
+        };
+        self.send(Command::Operator {
+            command: OperatorCommand::Configure(Box::new(next)),
+            by_uid,
+            reply: Reply::new(move |answer| drop(sender.send(answer))),
+        });
+        let gone = |_| RpcError::new(code::UNAVAILABLE, "the ledger was not told");
+        receiver.await.map_err(gone)?.map(drop)
+    }
+
+    /// Why the egress did not: it has a problem with it, or it does not answer.
+    async fn taken_up(&self, generation: u64) -> Result<(), RpcError> {
         let mut egress = self.egress.subscribe();
         let taken = egress.wait_for(|state| {
             let decided = state.said.acting_on == Some(generation)
@@ -113,13 +132,13 @@ impl Kernel {
         match tokio::time::timeout(TAKE_UP, taken).await {
             Ok(Ok(state)) => match &state.said.problem {
                 Some(problem) if state.said.acting_on != Some(generation) => {
-                    Err((code::BAD_CONFIG, problem.clone()))
+                    Err(RpcError::new(code::BAD_CONFIG, problem.clone()))
                 }
                 _ => Ok(()),
             },
-            _ => Err((
+            _ => Err(RpcError::new(
                 code::UNAVAILABLE,
-                "aex-egress did not take it up in time".to_owned(),
+                "aex-egress did not take it up in time",
             )),
         }
     }

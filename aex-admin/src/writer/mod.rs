@@ -9,6 +9,7 @@
 
 mod answers;
 mod checkpoints;
+mod configure;
 mod corrections;
 mod explain;
 mod grants;
@@ -59,6 +60,7 @@ use crate::policy::Policies;
 
 use answers::Answers;
 pub use answers::{Outlet, Reply};
+pub use configure::Configuration;
 use locked::Locked;
 pub use operator::OperatorCommand;
 pub(crate) use settings::check_proposed;
@@ -138,10 +140,6 @@ pub enum Command {
     SessionGone {
         session: SessionId,
     },
-    SetConfig {
-        config: Arc<Config>,
-        policies: Arc<Policies>,
-    },
     OperatorKeys {
         providers: HashSet<String>,
     },
@@ -171,6 +169,8 @@ pub struct Writer {
     key: TicketKey,
     config: Arc<Config>,
     policies: Arc<Policies>,
+    /// What was in force before this batch, where that brought another configuration.
+    replaced: Option<(Arc<Config>, Arc<Policies>)>,
     operator_keys: HashSet<String>,
     shared: Arc<Shared>,
     waiting: Waiting,
@@ -213,6 +213,7 @@ impl Writer {
             key,
             config,
             policies: Arc::default(),
+            replaced: None,
             operator_keys: HashSet::new(),
             shared,
             waiting: Waiting::default(),
@@ -234,6 +235,7 @@ impl Writer {
         writer.ledger.begin()?;
         writer.note_outside_changes(writer.now())?;
         writer.take_up_chain(writer.now())?;
+        writer.note_start(writer.now())?;
         writer.ledger.commit()?;
         writer.ledger.started()?;
         writer.keep_checkpoint();
@@ -448,7 +450,6 @@ impl Writer {
             | Command::Cancel { .. }
             | Command::Reclaim { .. }
             | Command::SessionGone { .. }
-            | Command::SetConfig { .. }
             | Command::OperatorKeys { .. }
             | Command::Stop => {}
         }
@@ -471,10 +472,6 @@ impl Writer {
                     reply.send(Ok(ended));
                 }
                 Command::SessionGone { session } => departures.push(Departure::Session(session)),
-                Command::SetConfig { config, policies } => {
-                    self.config = config;
-                    self.policies = policies;
-                }
                 Command::OperatorKeys { providers } => self.operator_keys = providers,
                 Command::Stop => {}
                 other => rest.push(other),
@@ -488,6 +485,7 @@ impl Writer {
             self.shared.order_cut(id);
         }
         self.refusals.committed();
+        self.replaced = None;
         self.shared.set_trouble(None);
         self.shared.count(|counters| {
             counters.commits += 1;
@@ -506,6 +504,7 @@ impl Writer {
         self.staged.forget();
         self.to_cut.clear();
         self.refusals.undone();
+        self.configure_back();
         answers.fail(&unavailable(error));
         self.rebuild()
     }

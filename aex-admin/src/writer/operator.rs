@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answers::Answers;
+use super::configure::Configuration;
 use super::requests::of_one_operation;
 use super::settings::{
     check_budget, check_name, check_rpm, check_settings, clear, drop_limits, merge, taken,
@@ -47,6 +48,7 @@ pub enum OperatorCommand {
     TokenCreate(TokenCreateParams),
     TokenRevoke(TokenIdParams),
     Explain(Box<ExplainParams>),
+    Configure(Box<Configuration>),
     Checkpoint,
     /// With what was read of the reservation before, if it is about one.
     Resolve(Box<ResolveParams>, Option<HoldHistory>),
@@ -119,6 +121,7 @@ impl Writer {
             OperatorCommand::TokenCreate(params) => self.create_token(&params, now),
             OperatorCommand::TokenRevoke(params) => self.revoke_token(params.id, now),
             OperatorCommand::Explain(params) => self.explain(&params, now),
+            OperatorCommand::Configure(next) => self.configure(*next, now),
             OperatorCommand::Checkpoint => (self.ledger.checkpoint(now.wall_ms))
                 .map_err(Trouble::Ledger)
                 .and_then(|checkpoint| reply_of(&checkpoint)),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aex_admin_proto::places::Places;
 
+use super::links::{open_on_the_way, way_to};
 use super::{Finding, State};
 
 /// Most files of one directory that are looked at.
@@ -33,17 +34,14 @@ pub(super) fn look(places: &Places) -> Vec<Finding> {
         match fs::symlink_metadata(&rule.path) {
             Ok(about) => {
                 looked += 1;
-                findings.extend(judge(&rule, about.mode() & 0o7777, about.uid()));
+                findings.extend(if about.is_symlink() {
+                    judge_link(&rule, about.uid())
+                } else {
+                    judge(&rule, about.mode() & 0o7777, about.uid())
+                });
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => findings.push(
-                Finding::new(
-                    "files",
-                    State::Skipped,
-                    format!("cannot look at {}: {error}", rule.path.display()),
-                )
-                .fix("run `aex doctor` as root"),
-            ),
+            Err(error) => findings.push(not_seen(&rule.path, &error)),
         }
     }
     if !findings
@@ -56,6 +54,45 @@ pub(super) fn look(places: &Places) -> Vec<Finding> {
     findings
 }
 
+fn not_seen(path: &Path, error: &std::io::Error) -> Finding {
+    let says = format!("cannot look at {}: {error}", path.display());
+    Finding::new("files", State::Skipped, says).fix("run `aex doctor` as root")
+}
+
+/// A link's own mode says nothing: what it leads to is judged, and whether others can have it lead
+/// elsewhere.
+fn judge_link(rule: &Rule, link_uid: u32) -> Option<Finding> {
+    let path = rule.path.display();
+    let failed = |says, fix| Some(Finding::new("files", State::Failed, says).fix(fix));
+    if rule.owner.is_some_and(|owner| owner != link_uid) {
+        return another_owner(&rule.path, link_uid);
+    }
+    let found = way_to(&rule.path).and_then(|way| Ok((fs::symlink_metadata(&way.end)?, way)));
+    let (about, way) = match found {
+        Ok(found) => found,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return Some(not_seen(&rule.path, &error));
+        }
+        Err(error) => {
+            let says = format!("{path} is a link that leads to nothing: {error}");
+            return failed(says, format!("remove it: ls -l {path}"));
+        }
+    };
+    if let Some(open) = open_on_the_way(&way, link_uid) {
+        let says = format!(
+            "{path} leads through {}, in which others can write",
+            open.display()
+        );
+        return failed(says, format!("put the file itself at {path}"));
+    }
+    let end = Rule {
+        path: way.end,
+        closed_to: rule.closed_to,
+        owner: rule.owner,
+    };
+    judge(&end, about.mode() & 0o7777, about.uid())
+}
+
 fn judge(rule: &Rule, mode: u32, uid: u32) -> Option<Finding> {
     let path = rule.path.display();
     if mode & rule.closed_to != 0 {
@@ -65,12 +102,16 @@ fn judge(rule: &Rule, mode: u32, uid: u32) -> Option<Finding> {
             Finding::new("files", State::Failed, says).fix(format!("chmod {closed:04o} {path}")),
         );
     }
-    if rule.owner.is_some_and(|owner| owner != uid) {
-        let says = format!("{path} belongs to another user (uid {uid})");
-        let fix = format!("chown it back, or look who put it there: ls -l {path}");
-        return Some(Finding::new("files", State::Failed, says).fix(fix));
-    }
-    None
+    rule.owner
+        .filter(|owner| *owner != uid)
+        .and_then(|_| another_owner(&rule.path, uid))
+}
+
+fn another_owner(path: &Path, uid: u32) -> Option<Finding> {
+    let path = path.display();
+    let says = format!("{path} belongs to another user (uid {uid})");
+    let fix = format!("chown it back, or look who put it there: ls -l {path}");
+    Some(Finding::new("files", State::Failed, says).fix(fix))
 }
 
 fn of_a_home(places: &Places) -> Vec<Rule> {
@@ -177,6 +218,49 @@ mod tests {
         assert_eq!(open.len(), 1, "{open:?}");
         assert_eq!(open[0].state, State::Failed);
         assert_eq!(open[0].fix, Some(format!("chmod 0600 {}", key.display())));
+    }
+
+    #[test]
+    fn of_a_link_what_it_leads_to_is_judged() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let elsewhere = elsewhere.path().canonicalize().unwrap();
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(dir.path(), 0o700);
+        let target = elsewhere.join("models.yaml");
+        fs::write(&target, "x").unwrap();
+        let places = Places::user(dir.path());
+        let beside = places.config_file.parent().unwrap();
+        fs::create_dir_all(beside).unwrap();
+        mode(beside, 0o700);
+        std::os::unix::fs::symlink(&target, &places.config_file).unwrap();
+        let told = || {
+            let found = look(&places);
+            let failed = found.into_iter().find(|f| f.state == State::Failed);
+            failed.map(|f| format!("{}; {}", f.says, f.fix.unwrap_or_default()))
+        };
+        mode(&target, 0o600);
+        mode(&elsewhere, 0o755);
+        assert_eq!(told(), None);
+        mode(&target, 0o644);
+        let open = told().unwrap();
+        assert!(
+            open.contains(&format!("chmod 0600 {}", target.display())),
+            "{open}"
+        );
+        mode(&target, 0o600);
+        // Anybody can put another file in its place.
+        mode(&elsewhere, 0o777);
+        let open = told().unwrap();
+        assert!(
+            open.contains(&format!("through {}", elsewhere.display())),
+            "{open}"
+        );
+        mode(&elsewhere, 0o755);
+        fs::remove_file(&target).unwrap();
+        let gone = told().unwrap();
+        assert!(gone.contains("leads to nothing"), "{gone}");
     }
 
     #[test]

@@ -7,9 +7,11 @@ mod files;
 mod host;
 mod kernel;
 mod keys;
+mod links;
 mod powers;
 mod reach;
 mod stranger;
+mod sudo;
 mod tries;
 
 use serde::Serialize;
@@ -18,6 +20,7 @@ pub(crate) use stranger::Stranger;
 pub(crate) use tries::run as run_tries;
 
 use aex_admin_proto::operator::{ConfigSummary, ProviderList, ProviderView, method};
+use aex_admin_proto::places::Places;
 use serde_json::json;
 
 use crate::fault::Fault;
@@ -94,6 +97,12 @@ async fn providers(
     findings: &mut Vec<Finding>,
 ) -> Vec<ProviderView> {
     let file = &kernel.places.config_file;
+    // A kernel that refused it is not there to be asked.
+    let then = match link {
+        Some(_) => "aex config reload",
+        None if kernel.places == Places::system() => "systemctl start aex.target",
+        None => "aex daemon start",
+    };
     let asked = match link {
         Some(link) => link
             .call::<_, ProviderList>(method::PROVIDER_LIST, &json!({}))
@@ -116,7 +125,7 @@ async fn providers(
         }
         Ok(Checked::Bad(problem)) | Err(Fault::NotFound(problem)) => findings.push(
             Finding::new("config", State::Failed, problem)
-                .fix("mend it, see `aex config check`, then `aex config reload`"),
+                .fix(format!("mend it, see `aex config check`, then `{then}`")),
         ),
         Err(fault) => findings.push(Finding::new("config", State::Skipped, fault.to_string())),
     }

@@ -11,6 +11,7 @@ use tokio::process::Command;
 
 use super::powers;
 use super::reach::Reached;
+use super::sudo;
 use super::tries::{Asked, Outcome, Try};
 use super::{Finding, State};
 use crate::commands::child;
@@ -107,6 +108,7 @@ pub(super) async fn look(
         stranger.name.as_deref().unwrap_or_default(),
         stranger.uid,
     ));
+    findings.extend(sudo::look(&title, stranger.name.as_deref()).await);
     findings.extend(reached.iter().filter_map(|provider| {
         let why = provider.at.as_ref().err()?;
         let says = format!(
