@@ -76,9 +76,7 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let Some(path) = text.strip_prefix(UNIX) else {
-            return text.parse().map(Self::Tcp).map_err(|_| {
-                format!("expected 127.0.0.1:9000 or unix:/path/NAME.sock, not `{text}`")
-            });
+            return text.parse().map(Self::Tcp).map_err(|_| no_address(text));
         };
         let named = path.rsplit('/').next().unwrap_or_default();
         let is_socket = named
@@ -96,6 +94,28 @@ impl FromStr for Listen {
             ));
         }
         Ok(Self::Unix(path.into()))
+    }
+}
+
+/// Why a text is no address, by what was probably meant.
+fn no_address(text: &str) -> String {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if digits(port) => (Some(host), port),
+        None if digits(text) => (None, text),
+        _ => {
+            return format!("expected 127.0.0.1:9000 or unix:/path/NAME.sock, not `{text}`");
+        }
+    };
+    if port.parse::<u16>().is_err() {
+        return format!("a port is 0 to 65535, not {port}");
+    }
+    match host {
+        None | Some("") => format!("an address is needed before the port, as in 127.0.0.1:{port}"),
+        Some(host) => format!(
+            "`{host}` is no numeric address, and names are not looked up: write 127.0.0.1:{port} for this \
+             host alone, or the address itself, an IPv6 one in brackets ([::1]:{port})"
+        ),
     }
 }
 
@@ -161,6 +181,24 @@ mod tests {
         }
         let long = format!("unix:/{}.sock", "x".repeat(MAX_PATH_BYTES));
         assert!(long.parse::<Listen>().is_err());
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_what_was_meant() {
+        for (text, told) in [
+            ("localhost:9000", "write 127.0.0.1:9000"),
+            ("localhost:9000", "names are not looked up"),
+            ("::1:9000", "[::1]:9000"),
+            ("9000", "as in 127.0.0.1:9000"),
+            (":9000", "as in 127.0.0.1:9000"),
+            ("99999", "0 to 65535, not 99999"),
+            ("127.0.0.1:99999", "0 to 65535, not 99999"),
+            ("127.0.0.1", "expected 127.0.0.1:9000"),
+            ("/run/x.sock", "unix:/path/NAME.sock"),
+        ] {
+            let why = text.parse::<Listen>().unwrap_err();
+            assert!(why.contains(told), "{text}: {why}");
+        }
     }
 
     #[test]

@@ -35,6 +35,10 @@ pub enum EgressError {
     )]
     KeyExposed { path: PathBuf, mode: u32 },
     #[error(
+        "key file {0} is a symbolic link, and links are not followed: put the file itself there, mode 0600"
+    )]
+    KeyLink(PathBuf),
+    #[error(
         "the key for provider {provider} in {place} cannot be sent as a header: it is empty, too long, or has characters other than visible ASCII"
     )]
     KeyUnusable { provider: String, place: String },

@@ -201,6 +201,7 @@ fn read_key(path: &Path, owner: Option<u32>) -> Result<Option<FoundKey>, EgressE
     let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(_) if path.is_symlink() => return Err(EgressError::KeyLink(path.to_owned())),
         Err(error) => return Err(unreadable(error)),
     };
     let about = file.metadata().map_err(unreadable)?;

@@ -192,6 +192,11 @@ mod tests {
             ("HEAD /v1/chat/completions", Err(405)),
             ("OPTIONS /v1/models", Err(405)),
             ("POST /v1/chat/completions?api_key=x", Err(400)),
+            // The parser of `Uri` drops a fragment before anybody can see it.
+            (
+                "POST /v1/chat/completions#x",
+                Ok(Route::Api(Api::ChatCompletions)),
+            ),
             ("GET /healthz?probe=1", Ok(Route::Health)),
             ("GET /v1/models?limit=20", Ok(Route::Models)),
             ("HEAD /healthz", Ok(Route::Health)),

@@ -217,9 +217,11 @@ pub(crate) enum DaemonCommand {
     /// Stop the kernel; requests in flight are finished first
     #[command(after_help = "Example:\n  aex daemon stop")]
     Stop,
-    /// Restart the programs; the port and the provider keys are kept
+    /// Restart the programs of a running daemon; its port and its provider keys are kept
     #[command(
-        after_help = "With another --workers, --listen or TLS option it is a whole new daemon, whose keys are those of this\n\
+        after_help = "Where no daemon runs, one is started with the options of this command and the defaults: nothing is\n\
+                      kept of one that was stopped.\n\n\
+                      With another --workers, --listen or TLS option it is a whole new daemon, whose keys are those of this\n\
                       environment; it is refused where they lack one that the running daemon has.\n\nExample:\n  aex daemon restart"
     )]
     Restart(PlaceArgs),
@@ -270,8 +272,8 @@ pub(crate) struct RunArgs {
     /// than its user (needs user namespaces)
     #[arg(long)]
     pub(crate) confine: bool,
-    /// The command, after `--`
-    #[arg(last = true, required = true, value_name = "CMD")]
+    /// The command; what follows its name is its own. `--` before it is optional
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }
 

@@ -185,7 +185,8 @@ fn each_mistake_is_one_of_usage() {
         "ledger tail -n 1001",
         "run -- true",
         "run -a a",
-        "run -a a true",
+        "run -a a --no-such-option true",
+        "run true -a a",
         "confined -- true",
         "audit extra",
     ] {
@@ -241,6 +242,30 @@ fn a_mistake_in_run_does_not_look_like_an_exit_of_its_command() {
     assert_eq!(code("agent create run"), 2);
     assert_eq!(code("--socket run status"), 2);
     assert_eq!(code(""), 2);
+}
+
+#[test]
+fn what_follows_a_commands_name_is_the_commands() {
+    for (line, command) in [
+        ("run -a a echo hi", "echo hi"),
+        ("run -a a -- echo hi", "echo hi"),
+        (
+            "run -a a echo --json -a b --help",
+            "echo --json -a b --help",
+        ),
+        ("run -a a echo -- -x", "echo -- -x"),
+        ("run -a a -- echo -- -x", "echo -- -x"),
+        ("run -a a -- -x --json", "-x --json"),
+        ("run -a a --budget 0.5 --confine sh -c true", "sh -c true"),
+    ] {
+        let cli = parse(line).unwrap();
+        assert!(!cli.json, "{line}");
+        let Command::Run(args) = cli.command else {
+            panic!("{line}");
+        };
+        assert_eq!(args.agent, "a", "{line}");
+        assert_eq!(args.command.join(" ".as_ref()), *command, "{line}");
+    }
 }
 
 #[test]

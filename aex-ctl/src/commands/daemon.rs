@@ -309,8 +309,8 @@ async fn already_running(
         {
             if differs(asked, &state.daemon) {
                 Out::complain(
-                    "aex: it runs with other listeners, TLS or number of workers; change them with \
-                     `aex daemon restart`.",
+                    "aex: the options of this command were not taken: a daemon runs already, with other \
+                     listeners, TLS or number of workers. `aex daemon restart` with these options changes them.",
                 );
             }
             let advice = about_keys(KeysOf::AnEarlierStart, places).await;
@@ -424,6 +424,10 @@ pub(super) async fn restart(asked: PlaceArgs, out: Out) -> Result<u8, Fault> {
         ..StartArgs::default()
     };
     let Some(pid) = supervisor::running(&places)? else {
+        Out::complain(
+            "aex: no daemon ran: one is started with the options of this command and the defaults, and nothing \
+             is kept of an earlier one.",
+        );
         return start(start_args(asked), out).await;
     };
     let (Some(state), Some(pid)) = (StateFile::read(&places), pid) else {

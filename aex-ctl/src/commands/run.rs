@@ -7,8 +7,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use aex_admin_proto::operator::{
-    AgentState, AgentView, NameParams, RunCreateParams, TokenCreateParams, TokenIdParams,
-    TokenReply, method,
+    AgentState, AgentView, DaemonState, NameParams, RunCreateParams, TokenCreateParams,
+    TokenIdParams, TokenReply, method,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,6 +26,9 @@ use crate::output::Out;
 
 /// How long the end of the command may wait for the kernel to revoke its token.
 const REVOKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// By these a client is told of CAs: OpenSSL and most that read PEM, Python's requests, Node.
+const TRUST: [&str; 3] = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"];
 
 const CANNOT_EXECUTE: u8 = 126;
 const NOT_FOUND: u8 = 127;
@@ -58,6 +61,10 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     ways.doubts(&token.name, &token.settings)
         .iter()
         .for_each(|doubt| Out::complain(doubt));
+    let trusts = TRUST.iter().any(|name| std::env::var_os(name).is_some());
+    if let Some(hint) = trust_hint(&base_url, kernel.daemon().as_ref(), trusts) {
+        Out::complain(&hint);
+    }
     let reached = match socket_of(&base_url).filter(|_| confined) {
         Some(socket) => confine::can_reach(kernel, &socket),
         None => Ok(()),
@@ -98,6 +105,19 @@ fn pause_of(agent: &AgentView) -> Option<String> {
     })
 }
 
+/// Clients know public CAs alone, and of another's certificate they say only that they cannot verify it.
+/// What CMD trusts is not this program's to set.
+fn trust_hint(base_url: &str, daemon: Option<&DaemonState>, trusts: bool) -> Option<String> {
+    let tls = daemon?.front.tls.as_ref()?;
+    (base_url.starts_with("https://") && !trusts).then(|| {
+        format!(
+            "aex: {base_url} shows the certificate {}: where no public CA has signed it, clients must be told \
+             of its CA, most by SSL_CERT_FILE=CA.pem, Node by NODE_EXTRA_CA_CERTS",
+            tls.cert.display()
+        )
+    })
+}
+
 /// CMD itself, or the helper that confines it.
 fn command_of(kernel: &Kernel, args: &RunArgs) -> Result<std::process::Command, Fault> {
     if args.confine {
@@ -109,7 +129,7 @@ fn command_of(kernel: &Kernel, args: &RunArgs) -> Result<std::process::Command, 
 pub(crate) fn child_of(command: &[OsString]) -> Result<std::process::Command, Fault> {
     let (program, arguments) = command
         .split_first()
-        .ok_or_else(|| Fault::Usage("no command after `--`".into()))?;
+        .ok_or_else(|| Fault::Usage("no command to run".into()))?;
     let mut child = std::process::Command::new(program);
     child.args(arguments);
     Ok(child)

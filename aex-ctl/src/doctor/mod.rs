@@ -123,6 +123,11 @@ async fn providers(
             );
             return provider_list;
         }
+        // The package of a host brings its own.
+        Err(Fault::NotFound(problem)) if kernel.places != Places::system() => findings.push(
+            Finding::new("config", State::Failed, problem)
+                .fix(format!("run `aex init`, which makes one, then `{then}`")),
+        ),
         Ok(Checked::Bad(problem)) | Err(Fault::NotFound(problem)) => findings.push(
             Finding::new("config", State::Failed, problem)
                 .fix(format!("mend it, see `aex config check`, then `{then}`")),

@@ -333,6 +333,22 @@ fn figures_are_shown_and_tokens_listed() {
 }
 
 #[test]
+fn before_init_a_doctor_says_to_run_it() {
+    let parent = tempfile::tempdir().unwrap();
+    let output = bare(Path::new(env!("CARGO_BIN_EXE_aex")))
+        .env("AEX_HOME", parent.path().join("home"))
+        .args(["doctor", "--json"])
+        .output()
+        .unwrap();
+    expect_exit(&output, 1);
+    let document = document(&output);
+    let mut findings = document["findings"].as_array().unwrap().iter();
+    let config = findings.find(|finding| finding["check"] == "config");
+    let fix = config.unwrap()["fix"].as_str().unwrap();
+    assert!(fix.starts_with("run `aex init`"), "{fix}");
+}
+
+#[test]
 fn init_makes_a_private_home_once() {
     let parent = tempfile::tempdir().unwrap();
     let home = parent.path().join("home");

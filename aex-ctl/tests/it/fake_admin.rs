@@ -43,7 +43,11 @@ impl FakeAdmin {
 
     /// As if a supervisor listened there.
     pub(crate) fn listens_on(self, address: &str) -> Self {
-        let state = json!({"pid": 1, "listen": address, "workers": 1});
+        self.daemon(&json!({"pid": 1, "listen": address, "workers": 1}))
+    }
+
+    /// As if a supervisor said this of itself.
+    pub(crate) fn daemon(self, state: &Value) -> Self {
         std::fs::write(self.home().join("run/daemon.json"), state.to_string()).unwrap();
         self
     }

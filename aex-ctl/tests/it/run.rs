@@ -83,6 +83,41 @@ fn of_a_pause_is_warned_and_the_command_runs() {
 }
 
 #[test]
+fn the_command_needs_no_dashes_before_it_and_has_its_options() {
+    let admin = admin();
+    let output = admin.aex(&["run", "-a", "a", "echo", "--json", "-a", "b"]);
+    expect_exit(&output, 0);
+    assert_eq!(stdout(&output), "--json -a b\n");
+    assert!(revoked(&admin));
+}
+
+#[test]
+fn over_tls_it_is_told_once_that_clients_must_trust_the_certificate() {
+    let tls = json!({"cert": "/etc/fake/cert.pem", "key": "/etc/fake/key.pem"});
+    let admin = admin().daemon(&json!({
+        "pid": 1, "listen": "127.0.0.1:4321", "workers": 1, "tls": tls
+    }));
+    let run = ["run", "-a", "a", "--", "env"];
+    let output = admin.aex(&run);
+    expect_exit(&output, 0);
+    let told = stderr(&output);
+    assert_eq!(told.lines().count(), 1, "{told}");
+    assert!(
+        told.contains("/etc/fake/cert.pem") && told.contains("SSL_CERT_FILE"),
+        "{told}"
+    );
+    // What is trusted stays the caller's to say.
+    assert!(!stdout(&output).contains("SSL_CERT_FILE"));
+    let knows = admin
+        .command(&run)
+        .env("SSL_CERT_FILE", "/etc/fake/ca.pem")
+        .output()
+        .unwrap();
+    expect_exit(&knows, 0);
+    assert_eq!(stderr(&knows), "");
+}
+
+#[test]
 fn the_exit_code_is_the_commands_own() {
     for (script, code) in [("exit 7", 7), ("exit 2", 2), ("kill -KILL $$", 137)] {
         let admin = admin();

@@ -65,6 +65,15 @@ fn a_start_gives_each_program_its_own_and_a_stop_leaves_nothing() {
     let again = programs.aex(&["daemon", "start"]);
     expect_exit(&again, 0);
     assert!(stdout(&again).contains("already running"));
+    assert!(!stderr(&again).contains("not taken"), "{}", stderr(&again));
+    let other = programs.aex(&["daemon", "start", "--listen", "127.0.0.1:1"]);
+    expect_exit(&other, 0);
+    let told = stderr(&other);
+    assert!(
+        told.contains("not taken") && told.contains("aex daemon restart"),
+        "{told}"
+    );
+    assert!(stdout(&other).contains(&address));
     let status = programs.aex(&["daemon", "status", "--json"]);
     expect_exit(&status, 0);
     let status: Value = serde_json::from_str(&stdout(&status)).unwrap();
@@ -265,6 +274,27 @@ fn a_restart_keeps_port_keys_and_supervisor() {
     assert_ne!(programs.pid("daemon"), daemon);
     assert!(answers(&address));
     programs.pid("aex-proxy-2");
+}
+
+#[test]
+fn a_restart_of_nothing_says_that_nothing_is_kept() {
+    let programs = Programs::new();
+    let mut restart = vec!["daemon", "restart", "--workers", "1"];
+    restart.extend(["--listen", "127.0.0.1:0"]);
+    let output = programs.aex(&restart);
+    expect_exit(&output, 0);
+    assert!(
+        stderr(&output).contains("no daemon ran"),
+        "{}",
+        stderr(&output)
+    );
+    let output = programs.aex(&["daemon", "restart"]);
+    expect_exit(&output, 0);
+    assert!(
+        !stderr(&output).contains("no daemon ran"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
