@@ -22,6 +22,7 @@ pub mod frame;
 pub mod id;
 pub mod limit;
 pub mod listen;
+pub mod money;
 pub mod operator;
 pub mod pattern;
 pub mod peer;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use aex_admin::doors::Callers;
 use aex_admin::prices::{self, PricesError};
 use aex_admin::{audit, policy, policy_check, restore, serve, views};
+use aex_admin_proto::money::usd;
 use aex_admin_proto::places::Places;
 use aex_admin_proto::{HoldId, checkpoints, clock};
 use aex_sandbox::{Network, Sandbox};
@@ -323,8 +324,11 @@ fn run_audit(db: &Path, against: Option<&Path>, strict: bool, json: bool) -> Exi
         }
         let verdict = if report.ok { "ok" } else { "VIOLATED" };
         text.push_str(&format!(
-            "audit {verdict}: {} events, {} agents, spent {} micro-dollars, head {}\n",
-            report.events, report.agents, report.spent_micro, report.head
+            "audit {verdict}: {} events, {} agents, spent {}, head {}\n",
+            report.events,
+            report.agents,
+            usd(report.spent_micro),
+            report.head
         ));
         text
     };

@@ -129,10 +129,21 @@ fn main() -> ExitCode {
         let shut_in = hardened.and_then(|()| Sandbox::new(Network::None).enter());
         let told = shut_in.map_err(|error| error.to_string());
         return told.and_then(|_| tell_facts(asked)).unwrap_or_else(|why| {
-            // With stderr closed there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "aex-proxy: {why}");
+            complain(&why);
             ExitCode::from(2)
         });
+    }
+    if args.front.check_tls {
+        // Somebody asks and reads the answer: it is no line of a log.
+        let opened = (hardened.map_err(StartError::from))
+            .and_then(|()| args.front.open(&[]).map_err(StartError::from));
+        return opened.map_or_else(
+            |error| {
+                complain(&error.to_string());
+                ExitCode::FAILURE
+            },
+            |_| ExitCode::SUCCESS,
+        );
     }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -150,6 +161,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn complain(why: &str) {
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "aex-proxy: {why}");
 }
 
 fn tell_facts(asked: FactsArgs) -> Result<ExitCode, String> {
@@ -175,10 +191,6 @@ fn tell_facts(asked: FactsArgs) -> Result<ExitCode, String> {
 }
 
 fn run(args: Args) -> Result<(), StartError> {
-    if args.front.check_tls {
-        args.front.open(&[])?;
-        return Ok(());
-    }
     let listeners = listener::inherited(args.listen_fd, args.listen_fds)?;
     let tls = args.front.open(&listeners)?;
     let system = args.system;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use aex_admin_proto::CertDigest;
 use nix::fcntl::OFlag;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
@@ -60,6 +60,11 @@ pub enum TlsError {
         key: PathBuf,
         why: rustls::Error,
     },
+    #[error(
+        "{}, {}: the certificate and the key do not belong together; the file's first certificate must be \
+         the key's own", cert.display(), key.display()
+    )]
+    Mismatch { cert: PathBuf, key: PathBuf },
 }
 
 /// A handle; clones are the same.
@@ -180,10 +185,14 @@ fn stamp(files: &TlsFiles) -> Stamp {
 
 fn read(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let pair = |why| TlsError::Pair {
-        cert: files.cert.clone(),
-        key: files.key.clone(),
-        why,
+    let pair = |why| {
+        let (cert, key) = (files.cert.clone(), files.key.clone());
+        match why {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                TlsError::Mismatch { cert, key }
+            }
+            why => TlsError::Pair { cert, key, why },
+        }
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder

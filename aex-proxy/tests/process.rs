@@ -219,3 +219,26 @@ fn the_program_tells_what_a_worker_sees_in_a_request() {
         assert!(said.ends_with("}\n"), "{said}");
     }
 }
+
+#[test]
+fn a_check_of_tls_files_answers_in_one_plain_line() {
+    let check = |cert: &str| {
+        Command::new(env!("CARGO_BIN_EXE_aex-proxy"))
+            .args([
+                "--check-tls",
+                "--tls-cert",
+                cert,
+                "--tls-key",
+                "/nowhere/key",
+            ])
+            .env_clear()
+            .output()
+            .unwrap()
+    };
+    let output = check("/nowhere/cert");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "aex-proxy: /nowhere/cert: No such file or directory (os error 2)\n"
+    );
+}

@@ -488,9 +488,9 @@ pub(super) fn new_budget(
         }
         (Some(budget_micro), None) => Some(budget_micro),
         (None, Some(add_micro)) => {
-            let before = grant.budget_micro.ok_or_else(|| {
-                invalid("there is no budget to add to; set one with budget_micro")
-            })?;
+            let before = grant
+                .budget_micro
+                .ok_or_else(|| invalid("there is no budget to add to; set one first"))?;
             let sum = before.checked_add(add_micro);
             Some(sum.ok_or_else(|| invalid("the budget would be too large"))?)
         }

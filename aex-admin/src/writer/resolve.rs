@@ -1,5 +1,6 @@
 //! Corrections that an operator makes: appended with a reason, never an edit.
 
+use aex_admin_proto::money::usd;
 use aex_admin_proto::operator::{ResolveParams, ResolveReply};
 use aex_admin_proto::rpc::{RpcError, code};
 use aex_admin_proto::scope::ScopeId;
@@ -102,9 +103,9 @@ impl Writer {
         })?;
         let Some(corrected) = corrected else {
             let text = format!(
-                "agent {} spent {} micro-dollars; a correction cannot make that, nor what its groups \
-                 spent, negative",
-                agent.name, agent.balance.spent_micro
+                "agent {} spent {}; a correction cannot make that, nor what its groups spent, negative",
+                agent.name,
+                usd(agent.balance.spent_micro)
             );
             return refuse(code::CONFLICT, text);
         };

@@ -2,6 +2,7 @@
 //! them (`aex run`), and so may an agent for its helpers. A run can only take away: everything above it is
 //! asked at each request all the same.
 
+use aex_admin_proto::money::usd;
 use aex_admin_proto::operator::{AgentState, RunCreateParams, RunParams, TokenReply};
 use aex_admin_proto::peer::Peer;
 use aex_admin_proto::rpc::{RpcError, code};
@@ -186,7 +187,8 @@ impl Writer {
             check_budget(budget_micro)?;
             if let Some(most) = own.grant.budget_micro.filter(|&most| budget_micro > most) {
                 return Err(invalid(format!(
-                    "budget_micro: a run has at most what is above it, here {most} micro-dollars"
+                    "a run's budget is at most that of what is above it, here {}",
+                    usd(most)
                 )));
             }
         }

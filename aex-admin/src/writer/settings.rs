@@ -42,7 +42,7 @@ pub(super) fn taken(scope: &Scope) -> RpcError {
             "the name {name} is taken by a deleted {kind}, whose history stays; choose another"
         ),
         _ => format!(
-            "there is a {kind} {name} already: change it with aex {kind} set {name}, or choose another name"
+            "the {kind} {name} is there already: change it with aex {kind} set {name}, or choose another name"
         ),
     };
     RpcError::new(code::CONFLICT, text)

@@ -209,7 +209,7 @@ pub(crate) fn models(list: &ModelList) -> String {
             &[
                 "MODEL",
                 "PROVIDER",
-                "THERE",
+                "UPSTREAM MODEL",
                 ">INPUT",
                 ">CACHED",
                 ">OUTPUT",

@@ -22,15 +22,9 @@ pub(crate) use prices::{import, price, prices};
 pub(crate) use rehearsal::rehearsal;
 
 use aex_admin_proto::explain::LookScope;
+pub(crate) use aex_admin_proto::money::usd as money;
 use aex_admin_proto::scope::ScopeKind;
 use jiff::Timestamp;
-
-/// Micro-dollars to the last digit: `$0.012345`.
-pub(crate) fn money(micro: i64) -> String {
-    let sign = if micro < 0 { "-" } else { "" };
-    let amount = micro.unsigned_abs();
-    format!("{sign}${}.{:06}", amount / 1_000_000, amount % 1_000_000)
-}
 
 /// `1 policy`, `2 policies`.
 pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {

@@ -72,7 +72,6 @@ pub(crate) async fn front(plan: &Plan) -> Result<(), Fault> {
         .arg("--check-tls")
         .args(front_options(&plan.front))
         .env_clear()
-        .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .kill_on_drop(true);
     let output = tokio::time::timeout(CHECK_LIMIT, reader.output())
@@ -82,8 +81,14 @@ pub(crate) async fn front(plan: &Plan) -> Result<(), Fault> {
     if output.status.success() {
         return Ok(());
     }
+    let complaint = complaint_of(&output, "aex-proxy: ");
+    Err(Fault::Failed(format!("TLS: {complaint}")))
+}
+
+/// What a program said went wrong, without its name.
+fn complaint_of(output: &std::process::Output, name: &str) -> String {
     let complaint = String::from_utf8_lossy(&output.stderr);
-    Err(Fault::Failed(format!("TLS: {}", complaint.trim())))
+    complaint.trim().trim_start_matches(name).to_owned()
 }
 
 /// Has `aex-admin` read a models.yaml; no kernel need run.
@@ -107,11 +112,7 @@ pub(crate) async fn config(file: &Path) -> Result<Checked, Fault> {
         .await
         .map_err(|_| Fault::failed("aex-admin config-check did not end in time"))?
         .map_err(|error| Fault::failed(format!("cannot run aex-admin config-check: {error}")))?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let complaint = complaint
-        .trim()
-        .trim_start_matches("aex-admin: ")
-        .to_owned();
+    let complaint = complaint_of(&output, "aex-admin: ");
     match output.status.code() {
         Some(0) => serde_json::from_slice(&output.stdout)
             .map(Checked::Good)

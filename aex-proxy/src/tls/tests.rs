@@ -93,7 +93,7 @@ fn files_that_are_something_else_are_refused_without_repeating_them() {
     fs::remove_file(files.path("key")).unwrap();
     let other = KeyPair::generate().unwrap();
     files.write("key", &other.serialize_pem(), 0o600);
-    files.refused("key");
+    files.refused("do not belong together");
 }
 
 #[test]

@@ -311,9 +311,12 @@ fn files_that_cannot_be_used_are_told_before_anything_starts() {
     fs::set_permissions(files.path("key.pem"), Permissions::from_mode(0o644)).unwrap();
     refused("chmod 0600");
     files.write("key.pem", &Pki::make().unwrap().key_pem, 0o600);
-    refused("key.pem");
+    refused("key.pem: the certificate and the key do not belong together");
     fs::remove_file(files.path("cert.pem")).unwrap();
-    refused("cert.pem");
+    refused(&format!(
+        "aex: TLS: {}: No such file",
+        files.text("cert.pem")
+    ));
 }
 
 #[test]

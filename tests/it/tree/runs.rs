@@ -185,14 +185,14 @@ fn a_run_cannot_be_wider_than_what_is_above_it() {
     let token = kernel.create_agent("a", "0.50", 10, &models);
     let run = make_run(&kernel, &token, &json!({"budget_micro": 1000, "rpm": 5}));
     for (token, wider, param) in [
-        (&token, json!({"budget_micro": 500_001}), "budget_micro"),
+        (&token, json!({"budget_micro": 500_001}), "here $0.500000"),
         (&token, json!({"rpm": 11}), "rpm"),
         (
             &token,
             json!({"allowed_models": ["sim-large"]}),
             "allowed_models",
         ),
-        (&run.token, json!({"budget_micro": 1001}), "budget_micro"),
+        (&run.token, json!({"budget_micro": 1001}), "here $0.001000"),
         (&run.token, json!({"rpm": 6}), "rpm"),
         (
             &run.token,
@@ -411,7 +411,10 @@ fn a_run_wider_than_its_parent_does_not_start_its_command() {
     let _ = kernel.create_agent("a", "0.50", 10, &["--allowed-models", "sim-free"]);
     let mark = kernel.home().with_file_name("started");
     for (wider, why) in [
-        (["--budget", "0.60"], "budget"),
+        (
+            ["--budget", "0.60"],
+            "budget is at most that of what is above it, here $0.500000",
+        ),
         (["--rpm", "11"], "rpm"),
         (["--allowed-models", "gpt-oss-20b"], "gpt-oss-20b"),
         (["--limit", "tokens@model:nope=5"], "no such model"),
