@@ -16,6 +16,7 @@ mod hidden;
 mod kernel_files;
 mod mounts;
 mod places;
+mod sockets;
 mod terminals;
 mod watch;
 
@@ -39,27 +40,47 @@ use crate::fault::{Fault, RUN_FAILED};
 use crate::link::Kernel;
 use crate::supervisor::close_inherited;
 
+/// What a confined command is to be kept from, and what not.
+pub(crate) struct Bounds<'a> {
+    pub(crate) kernel: &'a Kernel,
+    /// Of the kernel that it is charged by.
+    pub(crate) ledger: &'a Path,
+    /// Where its requests go, if that is a socket.
+    pub(crate) way: Option<PathBuf>,
+    /// Sockets that it may use all the same.
+    pub(crate) allowed: &'a [PathBuf],
+}
+
 /// The command line by which `aex run` starts the outer helper.
-pub(crate) fn wrap(kernel: &Kernel, command: &[OsString]) -> Result<Command, Fault> {
+pub(crate) fn wrap(bounds: &Bounds<'_>, command: &[OsString]) -> Result<Command, Fault> {
+    let hidden = places::of_aex(bounds.kernel, bounds.ledger)?;
     let mut helper = Command::new("/proc/self/exe");
     helper.args(["confined", "--stage", "outer", "--parent"]);
     helper.arg(own_pid()?);
-    for path in places::of_aex(kernel)? {
+    for path in &hidden {
         helper.arg("--hide").arg(path);
+    }
+    for path in bounds.way.iter().chain(&places::of_tls(bounds.kernel)) {
+        can_reach(path, &hidden)?;
+        helper.arg("--hold").arg(path);
+    }
+    for path in bounds.allowed {
+        can_reach(path, &hidden)?;
+        helper.arg("--allow-socket").arg(path);
     }
     helper.arg("--").args(command);
     Ok(helper)
 }
 
 /// A run that is to speak through a socket that is hidden from it could not speak at all.
-pub(crate) fn can_reach(kernel: &Kernel, socket: &Path) -> Result<(), Fault> {
-    if !places::is_hidden(socket, &places::of_aex(kernel)?) {
+fn can_reach(path: &Path, hidden: &[PathBuf]) -> Result<(), Fault> {
+    if !places::is_hidden(path, hidden) {
         return Ok(());
     }
     Err(command_fault(format!(
-        "{} is hidden from the command, and its requests go there: let the daemon listen outside of \
-         AEX_HOME as well, by `aex daemon start --listen unix:PATH`",
-        socket.display()
+        "{} is hidden from the command, and it is to use it: keep it outside of AEX_HOME; for its requests \
+         let the daemon listen elsewhere as well, by `aex daemon start --listen unix:PATH`",
+        path.display()
     )))
 }
 
@@ -95,8 +116,11 @@ fn outer(args: &ConfinedArgs) -> Result<u8, Fault> {
         None,
         MsFlags::MS_SLAVE | MsFlags::MS_REC,
     )?;
-    hidden::hide(&args.hide, uid.as_raw())?;
+    hidden::hide(args, uid.as_raw())?;
     kernel_files::read_only()?;
+    if uid.is_root() {
+        kernel_files::programs_read_only()?;
+    }
     // By its path once more: the old way to it would lead past what hides it.
     std::env::set_current_dir(&here).map_err(|_| {
         command_fault(format!(

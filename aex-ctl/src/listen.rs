@@ -1,6 +1,6 @@
-//! Where agents connect to: the places of a supervisor's daemon, or those that the workers of a host tell. Pure.
+//! Where agents connect to: the places of a supervisor's daemon, or those that the workers of a host tell.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 use aex_admin_proto::listen::{Listen, Listening};
@@ -34,7 +34,8 @@ impl Ways {
         for worker in &status.workers {
             // What the worker of another group says is not asked: it may have been taken over.
             if (worker.group.as_deref()).is_none_or(|group| above.contains(&group)) {
-                (worker.listeners.iter()).for_each(|place| ways.add(place));
+                let here = worker.listeners.iter().filter(|place| is_here(&place.at));
+                here.for_each(|place| ways.add(place));
             }
         }
         ways
@@ -123,6 +124,15 @@ impl Ways {
             ));
         }
         doubts
+    }
+}
+
+/// Whether an address is this host's: a worker that lies sends nobody elsewhere with a token.
+fn is_here(at: &Listen) -> bool {
+    match at {
+        // Which address may be bound to is only this host's to say; no packet is sent.
+        Listen::Tcp(address) => UdpSocket::bind((address.ip(), 0)).is_ok(),
+        Listen::Unix(_) => true,
     }
 }
 

@@ -1,5 +1,5 @@
 //! What holds a command of an agent in: no rights by programs that it runs, its signals and abstract
-//! sockets kept to itself, and no typing into the terminal that it shares. It may run programs, read and
+//! sockets kept to itself, no typing into the terminal that it shares, and none of the kernel's keys. It may run programs, read and
 //! connect as its user may: what it must not find is hidden from it by others.
 
 use std::collections::BTreeMap;
@@ -31,13 +31,15 @@ pub fn hold_command() -> Result<bool, SandboxError> {
         LandlockStatus::Available { effective_abi, .. } if effective_abi >= ABI::V6
     );
     if let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) {
-        seccompiler::apply_filter(&no_typing(arch)?)?;
+        seccompiler::apply_filter(&denials(arch)?)?;
     }
     Ok(scoped)
 }
 
-/// What is pushed into a terminal's input is read, and run, by the shell that outlives the command.
-fn no_typing(arch: TargetArch) -> Result<BpfProgram, seccompiler::Error> {
+/// What is pushed into a terminal's input is read, and run, by the shell that outlives the command. For a key
+/// that is not there the kernel runs a program as root (request-key(8)), and keyrings are shared with programs
+/// outside.
+fn denials(arch: TargetArch) -> Result<BpfProgram, seccompiler::Error> {
     let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| {
         let request = u64::from(low(request));
         let is = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, request)?;
@@ -45,7 +47,12 @@ fn no_typing(arch: TargetArch) -> Result<BpfProgram, seccompiler::Error> {
     });
     let rules: Result<Vec<SeccompRule>, _> = typing.into_iter().collect();
     let filter = SeccompFilter::new(
-        BTreeMap::from([(libc::SYS_ioctl, rules?)]),
+        BTreeMap::from([
+            (libc::SYS_ioctl, rules?),
+            (libc::SYS_add_key, Vec::new()),
+            (libc::SYS_request_key, Vec::new()),
+            (libc::SYS_keyctl, Vec::new()),
+        ]),
         SeccompAction::Allow,
         SeccompAction::Errno(libc::EPERM.unsigned_abs()),
         arch,
@@ -65,11 +72,11 @@ fn other_calls(arch: TargetArch) -> BpfProgram {
     /// Of i386 and of arm alike.
     const IOCTL_32: u32 = 54;
     const X32: u32 = 0x4000_0000;
-    // AUDIT_ARCH_I386 and AUDIT_ARCH_ARM; nothing has none.
-    let small = match arch {
-        TargetArch::x86_64 => 0x4000_0003,
-        TargetArch::aarch64 => 0x4000_0028,
-        TargetArch::riscv64 => 0,
+    // AUDIT_ARCH_I386 and AUDIT_ARCH_ARM, with their add_key, the first of three in a row; nothing has none.
+    let (small, add_key) = match arch {
+        TargetArch::x86_64 => (0x4000_0003, 286),
+        TargetArch::aarch64 => (0x4000_0028, 309),
+        TargetArch::riscv64 => (0, 0),
     };
     let load = |k| instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, k, 0, 0);
     let equal = |k, jt, jf| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, jt, jf);
@@ -79,8 +86,10 @@ fn other_calls(arch: TargetArch) -> BpfProgram {
     let deny = || answer(libc::SECCOMP_RET_ERRNO | libc::EPERM.unsigned_abs());
     vec![
         load(ARCH),
-        equal(small, 0, 8),
+        equal(small, 0, 10),
         load(NR),
+        at_least(add_key, 0, 1),
+        at_least(add_key + 3, 0, 6),
         equal(IOCTL_32, 1, 0),
         allow(),
         load(REQUEST),

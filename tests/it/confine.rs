@@ -1,6 +1,7 @@
 //! `aex run --confine`: what a command in it finds of AEX, and what it can do to it.
 
 mod escapes;
+mod reach;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -171,9 +171,10 @@ pub(crate) enum Command {
 }
 
 const CONFINE_HELP: &str = "With --confine CMD sees no file, socket or process of AEX, no process but \
-    its own, and neither\nthe session's bus nor systemd's: it can ask for no more money than it has. It \
-    does not stop what\nCMD writes for others to run later (a shell's start files, cron, git hooks, ssh) \
-    nor a docker socket.\nWhat CMD left running ends with it. Where the kernel does not allow it, CMD is \
+    its own, and no Unix\nsocket at which a program listens when it starts (buses, docker, X, ssh-agent), but \
+    --allow-socket:\nit can ask for no more money than it has. Started by root, CMD finds /usr, /etc and /boot \
+    read-only. It\ndoes not stop what CMD writes for others to run later (a shell's start files, cron, git \
+    hooks).\nWhat CMD left running ends with it. Where the kernel does not allow it, CMD is \
     not started (exit 125).";
 
 fn run_help() -> String {
@@ -272,6 +273,10 @@ pub(crate) struct RunArgs {
     /// than its user (needs user namespaces)
     #[arg(long)]
     pub(crate) confine: bool,
+    /// With --confine: a Unix socket that CMD may use, and that is hidden from it otherwise, as every one is at
+    /// which a program listens (a database's, $SSH_AUTH_SOCK); may be given several times
+    #[arg(long, value_name = "PATH", requires = "confine")]
+    pub(crate) allow_socket: Vec<PathBuf>,
     /// The command; what follows its name is its own. `--` before it is optional
     #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
@@ -286,6 +291,11 @@ pub(crate) struct ConfinedArgs {
     pub(crate) parent: Option<String>,
     #[arg(long, value_name = "PATH")]
     pub(crate) hide: Vec<PathBuf>,
+    /// Is seen, and can be neither written nor replaced.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) hold: Vec<PathBuf>,
+    #[arg(long, value_name = "PATH")]
+    pub(crate) allow_socket: Vec<PathBuf>,
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
 }

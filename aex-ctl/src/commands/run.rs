@@ -3,16 +3,18 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use aex_admin_proto::operator::{
-    AgentState, AgentView, DaemonState, NameParams, RunCreateParams, TokenCreateParams,
+    AgentState, AgentView, DaemonState, NameParams, RunCreateParams, Status, TokenCreateParams,
     TokenIdParams, TokenReply, method,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::IgnoredAny;
+use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,10 +37,8 @@ const NOT_FOUND: u8 = 127;
 
 pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     let mut signals = Signals::take()?;
-    let command = command_of(kernel, &args)?;
     let link = kernel.open().await?;
     let mut args = args;
-    let confined = args.confine;
     warn(&link, &args.agent).await;
     let token: TokenReply = match args.take_limits() {
         Some(run) => {
@@ -65,11 +65,13 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     if let Some(hint) = trust_hint(&base_url, kernel.daemon().as_ref(), trusts) {
         Out::complain(&hint);
     }
-    let reached = match socket_of(&base_url).filter(|_| confined) {
-        Some(socket) => confine::can_reach(kernel, &socket),
-        None => Ok(()),
+    let shut = Shut {
+        is_asked_for: args.confine,
+        allowed: &args.allow_socket,
+        way: socket_of(&base_url),
     };
-    let ended = match reached.and_then(|()| start(command, &token, &base_url)) {
+    let command = command_of(kernel, &link, &args.command, shut).await;
+    let ended = match command.and_then(|command| start(command, &token, &base_url)) {
         Ok(mut child) => wait(&mut child, &mut signals).await,
         Err(fault) => Err(fault),
     };
@@ -118,12 +120,31 @@ fn trust_hint(base_url: &str, daemon: Option<&DaemonState>, trusts: bool) -> Opt
     })
 }
 
+/// How it is asked that CMD be confined.
+struct Shut<'a> {
+    is_asked_for: bool,
+    allowed: &'a [PathBuf],
+    way: Option<PathBuf>,
+}
+
 /// CMD itself, or the helper that confines it.
-fn command_of(kernel: &Kernel, args: &RunArgs) -> Result<std::process::Command, Fault> {
-    if args.confine {
-        return confine::wrap(kernel, &args.command);
+async fn command_of(
+    kernel: &Kernel,
+    link: &Link,
+    command: &[OsString],
+    shut: Shut<'_>,
+) -> Result<std::process::Command, Fault> {
+    if !shut.is_asked_for {
+        return child_of(command);
     }
-    child_of(&args.command)
+    let status: Status = link.call(method::STATUS, &json!({})).await?;
+    let bounds = confine::Bounds {
+        kernel,
+        ledger: Path::new(&status.ledger),
+        way: shut.way,
+        allowed: shut.allowed,
+    };
+    confine::wrap(&bounds, command)
 }
 
 pub(crate) fn child_of(command: &[OsString]) -> Result<std::process::Command, Fault> {

@@ -11,22 +11,33 @@ use nix::fcntl::OFlag;
 use nix::mount::MsFlags;
 use nix::unistd::{AccessFlags, access};
 
-use super::{command_fault, failed, mounts, no_namespaces, outermost, places, terminals};
+use super::{
+    command_fault, failed, kernel_files, mounts, no_namespaces, outermost, places, sockets,
+    terminals,
+};
+use crate::args::ConfinedArgs;
 use crate::fault::Fault;
 
 /// Devices of `/dev` that a command cannot do without, and that give nothing away.
 const DEVICES: [&str; 7] = ["null", "zero", "full", "random", "urandom", "tty", "shm"];
 
-/// Hides `paths` wherever they are to be seen, and the ways out.
-pub(super) fn hide(paths: &[PathBuf], uid: u32) -> Result<(), Fault> {
+/// Hides what is told wherever it is to be seen, and the ways out; and holds what is to be used.
+pub(super) fn hide(args: &ConfinedArgs, uid: u32) -> Result<(), Fault> {
     let table = mounts::table().map_err(|error| failed("read the mounts", error))?;
-    let all = paths.iter().flat_map(|path| mounts::aliases(&table, path));
+    let used: Vec<PathBuf> = (args.hold.iter().chain(&args.allow_socket))
+        .filter_map(|path| path.canonicalize().ok())
+        .collect();
+    let mut sockets =
+        sockets::listening().map_err(|error| failed("look who listens at sockets", error))?;
+    sockets.retain(|path| !used.contains(path));
+    let all = (args.hide.iter().chain(&sockets)).flat_map(|path| mounts::aliases(&table, path));
     let mut all: Vec<PathBuf> = all.collect();
     all.extend(places::with_ways_out(uid));
     if all.iter().any(|path| path == Path::new("/")) {
         return Err(command_fault("the whole of / would be hidden".into()));
     }
-    hold_ways_to(&all, &mounts::all(&table))?;
+    let ways: Vec<PathBuf> = all.iter().chain(&args.hold).cloned().collect();
+    hold_ways_to(&ways, &mounts::all(&table))?;
     let agents = open_place(Path::new(places::AGENTS));
     for path in outermost(all) {
         match cover(&path) {
@@ -39,6 +50,9 @@ pub(super) fn hide(paths: &[PathBuf], uid: u32) -> Result<(), Fault> {
             Ok(()) => {}
         }
     }
+    for path in &args.hold {
+        hold(path).map_err(|error| no_namespaces(&format!("hold {}", path.display()), error))?;
+    }
     if let Ok(agents) = agents {
         show_again(&agents, Path::new(places::AGENTS))
             .map_err(|error| no_namespaces("show /run/aex/agents", error))?;
@@ -50,6 +64,12 @@ pub(super) fn hide(paths: &[PathBuf], uid: u32) -> Result<(), Fault> {
     }
     terminals::separate(terminal.as_ref(), uid)
         .map_err(|error| no_namespaces("make other terminals", error))
+}
+
+/// One that something is mounted on is neither written nor replaced.
+fn hold(path: &Path) -> io::Result<()> {
+    bind(path, path)?;
+    kernel_files::remount(path, kernel_files::flags_at(path)?)
 }
 
 /// A directory that is moved takes with it what hides things below it, and another could be put in its
@@ -66,6 +86,7 @@ fn hold_ways_to(paths: &[PathBuf], table: &[mounts::Mount]) -> Result<(), Fault>
     held.dedup();
     for path in held {
         match bind(path, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if is_out_of_reach(path, &error) => {}
             done => {
                 done.map_err(|error| no_namespaces(&format!("hold {}", path.display()), error))?;

@@ -1,6 +1,7 @@
 //! The kernel's own files, by which it is set up: a command may read them. To write them root needs no
 //! capability, so they are read-only for everybody. What shows other processes or other terminals is hidden
-//! wherever it is mounted beside its usual place.
+//! wherever it is mounted beside its usual place. The kernel also runs programs as root, by what is found in
+//! `/etc` and `/usr` (modprobe, request-key, a handler of cores): for a command of root's they are read-only.
 
 use std::fs;
 use std::io;
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use nix::mount::MsFlags;
 use nix::sys::stat::{major, minor};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::mounts::Mount;
 use super::{failed, hidden, mounts, no_namespaces};
@@ -43,6 +45,32 @@ pub(super) fn read_only() -> Result<(), Fault> {
             Ok(())
         };
         done.map_err(|error| no_namespaces(&format!("shut {}", mount.at.display()), error))?;
+    }
+    Ok(())
+}
+
+/// Where the programs are that the kernel runs as root, outside of every namespace, and all that these read.
+const PROGRAMS: [&str; 10] = [
+    "/bin", "/boot", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr",
+];
+
+/// Those, and what is mounted below them.
+pub(super) fn programs_read_only() -> Result<(), Fault> {
+    let shut = |path: &Path| {
+        let path = path.to_owned();
+        move |error| no_namespaces(&format!("shut {}", path.display()), error)
+    };
+    for path in PROGRAMS.map(Path::new) {
+        let is_its_own = fs::symlink_metadata(path).is_ok_and(|stat| stat.is_dir());
+        if is_its_own {
+            hidden::bind(path, path).map_err(shut(path))?;
+        }
+    }
+    let table = mounts::table().map_err(|error| failed("read the mounts", error))?;
+    for mount in mounts::all(&table) {
+        if PROGRAMS.iter().any(|path| mount.at.starts_with(path)) {
+            if_seen(&mount, || remount(&mount.at, flags_of(&mount))).map_err(shut(&mount.at))?;
+        }
     }
     Ok(())
 }
@@ -117,7 +145,19 @@ fn flags_of(mount: &Mount) -> MsFlags {
     kept.fold(MsFlags::empty(), |flags, (_, flag)| flags | flag)
 }
 
-fn remount(path: &Path, flags: MsFlags) -> io::Result<()> {
+/// The same, of the mount that a path lies on.
+pub(super) fn flags_at(path: &Path) -> io::Result<MsFlags> {
+    let has = statvfs(path)?.flags();
+    let kept = [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+    ];
+    let kept = kept.into_iter().filter(|(flag, _)| has.contains(*flag));
+    Ok(kept.fold(MsFlags::empty(), |flags, (_, flag)| flags | flag))
+}
+
+pub(super) fn remount(path: &Path, flags: MsFlags) -> io::Result<()> {
     let flags = flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
     nix::mount::mount(None::<&str>, path, None::<&str>, flags, None::<&str>)?;
     Ok(())

@@ -9,6 +9,7 @@ use aex_admin_proto::places::Places;
 
 use nix::unistd::geteuid;
 
+use super::sockets;
 use crate::fault::Fault;
 use crate::link::Kernel;
 
@@ -32,28 +33,38 @@ const SYSTEM: [&str; 5] = [
     "/etc/credstore.encrypted",
 ];
 
+/// Of directories in a place of AEX's, and of each one's entries: `config/policies` has the most.
+const MAX_DEPTH: usize = 2;
+const MAX_ENTRIES: usize = 10_000;
+
 /// Agents' own sockets, which stay.
 pub(super) const AGENTS: &str = "/run/aex/agents";
 
-/// Everything of AEX, whichever kernel this command line speaks to. Real paths, so that no link leads
-/// past them; what is not there, or may not be looked at, is left out.
-pub(super) fn of_aex(kernel: &Kernel) -> Result<Vec<PathBuf>, Fault> {
-    let system = Places::system();
+/// Everything of AEX: of the kernel that this command line speaks to, of the host's, and of every other that
+/// this user has. Real paths, so that no link leads past them, and what links in them lead to; what is not
+/// there, or may not be looked at, is left out.
+pub(super) fn of_aex(kernel: &Kernel, ledger: &Path) -> Result<Vec<PathBuf>, Fault> {
     let mut all: Vec<PathBuf> = SYSTEM.map(PathBuf::from).into();
-    for places in [
-        Some(&kernel.places),
-        Some(&system),
-        Places::from_environment().as_ref(),
-    ]
-    .into_iter()
-    .flatten()
-    {
+    let mut kernels = vec![kernel.places.clone(), Places::system()];
+    kernels.extend(Places::from_environment());
+    kernels.extend(named("HOME").map(|home| Places::user(&home.join(".aex"))));
+    // A socket that was named says nothing of the files behind it.
+    kernels.extend(ledger.parent().map(Places::user));
+    let listening = sockets::listening()
+        .map_err(|error| Fault::file("read", Path::new(sockets::TABLE), &error))?;
+    kernels.extend(listening.iter().filter_map(|socket| kernel_at(socket)));
+    for places in kernels {
         let config = places.config_file.parent().unwrap_or(Path::new("/etc/aex"));
         let ledger = places.ledger.parent().unwrap_or(&places.home);
         all.extend([&places.home, &places.run, &places.logs].map(Clone::clone));
         all.extend([config.to_owned(), ledger.to_owned()]);
     }
     all.push(kernel.socket.clone());
+    all.extend(
+        kernel
+            .daemon()
+            .and_then(|daemon| Some(daemon.front.tls?.key)),
+    );
     let mut real = Vec::new();
     for path in all {
         match path.canonicalize() {
@@ -62,7 +73,43 @@ pub(super) fn of_aex(kernel: &Kernel) -> Result<Vec<PathBuf>, Fault> {
             Err(error) => return Err(Fault::file("find", &path, &error)),
         }
     }
+    for place in super::outermost(real.clone()) {
+        links_in(&place, MAX_DEPTH, &mut real);
+    }
     Ok(super::outermost(real))
+}
+
+/// The kernel whose operators' socket this is, if it is one.
+fn kernel_at(socket: &Path) -> Option<Places> {
+    let home = socket.parent()?.parent()?;
+    let places = Places::user(home);
+    (places.operator_socket() == socket && places.ledger.is_file()).then_some(places)
+}
+
+/// Where links in a place of AEX's lead to: settings are often kept elsewhere.
+fn links_in(place: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    let entries = fs::read_dir(place).into_iter().flatten().flatten();
+    for entry in entries.take(MAX_ENTRIES) {
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        if kind.is_symlink() {
+            found.extend(entry.path().canonicalize());
+        } else if kind.is_dir() && depth > 0 {
+            links_in(&entry.path(), depth - 1, found);
+        }
+    }
+}
+
+/// Certificates that the daemon goes by, and that the command may need to know it.
+pub(super) fn of_tls(kernel: &Kernel) -> Vec<PathBuf> {
+    let tls = kernel.daemon().and_then(|daemon| daemon.front.tls);
+    let all = tls
+        .into_iter()
+        .flat_map(|tls| [Some(tls.cert), tls.client_ca]);
+    all.flatten()
+        .filter_map(|path| path.canonicalize().ok())
+        .collect()
 }
 
 /// Where other programs of this user or of the system take orders.
@@ -78,8 +125,17 @@ pub(super) fn with_ways_out(uid: u32) -> Vec<PathBuf> {
     all.extend(named("XDG_RUNTIME_DIR"));
     all.extend(terminals(uid).into_iter().map(|(path, _)| path));
     all.extend(tmux_of_this_terminal());
-    let real = all.into_iter().filter_map(|path| path.canonicalize().ok());
+    let real = (all.into_iter())
+        .filter(|path| !is_somebody_elses_link(path))
+        .filter_map(|path| path.canonicalize().ok());
     super::outermost(real.collect())
+}
+
+/// In a directory that all may write another user could choose what is hidden. The programs themselves follow
+/// none.
+fn is_somebody_elses_link(path: &Path) -> bool {
+    let own = geteuid().as_raw();
+    fs::symlink_metadata(path).is_ok_and(|stat| stat.is_symlink() && stat.uid() != own)
 }
 
 /// Makes the places at which this user's programs would take orders later: what is there can be hidden.

@@ -78,6 +78,7 @@ fn status() -> Status {
         workers: vec![
             worker(Some("red"), "unix:/run/aex/agents/red.sock"),
             worker(Some("blue"), "192.0.2.1:80"),
+            worker(None, "192.0.2.1:9000"),
             worker(None, "127.0.0.1:9100"),
         ],
         agents: 2,

@@ -14,7 +14,7 @@ use super::{NOBODY, User, text};
 use crate::common::sim;
 
 /// Whoever runs the tests, and an ordinary user where that is root.
-fn for_both(name: &str, check: impl Fn(&User)) {
+pub(super) fn for_both(name: &str, check: impl Fn(&User)) {
     let sim = sim();
     check(&User::start(None, &sim));
     if root_or_skip(name) {
@@ -226,13 +226,18 @@ fn a_socket_that_is_hidden_from_it_is_refused() {
     });
 }
 
-/// `exit(-ioctl(0, TIOCSTI, NULL))` by the i386 table, as an ELF file of 32 bits.
+const IOCTL_32: u32 = 54;
+const KEYS_32: [u32; 3] = [286, 287, 288];
+
+/// `exit(-CALL(0, TIOCSTI, NULL))` by the i386 table, as an ELF file of 32 bits.
 #[cfg(target_arch = "x86_64")]
-fn types_by_32_bits() -> Vec<u8> {
+fn calls_by_32_bits(call: u32) -> Vec<u8> {
     const BASE: u32 = 0x0804_8000;
     const HEADERS: u32 = 52 + 32;
-    let code = b"\xb8\x36\0\0\0\x31\xdb\xb9\x12\x54\0\0\x31\xd2\xcd\x80\
-                 \xf7\xd8\x89\xc3\xb8\x01\0\0\0\xcd\x80";
+    let mut code = b"\xb8\x36\0\0\0\x31\xdb\xb9\x12\x54\0\0\x31\xd2\xcd\x80\
+                     \xf7\xd8\x89\xc3\xb8\x01\0\0\0\xcd\x80"
+        .to_vec();
+    code[1..5].copy_from_slice(&call.to_le_bytes());
     let size = HEADERS + 27;
     let mut elf = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x03\0".to_vec();
     for word in [1, BASE + HEADERS, 52, 0, 0] {
@@ -253,7 +258,7 @@ fn types_by_32_bits() -> Vec<u8> {
 fn a_program_of_32_bits_runs_and_types_no_more_than_others() {
     let user = User::start(None, &sim());
     let path = user.home.parent().unwrap().join("small");
-    fs::write(&path, types_by_32_bits()).unwrap();
+    fs::write(&path, calls_by_32_bits(IOCTL_32)).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let script = format!("{}; echo code $?", path.display());
     let free = text(&user.run(false, &script));
@@ -266,4 +271,9 @@ fn a_program_of_32_bits_runs_and_types_no_more_than_others() {
     }
     let said = text(&user.run(true, &script));
     assert!(said.contains("code 1\n"), "{said}");
+    for call in KEYS_32 {
+        fs::write(&path, calls_by_32_bits(call)).unwrap();
+        let said = text(&user.run(true, &script));
+        assert!(said.contains("code 1\n"), "{call}: {said}");
+    }
 }
