@@ -200,6 +200,9 @@ fn run(args: Args) -> Result<(), StartError> {
         ..options(args)?
     };
     let mut sandbox = sandbox(&options);
+    if let Some(descriptors) = listener::descriptors(&listeners) {
+        sandbox = sandbox.accepts_on(descriptors);
+    }
     let home = Places::choose(system).map(|places| places.home);
     for file in certificates.iter().flat_map(TlsFiles::all) {
         let beside_home = (file.parent()).is_some_and(|directory| {

@@ -99,7 +99,7 @@ pub async fn run(
         _ = join_all(accepting) => {}
         () = stop => {}
     }
-    drop(listeners);
+    // The listeners stay open: nothing that comes after may get their numbers, which the sandbox goes by.
     drop(connection);
     stopping.send_replace(true);
     let limit = admin.drain_timeout();

@@ -67,6 +67,7 @@ impl World {
         let socket: PathBuf = directory.path().join("egress.sock");
         let egress = FakeEgress::start(socket.clone());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let mut options = Options::new(1, directory.path().join("worker.sock"), socket);
         change(&mut options);
