@@ -13,7 +13,7 @@ use aex_admin_proto::worker::{Route, TOKENIZERS};
 use aex_proxy::facts::{self, Beside};
 use aex_proxy::front::{FrontArgs, FrontError};
 use aex_proxy::listener;
-use aex_proxy::server::{self, Options};
+use aex_proxy::server::{self, Options, ServeError};
 use aex_proxy::tls::TlsFiles;
 use aex_proxy::tokenizer::Tokenizer;
 use aex_sandbox::{Network, Sandbox, SandboxError};
@@ -117,8 +117,12 @@ enum StartError {
     NoHome,
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
 }
 
+/// `EX_CONFIG` of sysexits.h, as the others' for what a start anew would not mend.
+const NOT_MENDED_BY_A_START: u8 = 78;
 const MAX_BLOCKING_THREADS: usize = 32;
 
 fn main() -> ExitCode {
@@ -158,7 +162,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::FAILURE
+            match error {
+                StartError::Serve(ServeError::NoListener) => ExitCode::from(NOT_MENDED_BY_A_START),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

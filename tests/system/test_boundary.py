@@ -7,6 +7,7 @@ its unit's sandbox and its own.
 
 import json
 import os
+import struct
 
 from boot import until
 from case import AUDITOR, OPERATOR, OPERATOR_KEY, PORT, STRANGER, Installed
@@ -131,6 +132,8 @@ class OtherUsers(Installed):
 
 
 class TakenOver(Installed):
+    workers = 2
+
     def process(self, unit):
         return self.boot.outer_pid(self.boot.main_pid(unit))
 
@@ -154,6 +157,8 @@ class TakenOver(Installed):
             self.assertIn(error, ("EPERM", "EACCES", "ENOSYS"), call)
         for number in (1, 2):
             self.assertIn(taken.error("kill", number, 9), ("EPERM", "ESRCH"))
+        tried = taken.signal_error(1)
+        self.assertEqual(set(tried.values()), {"EPERM"}, tried)
 
     def test_a_worker(self):
         unit = "aex-proxy@1.service"
@@ -172,6 +177,24 @@ class TakenOver(Installed):
             self.assert_confined(taken)
         # It went on as if nothing had been.
         self.assert_serves(self.agent("after-worker"))
+
+    def test_a_worker_and_the_socket_that_all_share(self):
+        token = self.agent("beside-it")
+        fd = 3  # sd_listen_fds(3)
+        sockets = self.boot.listeners()
+        workers = [self.boot.main_pid(f"aex-proxy@{number}.service") for number in (1, 2)]
+        with Takeover(self.process("aex-proxy@1.service")) as taken:
+            # The control: it is the listener, and it does know it.
+            self.assertEqual(taken.error("getsockname", fd, bytes(16), struct.pack("<I", 16)), None)
+            tried = taken.end_listener(fd)
+            self.assertEqual(set(tried.values()), {"EPERM"}, tried)
+            # It stays stopped meanwhile: these are the other's.
+            for _ in range(3):
+                self.assertEqual(self.boot.ask(token, limit_s=5).status, 200)
+        for _ in range(10):
+            self.assertEqual(self.boot.ask(token, limit_s=5).status, 200)
+        self.assertEqual(self.boot.listeners(), sockets)
+        self.assertEqual([self.boot.main_pid(f"aex-proxy@{number}.service") for number in (1, 2)], workers)
 
     def test_the_egress(self):
         with Takeover(self.process("aex-egress.service")) as taken:
@@ -203,6 +226,9 @@ class TakenOver(Installed):
             for name in SOCKETS:
                 self.assertIsNone(taken.unix_error(f"/run/aex/{name}"), name)
             self.assertIsNone(taken.tcp_error("127.0.0.1", 8080))
+            # Nobody is to be signalled by this one.
+            tried = taken.signal_error(0)
+            self.assertEqual(set(tried.values()), {None}, tried)
             self.assertIsNone(taken.exec_error("/bin/true"))
 
     def _is_sleep(self, pid):

@@ -45,7 +45,7 @@ pub struct World {
     pub address: SocketAddr,
     pub directory: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
-    worker: JoinHandle<std::io::Result<()>>,
+    worker: JoinHandle<Result<(), server::ServeError>>,
 }
 
 impl World {
