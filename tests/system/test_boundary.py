@@ -7,11 +7,12 @@ its unit's sandbox and its own.
 
 import json
 import os
+import socket
 import struct
 
 from boot import until
 from case import AUDITOR, OPERATOR, OPERATOR_KEY, PORT, STRANGER, Installed
-from takeover import Takeover
+from takeover import Takeover, borrow_socket
 
 # Every place where something of AEX lies that is not for everybody.
 SECRETS = (
@@ -195,6 +196,22 @@ class TakenOver(Installed):
             self.assertEqual(self.boot.ask(token, limit_s=5).status, 200)
         self.assertEqual(self.boot.listeners(), sockets)
         self.assertEqual([self.boot.main_pid(f"aex-proxy@{number}.service") for number in (1, 2)], workers)
+
+    def test_a_shared_socket_that_root_shut_is_seen_and_opened_anew(self):
+        boot = self.boot
+        token = self.agent("after-shut")
+        units = ("aex-proxy@1.service", "aex-proxy@2.service", "aex-proxy.socket")
+        with borrow_socket(self.process(units[0]), 3) as listener:
+            listener.shutdown(socket.SHUT_RDWR)
+        # No start of a worker mends it, so none is tried; the socket's unit sees it once nobody has it.
+        states = lambda: [boot.run(f"systemctl is-failed {unit}", check=False).stdout.strip() for unit in units]
+        until(lambda: states() == ["failed"] * 3, 20, lambda: f"all are failed: {states()}")
+        for unit in units[:2]:
+            self.assertEqual(boot.out(f"systemctl show -P ExecMainStatus {unit}").strip(), "78")
+        advice = "systemctl stop 'aex-proxy*'; systemctl start aex.target"
+        self.assertEqual(boot.journal(units[0]).count(advice), 1)
+        boot.run(advice)
+        self.assert_serves(token)
 
     def test_the_egress(self):
         with Takeover(self.process("aex-egress.service")) as taken:
