@@ -1,9 +1,25 @@
 """What docs/OPERATIONS.md tells operators to do, done: each command of that page that no other test runs."""
 
+import subprocess
+
 from boot import until
 from case import OPERATOR, Installed
 
 EDIT = "/etc/systemd/system/aex-proxy.socket.d"
+# Connects as often as it can, says how often, and holds on to it all.
+HOLD = """
+import socket, sys
+held = []
+try:
+    for _ in range(300):
+        one = socket.socket(socket.AF_UNIX)
+        one.connect(sys.argv[1])
+        held.append(one)
+except OSError:
+    pass
+print(len(held), flush=True)
+sys.stdin.read()
+"""
 
 
 class Operations(Installed):
@@ -159,6 +175,20 @@ class Operations(Installed):
         self.assertEqual(self.ask(fresh).status, 200)
         boot.run("aex doctor", user=OPERATOR, check=False)
         boot.run("aex config check")
+
+    def test_no_operator_stands_in_the_way_of_an_emergency_stop(self):
+        boot = self.boot
+        token = self.agent("runaway")
+        holds = boot.start(["python3", "-c", HOLD, "/run/aex/admin.sock"], user=OPERATOR, stdin=subprocess.PIPE)
+        try:
+            self.assertGreater(int(holds.stdout.readline()), 128)
+            boot.run("timeout 10 aex agent sever runaway")
+            self.assertEqual(self.ask(token).status, 423)
+            boot.run("timeout 10 systemctl reload aex-admin")
+        finally:
+            holds.stdin.close()
+            holds.wait()
+        boot.run("aex agent resume runaway", user=OPERATOR)
 
     def test_prices_are_imported_and_a_policy_is_put_in_force(self):
         boot = self.boot
