@@ -173,18 +173,15 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_getsockopt,
     libc::SYS_listen,
     libc::SYS_recvfrom,
+    libc::SYS_recvmmsg,
+    libc::SYS_recvmsg,
     libc::SYS_sendto,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
 ];
 
 /// The resolver's. They can send a descriptor too, also to oneself, where it has another number.
-const MESSAGES: &[c_long] = &[
-    libc::SYS_recvmmsg,
-    libc::SYS_recvmsg,
-    libc::SYS_sendmmsg,
-    libc::SYS_sendmsg,
-];
+const MESSAGES: &[c_long] = &[libc::SYS_sendmmsg, libc::SYS_sendmsg];
 
 /// What changes a socket for all who share it, or gives it another number. The descriptor comes first.
 const CHANGES: &[c_long] = &[
