@@ -3,10 +3,13 @@
 //! A raw descriptor becomes a socket only in the `listenfd` crate, which reads systemd's protocol
 //! from the environment. For `--listen-fd N` the program starts itself again with that environment:
 //! the same process, the same arguments, and no unsafe code here. What a descriptor is called does
-//! not matter, only what it is.
+//! not matter, only what it is. The sockets are other workers' too: once the sandbox is entered nothing can be
+//! changed about them, so they are made ready here.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -32,11 +35,20 @@ pub enum ListenerError {
     Again(io::Error),
 }
 
-/// One of the places where agents connect to.
+/// One of the places where agents connect to. It never blocks.
 #[derive(Debug)]
 pub enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl Listener {
+    fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Tcp(listener) => listener.as_raw_fd(),
+            Self::Unix(listener) => listener.as_raw_fd(),
+        }
+    }
 }
 
 impl From<TcpListener> for Listener {
@@ -74,11 +86,24 @@ pub fn inherited(fd: Option<u16>, count: u16) -> Result<Vec<Listener>, ListenerE
 /// By what kind of socket it is.
 fn take(found: &mut ListenFd, at: usize) -> Result<Listener, ListenerError> {
     if let Ok(Some(listener)) = found.take_unix_listener(at) {
+        listener
+            .set_nonblocking(true)
+            .map_err(ListenerError::Unusable)?;
         return Ok(Listener::Unix(listener));
     }
     let tcp = found.take_tcp_listener(at);
     let tcp = tcp.map_err(ListenerError::Unusable)?;
-    tcp.map(Listener::Tcp).ok_or(ListenerError::None)
+    let tcp = tcp.ok_or(ListenerError::None)?;
+    tcp.set_nonblocking(true).map_err(ListenerError::Unusable)?;
+    Ok(Listener::Tcp(tcp))
+}
+
+/// Which descriptors they are: handed over one after the other.
+#[must_use]
+pub fn descriptors(listeners: &[Listener]) -> Option<RangeInclusive<u32>> {
+    let all = || listeners.iter().map(Listener::descriptor);
+    let (first, last) = (all().min()?, all().max()?);
+    Some(u32::try_from(first).ok()?..=u32::try_from(last).ok()?)
 }
 
 /// The environment already names these descriptors, for this process.
@@ -134,14 +159,8 @@ pub(crate) enum Accepted {
 impl Watched {
     pub(crate) fn new(listener: Listener) -> io::Result<Self> {
         Ok(match listener {
-            Listener::Tcp(listener) => {
-                listener.set_nonblocking(true)?;
-                Self::Tcp(tokio::net::TcpListener::from_std(listener)?)
-            }
-            Listener::Unix(listener) => {
-                listener.set_nonblocking(true)?;
-                Self::Unix(tokio::net::UnixListener::from_std(listener)?)
-            }
+            Listener::Tcp(listener) => Self::Tcp(tokio::net::TcpListener::from_std(listener)?),
+            Listener::Unix(listener) => Self::Unix(tokio::net::UnixListener::from_std(listener)?),
         })
     }
 

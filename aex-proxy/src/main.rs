@@ -13,7 +13,7 @@ use aex_admin_proto::worker::{Route, TOKENIZERS};
 use aex_proxy::facts::{self, Beside};
 use aex_proxy::front::{FrontArgs, FrontError};
 use aex_proxy::listener;
-use aex_proxy::server::{self, Options};
+use aex_proxy::server::{self, Options, ServeError};
 use aex_proxy::tls::TlsFiles;
 use aex_proxy::tokenizer::Tokenizer;
 use aex_sandbox::{Network, Sandbox, SandboxError};
@@ -117,8 +117,12 @@ enum StartError {
     NoHome,
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
 }
 
+/// `EX_CONFIG` of sysexits.h, as the others' for what a start anew would not mend.
+const NOT_MENDED_BY_A_START: u8 = 78;
 const MAX_BLOCKING_THREADS: usize = 32;
 
 fn main() -> ExitCode {
@@ -158,7 +162,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::FAILURE
+            match error {
+                StartError::Serve(ServeError::NoListener) => ExitCode::from(NOT_MENDED_BY_A_START),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -200,6 +207,9 @@ fn run(args: Args) -> Result<(), StartError> {
         ..options(args)?
     };
     let mut sandbox = sandbox(&options);
+    if let Some(descriptors) = listener::descriptors(&listeners) {
+        sandbox = sandbox.accepts_on(descriptors);
+    }
     let home = Places::choose(system).map(|places| places.home);
     for file in certificates.iter().flat_map(TlsFiles::all) {
         let beside_home = (file.parent()).is_some_and(|directory| {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aex_admin_proto::clock;
 use futures_util::future::join_all;
 use nix::errno::Errno;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,6 +28,8 @@ use crate::tls::Tls;
 const MAX_CONNECTIONS: usize = 4096;
 /// Pause after an accept failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A listener tells of that at most once in this time.
+const TOLD_FOR_MS: u64 = 60_000;
 
 /// How often the timer that keeps the others cheap fires.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -59,15 +62,24 @@ impl Options {
     }
 }
 
-/// Serves until `stop` ends, then lets the requests in flight finish, within the drain timeout.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("no listener is left to accept on: see above")]
+    NoListener,
+}
+
+/// Serves until `stop` ends, then lets the requests in flight finish, within the drain timeout. So too when
+/// no listener is left.
 ///
 /// # Errors
-/// A listener cannot be used.
+/// A listener cannot be used, or all were shut down.
 pub async fn run(
     listeners: Vec<Listener>,
     options: Options,
     stop: impl Future<Output = ()>,
-) -> io::Result<()> {
+) -> Result<(), ServeError> {
     let told = listener::told(&listeners, options.tls.is_some());
     let listeners: io::Result<Vec<Watched>> = listeners.into_iter().map(Watched::new).collect();
     let listeners = listeners?;
@@ -95,11 +107,11 @@ pub async fn run(
         .iter()
         .map(|from| accept(from, &crowd, &connection));
 
-    tokio::select! {
-        _ = join_all(accepting) => {}
-        () = stop => {}
-    }
-    drop(listeners);
+    let outcome = tokio::select! {
+        _ = join_all(accepting) => Err(ServeError::NoListener),
+        () = stop => Ok(()),
+    };
+    // The listeners stay open: nothing that comes after may get their numbers, which the sandbox goes by.
     drop(connection);
     stopping.send_replace(true);
     let limit = admin.drain_timeout();
@@ -109,7 +121,7 @@ pub async fn run(
     for task in [follower, heart, tidier, certificates] {
         task.abort();
     }
-    Ok(())
+    outcome
 }
 
 /// Takes certificates up again, for ever. Without any, SIGHUP has nothing to do.
@@ -129,8 +141,9 @@ async fn beat(egress: Egress) {
     }
 }
 
-/// Accepts for ever.
+/// Accepts for as long as the socket is a listener.
 async fn accept(listener: &Watched, crowd: &Crowd, connection: &Connection) {
+    let mut quiet_until_ms = 0;
     loop {
         // First somebody comes, then there is a place for it: nobody is asked to leave for nobody.
         match listener.accept().await {
@@ -141,8 +154,21 @@ async fn accept(listener: &Watched, crowd: &Crowd, connection: &Connection) {
                 tokio::spawn(connection.clone().serve(stream, seat));
             }
             Err(error) if is_the_peers(&error) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => {
+                // The socket is the same after a start of this program alone.
+                tracing::error!(
+                    "a listener was shut down, under every worker that has it: open it anew, with \
+                     `systemctl stop 'aex-proxy*'; systemctl start aex.target`, in user mode \
+                     `aex daemon stop` and `aex daemon start`"
+                );
+                return;
+            }
             Err(error) => {
-                tracing::warn!(%error, "accept failed");
+                let now_ms = clock::boot_ms();
+                if now_ms >= quiet_until_ms {
+                    tracing::warn!(%error, "accept failed; tried again until it works");
+                    quiet_until_ms = now_ms.saturating_add(TOLD_FOR_MS);
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }

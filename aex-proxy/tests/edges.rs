@@ -302,8 +302,7 @@ async fn a_kept_connection_carries_one_more_request_and_is_told_that_it_was_the_
         (200, "")
     );
     world.tell_to_stop();
-    // No more connections: it has heard.
-    while TcpStream::connect(world.address).await.is_ok() {}
+    world.stops().await;
     world.egress.answers(Reply::whole(200, PLAIN));
     let last = common::Answer::of(client.send(chat(&body(""))).await).await;
     assert_eq!(

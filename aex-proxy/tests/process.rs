@@ -9,15 +9,17 @@ mod common;
 
 use std::io::{Seek, Write};
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use common::{Client, FakeAdmin, FakeEgress, Reply, body, chat, request, soon};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::Pid;
 use tokio::task::spawn_blocking;
 
@@ -109,6 +111,55 @@ fn with_listeners(listeners: Vec<OwnedFd>, home: &std::path::Path, args: &[&str]
         .fd_mappings(mappings.collect())
         .unwrap();
     command
+}
+
+/// Something outside shuts the shared sockets down, as a worker without a sandbox could.
+#[tokio::test]
+async fn a_listener_that_was_shut_down_is_told_once_and_the_last_one_ends_the_program() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    std::fs::create_dir(&run).unwrap();
+    let _admin = FakeAdmin::start(run.join("worker.sock"));
+    let _egress = FakeEgress::start(run.join("egress.sock"));
+    let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = (listeners.each_ref()).map(|listener| listener.local_addr().unwrap());
+    let handed = listeners.each_ref().map(|one| one.try_clone().unwrap());
+    let handed = handed.into_iter().map(OwnedFd::from).collect();
+    let mut command = with_listeners(handed, directory.path(), &[]);
+    let log = directory.path().join("log");
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let mut program = Program(command.spawn().unwrap());
+    let told = || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.matches("systemctl start aex.target").count()
+    };
+    let end = |listener: &TcpListener| shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
+    let serves = async |address| {
+        let mut client = Client::connect(address).await;
+        client.send(request("GET", "/healthz", "")).await.status() == 200
+    };
+    assert!(serves(addresses[0]).await && serves(addresses[1]).await);
+
+    end(&listeners[0]);
+    let seen = async {
+        while told() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    soon("the line", seen).await;
+    // Several turns of a loop that tries again.
+    for _ in 0..20 {
+        assert!(serves(addresses[1]).await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(told(), 1);
+
+    end(&listeners[1]);
+    let exit = spawn_blocking(move || program.0.wait().unwrap());
+    let exit = soon("the program's end", exit).await.unwrap();
+    // As its units say: not started again.
+    assert_eq!(exit.code(), Some(78));
+    assert_eq!(told(), 2);
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 //! On it is what libc, the runtime, SQLite and the allocator call, for files that are open or that
 //! Landlock lets be opened, memory, threads, time and signals to oneself. Not on it, whatever a program is
 //! made to do: running programs or making processes, other processes' memory, namespaces and mounts,
-//! kernel keys, BPF, io_uring, other kinds of sockets, memory that is both written and run.
+//! kernel keys, BPF, io_uring, other kinds of sockets, memory that is both written and run. And with listeners
+//! that other processes share, whatever would change one: to close it or make it wait is to do so for all.
+
+use std::ops::RangeInclusive;
 
 use nix::libc::{self, c_long};
 
@@ -16,8 +19,11 @@ pub(crate) enum Call {
 }
 
 /// Of one argument, by its index.
+#[derive(Clone, Copy)]
 pub(crate) enum Check {
     Is(u8, u64),
+    Below(u8, u64),
+    Above(u8, u64),
     /// Of the bits in `mask`, those in `value` and no others.
     Bits {
         argument: u8,
@@ -39,7 +45,6 @@ const FILES: &[c_long] = &[
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
     libc::SYS_fchown,
-    libc::SYS_fcntl,
     libc::SYS_fdatasync,
     libc::SYS_flock,
     libc::SYS_fstat,
@@ -168,13 +173,50 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_getsockopt,
     libc::SYS_listen,
     libc::SYS_recvfrom,
+    libc::SYS_sendto,
+    libc::SYS_setsockopt,
+    libc::SYS_shutdown,
+];
+
+/// The resolver's. They can send a descriptor too, also to oneself, where it has another number.
+const MESSAGES: &[c_long] = &[
     libc::SYS_recvmmsg,
     libc::SYS_recvmsg,
     libc::SYS_sendmmsg,
     libc::SYS_sendmsg,
+];
+
+/// What changes a socket for all who share it, or gives it another number. The descriptor comes first.
+const CHANGES: &[c_long] = &[
+    libc::SYS_bind,
+    // To an address of no family it ends a listener.
+    libc::SYS_connect,
+    libc::SYS_dup,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_dup2,
+    libc::SYS_dup3,
+    libc::SYS_fcntl,
+    libc::SYS_ioctl,
+    libc::SYS_listen,
     libc::SYS_sendto,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
+];
+
+/// Descriptors and locks. Not on it: `F_SETOWN`, `F_SETOWN_EX` and `F_SETSIG`, which have the kernel send
+/// any signal to any process of the same user.
+const FCNTLS: [i32; 11] = [
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_GETLK,
+    libc::F_SETLK,
+    libc::F_SETLKW,
+    libc::F_OFD_GETLK,
+    libc::F_OFD_SETLK,
+    libc::F_OFD_SETLKW,
 ];
 
 /// What asks about a terminal, and what makes a descriptor wait or not.
@@ -198,13 +240,44 @@ const PRCTLS: [i32; 6] = [
     libc::PR_SET_VMA,
 ];
 
-pub(crate) fn allowed(network: Network) -> Vec<Call> {
+/// All that is allowed; to `listeners`, descriptors that other processes share, nothing that changes them.
+pub(crate) fn allowed(network: Network, listeners: Option<&RangeInclusive<u32>>) -> Vec<Call> {
+    let mut calls = of(network);
+    if let Some(listeners) = listeners {
+        calls = calls
+            .into_iter()
+            .flat_map(|call| beside(call, listeners))
+            .collect();
+        // Both only look. The runtime and the standard library ask.
+        calls.extend(
+            [libc::F_GETFD, libc::F_GETFL]
+                .map(|command| when(libc::SYS_fcntl, [Check::Is(1, bits(command))])),
+        );
+    }
+    calls
+}
+
+/// The same call, on any other descriptor alone where it would change one.
+fn beside(call: Call, listeners: &RangeInclusive<u32>) -> Vec<Call> {
+    let (number, checks) = match call {
+        Call::Free(number) if CHANGES.contains(&number) => (number, Vec::new()),
+        Call::If(number, checks) if CHANGES.contains(&number) => (number, checks),
+        other => return vec![other],
+    };
+    let (first, last) = (u64::from(*listeners.start()), u64::from(*listeners.end()));
+    let with = |check| Call::If(number, checks.iter().copied().chain([check]).collect());
+    vec![with(Check::Below(0, first)), with(Check::Above(0, last))]
+}
+
+fn of(network: Network) -> Vec<Call> {
     let mut calls = Vec::new();
     for list in [FILES, OLD, PROCESS] {
         calls.extend(list.iter().map(|&number| Call::Free(number)));
     }
     calls.extend(IOCTLS.map(|number| when(libc::SYS_ioctl, [Check::Is(1, number & 0xffff_ffff)])));
     calls.extend(PRCTLS.map(|option| when(libc::SYS_prctl, [Check::Is(0, bits(option))])));
+    calls.extend(FCNTLS.map(|command| when(libc::SYS_fcntl, [Check::Is(1, bits(command))])));
+    calls.push(flags());
     calls.extend(threads());
     calls.extend(memory(network));
     if network != Network::None {
@@ -220,6 +293,17 @@ fn when<const N: usize>(number: c_long, checks: [Check; N]) -> Call {
 
 fn bits(flags: i32) -> u64 {
     u64::from(flags.cast_unsigned())
+}
+
+/// A descriptor's flags, but that the kernel signals what comes.
+fn flags() -> Call {
+    let set = Check::Is(1, bits(libc::F_SETFL));
+    let quiet = Check::Bits {
+        argument: 2,
+        mask: bits(libc::O_ASYNC),
+        value: 0,
+    };
+    when(libc::SYS_fcntl, [set, quiet])
 }
 
 /// Threads of this process, and signals to them alone.
@@ -284,6 +368,7 @@ fn sockets(network: Network) -> Vec<Call> {
         when(libc::SYS_socketpair, [Check::Is(0, unix)]),
     ];
     if network == Network::Client {
+        calls.extend(MESSAGES.iter().map(|&number| Call::Free(number)));
         let (stream, datagram) = (bits(libc::SOCK_STREAM), bits(libc::SOCK_DGRAM));
         for family in [libc::AF_INET, libc::AF_INET6] {
             // Without the flags that share the argument; never a raw socket.

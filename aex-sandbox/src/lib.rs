@@ -14,6 +14,7 @@ mod panics;
 mod paths;
 mod seccomp;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -83,6 +84,7 @@ pub struct Sandbox {
     network: Network,
     reads: Vec<PathBuf>,
     writes: Vec<PathBuf>,
+    listeners: Option<RangeInclusive<u32>>,
     may_be_off: bool,
     memory: Memory,
 }
@@ -94,6 +96,7 @@ impl Sandbox {
             network,
             reads: Vec::new(),
             writes: Vec::new(),
+            listeners: None,
             may_be_off: true,
             memory: Memory::Unlocked,
         }
@@ -135,6 +138,15 @@ impl Sandbox {
         for paths in named.iter().flatten() {
             self.reads.extend(std::env::split_paths(paths));
         }
+        self
+    }
+
+    /// It may accept on these descriptors and do nothing that changes them, for they are other processes' too.
+    /// They stay open until it ends: what gets the number of one would be held to the same. Of a
+    /// [`Network::Client`] this is not whole: it may send a descriptor to itself under another number.
+    #[must_use]
+    pub fn accepts_on(mut self, descriptors: RangeInclusive<u32>) -> Self {
+        self.listeners = Some(descriptors);
         self
     }
 
@@ -189,7 +201,7 @@ impl Sandbox {
             in_force.tcp = landlock.tcp;
             in_force.scoped = landlock.scoped;
         }
-        in_force.seccomp = seccomp::enter(self.network)?;
+        in_force.seccomp = seccomp::enter(self.network, self.listeners.as_ref())?;
         Ok(in_force)
     }
 }

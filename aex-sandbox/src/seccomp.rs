@@ -2,6 +2,7 @@
 //! `clone3`, whose arguments no filter can see, with ENOSYS, which sends every caller to `clone`.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use nix::libc;
 use seccompiler::{
@@ -13,11 +14,14 @@ use crate::calls::{self, Call, Check};
 use crate::{Network, SandboxError};
 
 /// False when this machine's architecture has no list.
-pub(crate) fn enter(network: Network) -> Result<bool, SandboxError> {
+pub(crate) fn enter(
+    network: Network,
+    listeners: Option<&RangeInclusive<u32>>,
+) -> Result<bool, SandboxError> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
         return Ok(false);
     };
-    for filter in filters(network, arch)? {
+    for filter in filters(network, listeners, arch)? {
         match seccompiler::apply_filter(&filter) {
             Ok(()) => {}
             // Built without: said, not fatal.
@@ -33,9 +37,13 @@ fn is_absent(error: &std::io::Error) -> bool {
 }
 
 /// The one call that fails otherwise, and the allow-list.
-fn filters(network: Network, arch: TargetArch) -> Result<[BpfProgram; 2], Error> {
+fn filters(
+    network: Network,
+    listeners: Option<&RangeInclusive<u32>>,
+    arch: TargetArch,
+) -> Result<[BpfProgram; 2], Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for call in calls::allowed(network) {
+    for call in calls::allowed(network, listeners) {
         let (number, rule) = match call {
             Call::Free(number) => (number, None),
             Call::If(number, checks) => (number, Some(rule(&checks)?)),
@@ -67,20 +75,18 @@ fn errno(number: i32) -> u32 {
 fn rule(checks: &[Check]) -> Result<SeccompRule, Error> {
     let conditions: Result<Vec<SeccompCondition>, _> = checks
         .iter()
-        .map(|check| match *check {
-            Check::Is(argument, value) => {
-                SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
-            }
-            Check::Bits {
-                argument,
-                mask,
-                value,
-            } => SeccompCondition::new(
-                argument,
-                SeccompCmpArgLen::Dword,
-                SeccompCmpOp::MaskedEq(mask),
-                value,
-            ),
+        .map(|check| {
+            let (argument, how, value) = match *check {
+                Check::Is(argument, value) => (argument, SeccompCmpOp::Eq, value),
+                Check::Below(argument, value) => (argument, SeccompCmpOp::Lt, value),
+                Check::Above(argument, value) => (argument, SeccompCmpOp::Gt, value),
+                Check::Bits {
+                    argument,
+                    mask,
+                    value,
+                } => (argument, SeccompCmpOp::MaskedEq(mask), value),
+            };
+            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value)
         })
         .collect();
     Ok(SeccompRule::new(conditions?)?)

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,18 +31,23 @@ fn trial() {
     };
     let network = match kind.as_str() {
         "none" => Network::None,
-        "unix" => Network::Unix,
+        "unix" | "shared" => Network::Unix,
         _ => Network::Client,
     };
     aex_sandbox::harden().unwrap();
     let directory = PathBuf::from(std::env::var(DIRECTORY).unwrap());
     let listener = std::env::var(LISTENER).unwrap();
-    let held = Sandbox::new(network)
+    let own = UnixListener::bind(directory.join("own")).unwrap();
+    own.set_nonblocking(true).unwrap();
+    let mut sandbox = Sandbox::new(network)
         .reads(directory.join("read"))
         .writes(directory.join("write"))
-        .reads(directory.join("is-not-there"))
-        .enter()
-        .unwrap();
+        .reads(directory.join("is-not-there"));
+    if kind == "shared" {
+        let number = own.as_raw_fd().unsigned_abs();
+        sandbox = sandbox.accepts_on(number..=number);
+    }
+    let held = sandbox.enter().unwrap();
     say(
         "landlock",
         held.landlock_abi.map_or(Ok(0), |abi| Err(i32::from(abi))),
@@ -50,6 +56,94 @@ fn trial() {
     files(&directory);
     processes(held.seccomp);
     sockets(&listener, &directory);
+    descriptors();
+    if network == Network::Unix {
+        changes(&own, &directory.join("own"));
+    }
+}
+
+/// Nothing signals others when something comes on a descriptor.
+fn descriptors() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let (one, _other) = io::pipe().unwrap();
+    let flags = OFlag::O_NONBLOCK;
+    try_nix("flags", fcntl(&one, FcntlArg::F_SETFL(flags)));
+    let flags = flags | OFlag::O_ASYNC;
+    try_nix("signalled", fcntl(&one, FcntlArg::F_SETFL(flags)));
+    // As any command that is not listed.
+    try_nix("pipe size", fcntl(&one, FcntlArg::F_GETPIPE_SZ));
+}
+
+/// What would change a listener for whoever else has it; at last what ends it.
+fn changes(listener: &UnixListener, path: &Path) {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::sys::socket::{
+        Backlog, ControlMessage, MsgFlags, Shutdown, UnixAddr, connect, listen, sendmsg,
+        setsockopt, shutdown, sockopt,
+    };
+    let fd = listener.as_raw_fd();
+    let try_nix = |what: &str, done: nix::Result<i32>| try_nix(&format!("own {what}"), done);
+    let accepts = |what: &str| {
+        try_nix(what, UnixStream::connect(path).map(|_| 0).map_err(errno_of));
+        try_nix(what, listener.accept().map(|_| 0).map_err(errno_of));
+    };
+    accepts("before");
+    let (one, _other) = UnixStream::pair().unwrap();
+    let rights = [fd];
+    let passed = sendmsg::<UnixAddr>(
+        one.as_raw_fd(),
+        &[io::IoSlice::new(b"x")],
+        &[ControlMessage::ScmRights(&rights)],
+        MsgFlags::empty(),
+        None,
+    );
+    try_nix("passed", passed.map(|_| 0));
+    try_nix("duplicated", nix::unistd::dup(listener).map(|_| 0));
+    let as_two = fcntl(listener, FcntlArg::F_DUPFD_CLOEXEC(0));
+    try_nix("duplicated by fcntl", as_two);
+    let small = setsockopt(listener, sockopt::RcvBuf, &1);
+    try_nix("set", small.map(|()| 0));
+    let short = listen(listener, Backlog::new(1).unwrap());
+    try_nix("shortened", short.map(|()| 0));
+    // With no family it would end it. This one, tried where it may be, has another errno.
+    let to = UnixAddr::new(path).unwrap();
+    try_nix("connected", connect(fd, &to).map(|()| 0));
+    try_nix(
+        "waiting",
+        fcntl(listener, FcntlArg::F_SETFL(OFlag::empty())),
+    );
+    let waiting = listener.set_nonblocking(false);
+    try_nix("waiting by ioctl", waiting.map(|()| 0).map_err(errno_of));
+    let flags = fcntl(listener, FcntlArg::F_GETFL).map(|flags| flags & libc::O_NONBLOCK);
+    let blocks = if flags == Ok(0) {
+        Err(nix::errno::Errno::EDEADLK)
+    } else {
+        Ok(0)
+    };
+    try_nix("still asks", blocks);
+    if blocks.is_ok() {
+        accepts("meanwhile");
+    }
+    for how in [Shutdown::Read, Shutdown::Both] {
+        try_nix(&format!("shut {how:?}"), shutdown(fd, how).map(|()| 0));
+    }
+    accepts("after");
+    // What is not shared may be changed as ever.
+    try_nix(
+        "another",
+        one.as_fd()
+            .try_clone_to_owned()
+            .map(|_| 0)
+            .map_err(errno_of),
+    );
+    try_nix(
+        "another shut",
+        shutdown(one.as_raw_fd(), Shutdown::Both).map(|()| 0),
+    );
+}
+
+fn errno_of(error: io::Error) -> nix::errno::Errno {
+    nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(-1))
 }
 
 fn files(directory: &Path) {
@@ -229,6 +323,8 @@ fn check_common(trial: &Trial) {
         ],
     );
     trial.expect(libc::EPERM, &["raw", "packet", "vsock"]);
+    trial.expect(0, &["flags"]);
+    trial.expect(libc::EPERM, &["signalled", "pipe size"]);
     if trial.landlock() > 0 {
         trial.expect(
             libc::EACCES,
@@ -250,6 +346,38 @@ fn a_worker_or_the_admin_has_unix_sockets_and_its_directories_alone() {
     check_common(&trial);
     trial.expect(0, &["unix", "unix by path"]);
     trial.expect(libc::EPERM, &["connect", "bind", "datagram"]);
+}
+
+const CHANGES: [&str; 6] = [
+    "own duplicated",
+    "own duplicated by fcntl",
+    "own set",
+    "own shortened",
+    "own waiting",
+    "own waiting by ioctl",
+];
+
+#[test]
+fn a_listener_that_others_share_is_accepted_on_and_not_changed() {
+    let shared = Trial::of("shared", None);
+    check_common(&shared);
+    shared.expect(libc::EPERM, &CHANGES);
+    let ends = [
+        "own passed",
+        "own connected",
+        "own shut Read",
+        "own shut Both",
+    ];
+    shared.expect(libc::EPERM, &ends);
+    let serves = ["own before", "own still asks", "own meanwhile", "own after"];
+    shared.expect(0, &serves);
+    shared.expect(0, &["own another", "own another shut"]);
+    // The control: the same on one that nobody shares.
+    let alone = Trial::of("unix", None);
+    alone.expect(0, &CHANGES);
+    alone.expect(0, &["own shut Read", "own shut Both"]);
+    alone.expect(libc::EDEADLK, &["own still asks"]);
+    alone.expect(libc::EINVAL, &["own connected", "own after"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ Absent on purpose: what an answer should be. x86-64 only: elsewhere it raises, a
 
 import ctypes
 import errno
+import fcntl
 import functools
 import os
 import platform
@@ -27,7 +28,9 @@ SYSCALL = b"\x0f\x05"
 NR = {
     "read": 0, "open": 2, "close": 3, "socket": 41, "connect": 42, "bind": 49, "execve": 59, "kill": 62,
     "ptrace": 101, "mount": 165, "openat": 257, "unshare": 272, "process_vm_readv": 310, "bpf": 321,
-    "execveat": 322, "mmap": 9, "io_uring_setup": 425, "fork": 57, "clone": 56, "symlink": 88, "mprotect": 10,
+    "execveat": 322, "shutdown": 48, "listen": 50, "setsockopt": 54, "fcntl": 72, "dup": 32, "ioctl": 16,
+    "mmap": 9, "io_uring_setup": 425, "fork": 57, "clone": 56, "symlink": 88, "mprotect": 10,
+    "sendmsg": 46, "getsockname": 51, "pidfd_getfd": 438,
 }  # fmt: skip
 
 PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_CONT = 12, 13, 7
@@ -35,6 +38,9 @@ PTRACE_SINGLESTEP, PTRACE_DETACH = 9, 17
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 WALL = 0x40000000
 AT_FDCWD = -100
+# asm-generic/fcntl.h, asm-generic/ioctls.h
+F_SETOWN, F_SETSIG, F_SETOWN_EX = 8, 10, 15
+FIONBIO = 0x5421
 BREAKPOINT = b"\xcc"
 # Where a panic of the test's own says that it is.
 PANIC_PLACE = "tests/system/takeover.rs:71:13"
@@ -77,6 +83,18 @@ def memory_of(pid):
                 yield first, memory.read(end - first)
             except OSError:
                 continue
+
+
+def borrow_socket(pid, fd):
+    """A socket of another process, taken by root from outside: the same one."""
+    handle = os.pidfd_open(pid)
+    try:
+        number = libc.syscall(NR["pidfd_getfd"], handle, fd, 0)
+        if number < 0:
+            raise OSError(ctypes.get_errno(), "pidfd_getfd")
+        return socket.socket(fileno=number)
+    finally:
+        os.close(handle)
 
 
 @functools.cache
@@ -278,6 +296,34 @@ class Takeover:
         error = self.error("connect", handle, address, len(address))
         self.call("close", handle)
         return error
+
+    def end_listener(self, fd):
+        """What would close a listening socket for all who share it, or change it for them; each by its error."""
+        no_family = struct.pack("<H", socket.AF_UNSPEC) + bytes(14)
+        return {
+            "shut": self.error("shutdown", fd, socket.SHUT_RDWR),
+            "shut for reading": self.error("shutdown", fd, socket.SHUT_RD),
+            "connected to nothing": self.error("connect", fd, no_family, len(no_family)),
+            "made to wait": self.error("fcntl", fd, fcntl.F_SETFL, 0),
+            "made to wait by ioctl": self.error("ioctl", fd, FIONBIO, struct.pack("<i", 0)),
+            "shortened": self.error("listen", fd, 0),
+            "set": self.error("setsockopt", fd, socket.SOL_SOCKET, socket.SO_RCVBUF, struct.pack("<i", 1), 4),
+            "another number": self.error("dup", fd),
+            "another number by fcntl": self.error("fcntl", fd, fcntl.F_DUPFD, 0),
+            "passed on": self.error("sendmsg", fd, bytes(56), 0),
+        }
+
+    def signal_error(self, victim):
+        """Has the kernel send SIGKILL to another process when something comes on a descriptor."""
+        pair = self.call("socket", socket.AF_UNIX, socket.SOCK_STREAM, 0)
+        errors = {
+            "owner": self.error("fcntl", pair, F_SETOWN, victim),
+            "owner of a kind": self.error("fcntl", pair, F_SETOWN_EX, struct.pack("<ii", 1, victim)),
+            "signal": self.error("fcntl", pair, F_SETSIG, signal.SIGKILL),
+            "asked": self.error("fcntl", pair, fcntl.F_SETFL, os.O_ASYNC),
+        }
+        self.call("close", pair)
+        return errors
 
     def exec_error(self, path):
         """Turns the process into another program, if that works."""

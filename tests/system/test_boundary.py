@@ -7,10 +7,12 @@ its unit's sandbox and its own.
 
 import json
 import os
+import socket
+import struct
 
 from boot import until
 from case import AUDITOR, OPERATOR, OPERATOR_KEY, PORT, STRANGER, Installed
-from takeover import Takeover
+from takeover import Takeover, borrow_socket
 
 # Every place where something of AEX lies that is not for everybody.
 SECRETS = (
@@ -131,6 +133,8 @@ class OtherUsers(Installed):
 
 
 class TakenOver(Installed):
+    workers = 2
+
     def process(self, unit):
         return self.boot.outer_pid(self.boot.main_pid(unit))
 
@@ -154,6 +158,8 @@ class TakenOver(Installed):
             self.assertIn(error, ("EPERM", "EACCES", "ENOSYS"), call)
         for number in (1, 2):
             self.assertIn(taken.error("kill", number, 9), ("EPERM", "ESRCH"))
+        tried = taken.signal_error(1)
+        self.assertEqual(set(tried.values()), {"EPERM"}, tried)
 
     def test_a_worker(self):
         unit = "aex-proxy@1.service"
@@ -172,6 +178,40 @@ class TakenOver(Installed):
             self.assert_confined(taken)
         # It went on as if nothing had been.
         self.assert_serves(self.agent("after-worker"))
+
+    def test_a_worker_and_the_socket_that_all_share(self):
+        token = self.agent("beside-it")
+        fd = 3  # sd_listen_fds(3)
+        sockets = self.boot.listeners()
+        workers = [self.boot.main_pid(f"aex-proxy@{number}.service") for number in (1, 2)]
+        with Takeover(self.process("aex-proxy@1.service")) as taken:
+            # The control: it is the listener, and it does know it.
+            self.assertEqual(taken.error("getsockname", fd, bytes(16), struct.pack("<I", 16)), None)
+            tried = taken.end_listener(fd)
+            self.assertEqual(set(tried.values()), {"EPERM"}, tried)
+            # It stays stopped meanwhile: these are the other's.
+            for _ in range(3):
+                self.assertEqual(self.boot.ask(token, limit_s=5).status, 200)
+        for _ in range(10):
+            self.assertEqual(self.boot.ask(token, limit_s=5).status, 200)
+        self.assertEqual(self.boot.listeners(), sockets)
+        self.assertEqual([self.boot.main_pid(f"aex-proxy@{number}.service") for number in (1, 2)], workers)
+
+    def test_a_shared_socket_that_root_shut_is_seen_and_opened_anew(self):
+        boot = self.boot
+        token = self.agent("after-shut")
+        units = ("aex-proxy@1.service", "aex-proxy@2.service", "aex-proxy.socket")
+        with borrow_socket(self.process(units[0]), 3) as listener:
+            listener.shutdown(socket.SHUT_RDWR)
+        # No start of a worker mends it, so none is tried; the socket's unit sees it once nobody has it.
+        states = lambda: [boot.run(f"systemctl is-failed {unit}", check=False).stdout.strip() for unit in units]
+        until(lambda: states() == ["failed"] * 3, 20, lambda: f"all are failed: {states()}")
+        for unit in units[:2]:
+            self.assertEqual(boot.out(f"systemctl show -P ExecMainStatus {unit}").strip(), "78")
+        advice = "systemctl stop 'aex-proxy*'; systemctl start aex.target"
+        self.assertEqual(boot.journal(units[0]).count(advice), 1)
+        boot.run(advice)
+        self.assert_serves(token)
 
     def test_the_egress(self):
         with Takeover(self.process("aex-egress.service")) as taken:
@@ -203,6 +243,9 @@ class TakenOver(Installed):
             for name in SOCKETS:
                 self.assertIsNone(taken.unix_error(f"/run/aex/{name}"), name)
             self.assertIsNone(taken.tcp_error("127.0.0.1", 8080))
+            # Nobody is to be signalled by this one.
+            tried = taken.signal_error(0)
+            self.assertEqual(set(tried.values()), {None}, tried)
             self.assertIsNone(taken.exec_error("/bin/true"))
 
     def _is_sleep(self, pid):

@@ -45,7 +45,9 @@ pub struct World {
     pub address: SocketAddr,
     pub directory: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
-    worker: JoinHandle<std::io::Result<()>>,
+    /// It takes no more connections.
+    heard: oneshot::Receiver<()>,
+    worker: JoinHandle<Result<(), server::ServeError>>,
 }
 
 impl World {
@@ -67,12 +69,16 @@ impl World {
         let socket: PathBuf = directory.path().join("egress.sock");
         let egress = FakeEgress::start(socket.clone());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let mut options = Options::new(1, directory.path().join("worker.sock"), socket);
         change(&mut options);
         let (stop, stopped) = oneshot::channel();
+        let (hears, heard) = oneshot::channel();
         let worker = tokio::spawn(server::run(vec![listener.into()], options, async {
             let _ = stopped.await;
+            // Nobody may want to know.
+            let _ = hears.send(());
         }));
         Self {
             admin,
@@ -80,12 +86,18 @@ impl World {
             address,
             directory,
             stop: Some(stop),
+            heard,
             worker,
         }
     }
 
     pub fn tell_to_stop(&mut self) {
         let _ = self.stop.take().unwrap().send(());
+    }
+
+    /// Until it has heard that it is to stop.
+    pub async fn stops(&mut self) {
+        soon("that it hears", &mut self.heard).await.unwrap();
     }
 
     pub async fn stopped(self) {
