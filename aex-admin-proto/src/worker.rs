@@ -66,8 +66,8 @@ pub struct SettingsParams {
     pub listeners: Vec<Listening>,
 }
 
-/// Most listeners of a worker.
-pub const MAX_LISTENERS: usize = 64;
+/// Most listeners of a worker that are told on.
+pub const MAX_LISTENERS: usize = 16;
 
 /// The little that a worker must know before it may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

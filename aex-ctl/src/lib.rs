@@ -17,6 +17,7 @@ mod home;
 mod link;
 mod listen;
 mod output;
+mod ports;
 mod render;
 mod supervisor;
 

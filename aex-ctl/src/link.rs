@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::fault::Fault;
-use crate::listen::Ways;
+use crate::listen::{self, Ways};
 
 /// Longest wait for the answer of an ordinary call.
 const CALL: Duration = Duration::from_secs(30);
@@ -68,7 +68,7 @@ impl Kernel {
         // What is not known is left to the usual address; what was asked for is done already.
         status.map_or_else(
             |_| Ways::default(),
-            |status| Ways::of_workers(&status, agent),
+            |status| Ways::of_workers(&status, agent, listen::is_the_hosts),
         )
     }
 

@@ -1,11 +1,14 @@
 //! Where agents connect to: the places of a supervisor's daemon, or those that the workers of a host tell.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use aex_admin_proto::listen::{Listen, Listening};
 use aex_admin_proto::operator::{DaemonState, ScopeView, Settings, Status};
 use aex_admin_proto::scope::{ScopeId, ScopeKind};
+
+use crate::ports;
 
 /// Address of the HTTP side where nobody says otherwise.
 pub(crate) const DEFAULT_LISTEN: SocketAddr =
@@ -27,23 +30,31 @@ impl Ways {
         ways
     }
 
-    /// Of a host: workers that serve everybody, and those of the groups above this agent.
-    pub(crate) fn of_workers(status: &Status, agent: &str) -> Self {
+    /// Of a host: the workers of a group above this agent, where there are any, else those that serve
+    /// everybody. A worker may have been taken over: what those of other groups say is not asked, and none is
+    /// believed of a place that is not `held` by the host itself.
+    pub(crate) fn of_workers(status: &Status, agent: &str, held: impl Fn(&Listen) -> bool) -> Self {
         let above = groups_above(&status.scopes, agent);
-        let mut ways = Self::default();
-        for worker in &status.workers {
-            // What the worker of another group says is not asked: it may have been taken over.
-            if (worker.group.as_deref()).is_none_or(|group| above.contains(&group)) {
-                let here = worker.listeners.iter().filter(|place| is_here(&place.at));
-                here.for_each(|place| ways.add(place));
-            }
+        let of = |serves: &dyn Fn(Option<&str>) -> bool| {
+            let mut ways = Self::default();
+            let workers = status.workers.iter();
+            workers
+                .filter(|worker| serves(worker.group.as_deref()))
+                .flat_map(|worker| &worker.listeners)
+                .filter(|place| held(&place.at))
+                .for_each(|place| ways.add(place));
+            ways
+        };
+        let own = of(&|group| group.is_some_and(|group| above.contains(&group)));
+        if own.is_empty() {
+            return of(&|group| group.is_none());
         }
-        ways
+        own
     }
 
     /// Those of workers that serve everybody.
     pub(crate) fn of_everybody(status: &Status) -> Self {
-        Self::of_workers(status, "")
+        Self::of_workers(status, "", is_the_hosts)
     }
 
     fn add(&mut self, place: &Listening) {
@@ -127,12 +138,14 @@ impl Ways {
     }
 }
 
-/// Whether an address is this host's: a worker that lies sends nobody elsewhere with a token.
-fn is_here(at: &Listen) -> bool {
+/// Whether systemd made what listens there, so that nobody else gets what is sent.
+pub(crate) fn is_the_hosts(at: &Listen) -> bool {
     match at {
-        // Which address may be bound to is only this host's to say; no packet is sent.
-        Listen::Tcp(address) => UdpSocket::bind((address.ip(), 0)).is_ok(),
-        Listen::Unix(_) => true,
+        Listen::Tcp(address) => ports::is_roots(&ports::listeners(), address.port()),
+        Listen::Unix(path) => {
+            let stat = std::fs::symlink_metadata(path);
+            stat.is_ok_and(|stat| stat.file_type().is_socket() && stat.uid() == 0)
+        }
     }
 }
 

@@ -19,6 +19,20 @@ while not select.select([sys.stdin], [], [], 0.001)[0]:
     call.close()
 """
 EDIT = "/etc/systemd/system/aex-proxy.socket.d"
+# Connects as often as it can, says how often, and holds on to it all.
+HOLD = """
+import socket, sys
+held = []
+try:
+    for _ in range(300):
+        one = socket.socket(socket.AF_UNIX)
+        one.connect(sys.argv[1])
+        held.append(one)
+except OSError:
+    pass
+print(len(held), flush=True)
+sys.stdin.read()
+"""
 
 
 class Operations(Installed):
@@ -199,6 +213,20 @@ class Operations(Installed):
         self.assertEqual(self.ask(fresh).status, 200)
         boot.run("aex doctor", user=OPERATOR, check=False)
         boot.run("aex config check")
+
+    def test_no_operator_stands_in_the_way_of_an_emergency_stop(self):
+        boot = self.boot
+        token = self.agent("runaway")
+        holds = boot.start(["python3", "-c", HOLD, "/run/aex/admin.sock"], user=OPERATOR, stdin=subprocess.PIPE)
+        try:
+            self.assertGreater(int(holds.stdout.readline()), 128)
+            boot.run("timeout 10 aex agent sever runaway")
+            self.assertEqual(self.ask(token).status, 423)
+            boot.run("timeout 10 systemctl reload aex-admin")
+        finally:
+            holds.stdin.close()
+            holds.wait()
+        boot.run("aex agent resume runaway", user=OPERATOR)
 
     def test_prices_are_imported_and_a_policy_is_put_in_force(self):
         boot = self.boot

@@ -28,6 +28,9 @@ pub struct InForce {
     pub policies: Arc<Policies>,
 }
 
+/// Workers of one door that are shown.
+const MAX_SHOWN: usize = 32;
+
 /// The egress, as its calls tell it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct EgressState {
@@ -134,7 +137,13 @@ impl Kernel {
         mut said: SettingsParams,
     ) {
         said.listeners.truncate(MAX_LISTENERS);
-        self.workers().insert(
+        let mut workers = self.workers();
+        let of_its_door = workers.iter().filter(|(_, worker)| worker.group == group);
+        // More serve as well; only they are not shown, so that what is shown has a bound.
+        if of_its_door.count() >= MAX_SHOWN && !workers.contains_key(&session) {
+            return;
+        }
+        workers.insert(
             session,
             WorkerView {
                 worker: said.worker,

@@ -10,6 +10,7 @@ mod discover;
 mod egress;
 mod kernel;
 mod operator;
+mod places;
 mod reader;
 mod reload;
 mod worker;
@@ -32,6 +33,7 @@ pub use kernel::{InForce, Kernel};
 
 use crate::writer::{Reply, SessionId};
 use connection::Outbox;
+use places::Places;
 
 /// What a socket's callers may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +53,6 @@ pub struct Door {
     /// The group below which the agents of a worker must be; none: any agent.
     pub group: Option<String>,
 }
-
-/// Most connections of one role at once.
-const MAX_CONNECTIONS: usize = 256;
 
 /// One call on its way: where to answer, and for whom.
 struct Call {
@@ -100,16 +99,22 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 /// Accepts for ever. Callers of a uid that may not call are refused before a byte is read.
 pub async fn accept(listener: UnixListener, door: Door, kernel: Arc<Kernel>) {
     let door = Arc::new(door);
-    let places = Arc::new(tokio::sync::Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(door.only_uid.is_none());
+    let mut turned_away: u64 = 0;
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
-        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let Some(peer) = admitted(&stream, &door) else {
                     kernel.shared.role_violation();
                     tracing::warn!(role = ?door.role, "refused a caller of another uid");
+                    continue;
+                };
+                let Some(place) = places.take(peer) else {
+                    turned_away += 1;
+                    // One line a doubling: who insists does not fill the log.
+                    if turned_away.is_power_of_two() {
+                        tracing::warn!(role = ?door.role, uid = peer, turned_away, "too many connections");
+                    }
                     continue;
                 };
                 let stream = match QuietStream::new(stream) {

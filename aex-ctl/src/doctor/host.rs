@@ -5,13 +5,15 @@ use std::path::Path;
 
 use aex_admin_proto::clock;
 use aex_admin_proto::listen::Listen;
-use aex_admin_proto::operator::{Tail, TailParams, method};
+use aex_admin_proto::operator::{Status, Tail, TailParams, method};
 use aex_admin_proto::places::Places;
 use nix::sys::statvfs::statvfs;
+use serde_json::json;
 
 use super::{Finding, State};
 use crate::link::{Kernel, Link};
-use crate::listen::{DEFAULT_LISTEN, Ways};
+use crate::listen::DEFAULT_LISTEN;
+use crate::ports::{self, Listener};
 
 /// How far the clock may be behind the last event: what a time service steps at once.
 const MAX_BEHIND_MS: i64 = 60_000;
@@ -33,58 +35,56 @@ pub(super) async fn look(kernel: &Kernel, link: Option<&Link>) -> Vec<Finding> {
     }
     findings.extend(of_room(&kernel.places.home));
     if kernel.places == Places::system() {
-        let ways = match link {
-            Some(link) => kernel.ways(link, "").await,
-            None => Ways::default(),
-        };
-        let tables: String = ["/proc/net/tcp", "/proc/net/tcp6"]
-            .iter()
-            .filter_map(|table| std::fs::read_to_string(table).ok())
-            .collect();
-        findings.extend(
-            ports(&ways)
-                .iter()
-                .filter_map(|port| of_port(*port, &tables)),
-        );
+        let listeners = ports::listeners();
+        let told = told(link).await;
+        findings.extend(told.iter().map(|port| of_port(*port, &listeners)));
         findings.extend(of_rules());
     }
     findings
 }
 
-/// Those of the workers; where none tells any, the usual one.
-fn ports(ways: &Ways) -> BTreeSet<u16> {
-    let tcp = ways.all().iter().filter_map(|place| match place.at {
+/// Ports that workers say they listen at, whether it is true or not; the usual one where none says any.
+async fn told(link: Option<&Link>) -> BTreeSet<u16> {
+    let status: Option<Status> = match link {
+        Some(link) => link.call(method::STATUS, &json!({})).await.ok(),
+        None => None,
+    };
+    let workers = status.into_iter().flat_map(|status| status.workers);
+    let places: Vec<Listen> = workers
+        .flat_map(|worker| worker.listeners)
+        .map(|place| place.at)
+        .collect();
+    if places.is_empty() {
+        return BTreeSet::from([DEFAULT_LISTEN.port()]);
+    }
+    let tcp = places.iter().filter_map(|at| match at {
         Listen::Tcp(address) => Some(address.port()),
         Listen::Unix(_) => None,
     });
-    let told: BTreeSet<u16> = tcp.collect();
-    if ways.is_empty() {
-        BTreeSet::from([DEFAULT_LISTEN.port()])
-    } else {
-        told
-    }
+    tcp.collect()
 }
 
-/// Who holds a port, where anybody does: systemd's listeners are root's. Lines of proc(5), headings among them.
-fn of_port(port: u16, tables: &str) -> Option<Finding> {
-    const LISTENING: &str = "0A";
-    let holder = tables.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (local, state, uid) = (fields.get(1)?, fields.get(3)?, fields.get(7)?);
-        let (_, local_port) = local.split_once(':')?;
-        let is_it = u16::from_str_radix(local_port, 16) == Ok(port) && *state == LISTENING;
-        is_it.then(|| uid.parse::<u32>().ok()).flatten()
-    })?;
-    Some(match holder {
-        0 => Finding::ok("port", format!("{port} is held by systemd")),
-        uid => {
+const ANEW: &str = "systemctl stop 'aex-proxy*'; systemctl start aex.target; and rotate tokens that may have been told to another";
+
+/// Who holds a port, at whichever address of this host: `localhost` may mean several.
+fn of_port(port: u16, listeners: &[Listener]) -> Finding {
+    let mut at = listeners.iter().filter(|one| one.port == port).peekable();
+    if at.peek().is_none() {
+        let says =
+            format!("nobody listens at {port}: agents are not served, and any user may take it");
+        return Finding::new("port", State::Failed, says).fix(ANEW);
+    }
+    match at.find(|one| one.uid != 0) {
+        None => Finding::ok("port", format!("{port} is held by systemd")),
+        Some(other) => {
             let says = format!(
-                "{port} is held by uid {uid}, and not by systemd: agents would give it their tokens"
+                "{port} of {} is held by uid {}, and not by systemd: agents would give it their tokens",
+                other.ip, other.uid
             );
-            Finding::new("port", State::Failed, says)
-                .fix("end that program, systemctl restart aex-proxy.socket, and rotate the tokens that it saw")
+            let fix = format!("end that program; {ANEW}");
+            Finding::new("port", State::Failed, says).fix(fix)
         }
-    })
+    }
 }
 
 /// Users are barred by rules that a firewall's own reload may have taken away.
@@ -139,23 +139,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_of_somebody_elses_is_found() {
-        let line = |local: &str, state: &str, uid: u32| {
-            format!("  0: {local} 00000000:0000 {state} 0:0 00:0 0 {uid} 0 1 1 0 100 0 0 10 0\n")
+    fn a_port_of_somebody_elses_or_of_nobody_is_found() {
+        let at = |ip: &str, port, uid| Listener {
+            ip: ip.parse().unwrap(),
+            port,
+            uid,
         };
-        let heading = "  sl  local_address rem_address   st tx_queue rx_queue\n";
-        let tables = [
-            heading.to_owned(),
-            line("0100007F:2328", "01", 7),
-            line("0100007F:2328", "0A", 0),
-            heading.to_owned(),
-            line("00000000000000000000000001000000:238C", "0A", 7),
-        ]
-        .concat();
-        let state = |port| of_port(port, &tables).map(|finding| finding.state);
-        assert_eq!(state(9000), Some(State::Ok));
-        assert_eq!(state(9100), Some(State::Failed));
-        assert_eq!(state(9200), None);
+        let all = [
+            at("127.0.0.1", 9000, 0),
+            at("127.0.0.1", 9100, 0),
+            at("::1", 9100, 7),
+        ];
+        assert_eq!(of_port(9000, &all).state, State::Ok);
+        assert_eq!(of_port(9100, &all).state, State::Failed);
+        assert_eq!(of_port(9200, &all).state, State::Failed);
     }
 
     #[test]

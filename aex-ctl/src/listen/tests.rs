@@ -79,6 +79,8 @@ fn status() -> Status {
             worker(Some("red"), "unix:/run/aex/agents/red.sock"),
             worker(Some("blue"), "192.0.2.1:80"),
             worker(None, "192.0.2.1:9000"),
+            worker(None, "unix:/tmp/evil.sock"),
+            worker(Some("red"), "unix:/tmp/evil.sock"),
             worker(None, "127.0.0.1:9100"),
         ],
         agents: 2,
@@ -102,20 +104,24 @@ fn status() -> Status {
 #[test]
 fn an_agent_is_sent_to_workers_of_its_own_groups_and_of_everybody_alone() {
     let status = status();
-    let helper = Ways::of_workers(&status, "helper");
-    assert_eq!(
-        helper.base_url().as_deref(),
-        Some("http://127.0.0.1:9100/v1")
-    );
-    assert_eq!(
-        helper.unix_base_url().as_deref(),
-        Some("http+unix://%2Frun%2Faex%2Fagents%2Fred.sock/v1")
-    );
+    let held = |at: &Listen| {
+        ["127.0.0.1:9100", "unix:/run/aex/agents/red.sock"].contains(&at.to_string().as_str())
+    };
+    let helper = Ways::of_workers(&status, "helper", held);
+    // Its group's own alone, so that no worker of everybody's is told its token.
+    let own = Some("http+unix://%2Frun%2Faex%2Fagents%2Fred.sock/v1");
+    assert_eq!(helper.base_url().as_deref(), own);
+    assert_eq!(helper.unix_base_url().as_deref(), own);
+    assert_eq!(helper.all().len(), 1);
     // A group's name is no agent's.
     for agent in ["other", "red", ""] {
-        let ways = Ways::of_workers(&status, agent);
+        let ways = Ways::of_workers(&status, agent, held);
         assert_eq!(ways.base_url().as_deref(), Some("http://127.0.0.1:9100/v1"));
         assert_eq!(ways.unix_base_url(), None, "{agent}");
         assert_eq!(ways.all().len(), 1);
     }
+    assert_eq!(
+        Ways::of_workers(&status, "other", |_| false).base_url(),
+        None
+    );
 }
