@@ -60,12 +60,22 @@ pub(crate) fn wrap(bounds: &Bounds<'_>, command: &[OsString]) -> Result<Command,
     for path in &hidden {
         helper.arg("--hide").arg(path);
     }
-    for path in bounds.way.iter().chain(&places::of_tls(bounds.kernel)) {
+    let kept = [places::of_tls(bounds.kernel), places::programs()].concat();
+    for path in bounds.way.iter().chain(&kept) {
         can_reach(path, &hidden)?;
         helper.arg("--hold").arg(path);
     }
     for path in bounds.allowed {
         can_reach(path, &hidden)?;
+        if !path
+            .canonicalize()
+            .is_ok_and(|real| sockets::is_socket(&real))
+        {
+            return Err(command_fault(format!(
+                "--allow-socket {}: there is no socket",
+                path.display()
+            )));
+        }
         helper.arg("--allow-socket").arg(path);
     }
     helper.arg("--").args(command);

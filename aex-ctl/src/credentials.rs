@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 /// Endings of names. Some catch what belongs to no model provider: a command that misses it fails
 /// at once, while a credential that slips through would go past AEX in silence.
 const ENDINGS: &[&str] = &[
+    "_ADMIN_KEY",
     "_API_KEY",
     "_API_KEYS",
     "_API_TOKEN",

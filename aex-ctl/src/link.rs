@@ -130,6 +130,12 @@ pub(crate) fn user_places() -> Result<Places, Fault> {
     })?;
     let home = std::path::absolute(&places.home)
         .map_err(|error| Fault::file("find", &places.home, &error))?;
+    if home.to_str().is_none() {
+        return Err(Fault::Usage(format!(
+            "{} is not UTF-8: set AEX_HOME to a path that is",
+            home.display()
+        )));
+    }
     let places = Places::user(&home);
     // The longest of them, and the byte that ends a path.
     let socket_bytes = places.egress_role_socket().as_os_str().len() + 1;

@@ -171,10 +171,10 @@ pub(crate) enum Command {
 }
 
 const CONFINE_HELP: &str = "With --confine CMD sees no file, socket or process of AEX, no process but \
-    its own, and no Unix\nsocket at which a program listens when it starts (buses, docker, X, ssh-agent), but \
-    --allow-socket:\nit can ask for no more money than it has. Started by root, CMD finds /usr, /etc and /boot \
-    read-only. It\ndoes not stop what CMD writes for others to run later (a shell's start files, cron, git \
-    hooks).\nWhat CMD left running ends with it. Where the kernel does not allow it, CMD is \
+    its own, and none of the\nUnix sockets at which programs listen when it starts, as far as Linux tells where (buses, \
+    docker, X,\nssh-agent), but --allow-socket: it can ask for no more money than it has. Started by root, CMD \
+    finds\n/, /usr, /etc and /boot read-only. It does not stop what CMD writes for others to run later (a \
+    shell's\nstart files, cron, git hooks). What CMD left running ends with it. Where the kernel does not allow it, CMD is \
     not started (exit 125).";
 
 fn run_help() -> String {

@@ -30,14 +30,19 @@ pub(super) fn hide(args: &ConfinedArgs, uid: u32) -> Result<(), Fault> {
     let mut sockets =
         sockets::listening().map_err(|error| failed("look who listens at sockets", error))?;
     sockets.retain(|path| !used.contains(path));
-    let all = (args.hide.iter().chain(&sockets)).flat_map(|path| mounts::aliases(&table, path));
-    let mut all: Vec<PathBuf> = all.collect();
+    // What is mounted in a hidden place has a place of its own elsewhere.
+    let every = mounts::all(&table);
+    let within = (every.iter().map(|mount| &mount.at))
+        .filter(|at| args.hide.iter().any(|path| at.starts_with(path)));
+    let mut all: Vec<PathBuf> = (args.hide.iter().chain(&sockets).chain(within))
+        .flat_map(|path| mounts::aliases(&table, path))
+        .collect();
     all.extend(places::with_ways_out(uid));
     if all.iter().any(|path| path == Path::new("/")) {
         return Err(command_fault("the whole of / would be hidden".into()));
     }
     let ways: Vec<PathBuf> = all.iter().chain(&args.hold).cloned().collect();
-    hold_ways_to(&ways, &mounts::all(&table))?;
+    hold_ways_to(&ways, &every)?;
     let agents = open_place(Path::new(places::AGENTS));
     for path in outermost(all) {
         match cover(&path) {
@@ -115,7 +120,15 @@ pub(super) fn open_place(path: &Path) -> io::Result<File> {
 
 /// An empty directory of the same mode over a directory, nothing over anything else.
 pub(super) fn cover(path: &Path) -> io::Result<()> {
-    let stat = fs::metadata(path)?;
+    // What is looked at is what is covered: a link that is put there meanwhile is not followed.
+    let mut options = File::options();
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    let place = options.read(true).custom_flags(flags.bits()).open(path)?;
+    let stat = place.metadata()?;
+    let path = &by_descriptor(&place);
+    if stat.is_symlink() {
+        return Ok(());
+    }
     if stat.is_dir() {
         // Programs refuse to keep their sockets where others may look.
         let mode = stat.permissions().mode() & 0o1777;
@@ -136,6 +149,10 @@ fn tmpfs(path: &Path, options: &str, more: MsFlags) -> io::Result<()> {
     )?)
 }
 
+fn by_descriptor(place: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", place.as_raw_fd()).into()
+}
+
 pub(super) fn bind(from: &Path, to: &Path) -> io::Result<()> {
     Ok(nix::mount::mount(
         Some(from),
@@ -149,10 +166,7 @@ pub(super) fn bind(from: &Path, to: &Path) -> io::Result<()> {
 /// A place that was opened before it was hidden.
 fn show_again(place: &File, at: &Path) -> io::Result<()> {
     fs::create_dir_all(at)?;
-    bind(
-        Path::new(&format!("/proc/self/fd/{}", place.as_raw_fd())),
-        at,
-    )
+    bind(&by_descriptor(place), at)
 }
 
 /// A `/dev` without disks and memory.
@@ -186,8 +200,5 @@ fn few_devices() -> io::Result<()> {
 }
 
 pub(super) fn show_again_at(place: &File, at: &Path) -> io::Result<()> {
-    bind(
-        Path::new(&format!("/proc/self/fd/{}", place.as_raw_fd())),
-        at,
-    )
+    bind(&by_descriptor(place), at)
 }

@@ -54,21 +54,37 @@ const PROGRAMS: [&str; 10] = [
     "/bin", "/boot", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr",
 ];
 
-/// Those, and what is mounted below them.
+/// Those, wherever they are to be seen, and what is mounted below them; and `/` itself, whose links lead to
+/// them. What else lies in it stays as it was.
 pub(super) fn programs_read_only() -> Result<(), Fault> {
     let shut = |path: &Path| {
         let path = path.to_owned();
         move |error| no_namespaces(&format!("shut {}", path.display()), error)
     };
-    for path in PROGRAMS.map(Path::new) {
-        let is_its_own = fs::symlink_metadata(path).is_ok_and(|stat| stat.is_dir());
-        if is_its_own {
-            hidden::bind(path, path).map_err(shut(path))?;
+    let root = Path::new("/");
+    for entry in fs::read_dir(root).map_err(shut(root))?.flatten() {
+        let path = entry.path();
+        let is_its_own = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let is_kernels = ["/proc", "/sys", "/dev"]
+            .map(Path::new)
+            .contains(&path.as_path());
+        if is_its_own && !is_kernels {
+            hidden::bind(&path, &path).map_err(shut(&path))?;
         }
     }
     let table = mounts::table().map_err(|error| failed("read the mounts", error))?;
+    for path in PROGRAMS.map(Path::new).iter().filter(|path| path.is_dir()) {
+        for alias in mounts::aliases(&table, path) {
+            if alias.starts_with(path) || !alias.is_dir() {
+                continue;
+            }
+            hidden::bind(&alias, &alias).map_err(shut(&alias))?;
+            remount(&alias, flags_at(&alias).map_err(shut(&alias))?).map_err(shut(&alias))?;
+        }
+    }
     for mount in mounts::all(&table) {
-        if PROGRAMS.iter().any(|path| mount.at.starts_with(path)) {
+        let is_programs = PROGRAMS.iter().any(|path| mount.at.starts_with(path));
+        if is_programs || mounts::is_seen_at(&table, root, &mount) {
             if_seen(&mount, || remount(&mount.at, flags_of(&mount))).map_err(shut(&mount.at))?;
         }
     }

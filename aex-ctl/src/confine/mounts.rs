@@ -62,6 +62,12 @@ pub(super) fn aliases(table: &str, path: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Whether a mount shows just what is mounted at `path`: that one itself, or the same once more.
+pub(super) fn is_seen_at(table: &str, path: &Path, mount: &Mount) -> bool {
+    let own = all(table).into_iter().rfind(|one| one.at == path);
+    own.is_some_and(|own| own.device == mount.device && own.root == mount.root)
+}
+
 fn join(at: &Path, below: &Path) -> PathBuf {
     if below == Path::new("") {
         at.to_owned()

@@ -111,6 +111,16 @@ pub(super) fn of_tls(kernel: &Kernel) -> Vec<PathBuf> {
         .collect()
 }
 
+/// AEX's own, beside this one: the supervisor starts them again, outside.
+pub(super) fn programs() -> Vec<PathBuf> {
+    let here = std::env::current_exe().and_then(|own| own.canonicalize());
+    let directory = here.ok().and_then(|own| own.parent().map(Path::to_owned));
+    let all = directory.into_iter().flat_map(|directory| {
+        ["aex", "aex-ctl", "aex-admin", "aex-egress", "aex-proxy"].map(|name| directory.join(name))
+    });
+    all.filter_map(|path| path.canonicalize().ok()).collect()
+}
+
 /// Where other programs of this user or of the system take orders.
 pub(super) fn with_ways_out(uid: u32) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = [

@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{AccessFlags, access};
+
 pub(super) const TABLE: &str = "/proc/net/unix";
 
 /// `__SO_ACCEPTCON` of proc_net(5)'s `Flags`.
@@ -20,11 +22,12 @@ const MAX_SOCKETS: usize = 4096;
 /// Where names of hosts and users are looked up, and nothing else is done.
 const NAMES: [&str; 3] = ["/run/nscd", "/run/systemd/resolve", "/run/systemd/userdb"];
 
-/// Those of this network namespace that are there, by their real paths, but for those where names are looked up.
+/// Those of this network namespace that are there and open to this user, by their real paths, but for those
+/// where names are looked up.
 pub(super) fn listening() -> io::Result<Vec<PathBuf>> {
     let table = fs::read(TABLE)?;
     let mut found: Vec<PathBuf> = paths(&table)
-        .filter(|path| is_socket(path))
+        .filter(|path| is_socket(path) && access(path, AccessFlags::W_OK).is_ok())
         .filter_map(|path| path.canonicalize().ok())
         .filter(|path| !NAMES.iter().any(|names| path.starts_with(names)))
         .collect();
@@ -32,7 +35,7 @@ pub(super) fn listening() -> io::Result<Vec<PathBuf>> {
     found.dedup();
     if found.len() > MAX_SOCKETS {
         return Err(io::Error::other(format!(
-            "{} sockets listen, and {MAX_SOCKETS} can be hidden",
+            "{} programs' sockets are open to this user, and {MAX_SOCKETS} can be hidden: end what made them",
             found.len()
         )));
     }

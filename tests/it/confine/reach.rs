@@ -218,13 +218,81 @@ fn root_cannot_change_what_the_kernel_runs() {
         return;
     }
     let user = User::start(None, &sim());
-    let script = "for dir in /usr /usr/bin /usr/sbin /usr/lib /sbin /bin /lib /etc /boot; do
+    let exchange = "import ctypes as c, os; os.symlink(\"/tmp\", \"/aex-trial-link\"); \
+                    c.CDLL(None).renameat2(-100, b\"/aex-trial-link\", -100, b\"/aex-trial-none\", 0)";
+    let said = user.confined(&[], &format!("python3 -c '{exchange}'; ls / | grep trial; touch /tmp/aex-trial-$$ && rm /tmp/aex-trial-$$ && echo free"));
+    assert!(
+        said.contains("Read-only file system") && !said.contains("aex-trial-link\n"),
+        "{said}"
+    );
+    assert!(said.contains("free"), "{said}");
+    let script = "for dir in / /usr /usr/bin /usr/sbin /usr/lib /sbin /bin /lib /etc /boot; do
             [ -d $dir ] || continue
             { : > $dir/aex-trial-file; } 2>/dev/null && rm $dir/aex-trial-file && echo CAN $dir
         done; echo done";
     assert!(text(&user.run(false, script)).contains("CAN /etc"));
     let said = user.confined(&[], script);
     assert!(said.contains("done") && !said.contains("CAN"), "{said}");
+}
+
+#[test]
+fn its_own_programs_cannot_be_replaced() {
+    for_both("its_own_programs_cannot_be_replaced", |user| {
+        // As a user has them in a directory of his own.
+        chown(&user.programs, user.uid, user.uid).unwrap();
+        let script = "cd \"${AEX%/*}\"; for name in aex-proxy aex-egress aex-admin aex; do
+                mv $name $name.old && echo moved; rm -f $name && echo moved
+                { : >> $name; } 2>/dev/null && echo written
+            done; : > beside && echo done";
+        let said = user.confined(&[], script);
+        assert!(said.contains("done"), "{said}");
+        assert!(
+            !said.contains("moved\n") && !said.contains("written"),
+            "{said}"
+        );
+    });
+}
+
+#[test]
+fn what_is_mounted_in_aex_home_is_hidden_where_it_comes_from() {
+    if !root_or_skip("what_is_mounted_in_aex_home_is_hidden_where_it_comes_from") {
+        return;
+    }
+    let user = User::start(None, &sim());
+    let kept = user.place().join("kept.yaml");
+    fs::copy(user.home.join("config/models.yaml"), &kept).unwrap();
+    let aex = user.programs.join("aex");
+    let script = format!(
+        "mount --bind {0} {1}/config/models.yaml && exec {2} run -a bot --confine -- \
+         sh -c 'cat {0}; echo \"#\" >> {0}; echo done'",
+        kept.display(),
+        user.home.display(),
+        aex.display()
+    );
+    let mut command = user.command(Path::new("unshare"));
+    let said = text(
+        &command
+            .args(["-m", "bash", "-c", &script])
+            .output()
+            .unwrap(),
+    );
+    assert!(
+        said.contains("done") && !said.contains("providers:"),
+        "{said}"
+    );
+    assert!(!fs::read_to_string(&kept).unwrap().contains('#'), "{said}");
+}
+
+#[test]
+fn what_is_no_socket_is_not_allowed_as_one() {
+    let user = User::start(None, &sim());
+    for path in ["/etc/passwd", "/tmp/aex-no-such-socket", "/tmp"] {
+        let said = user.confined(&["--allow-socket", path], "echo started");
+        assert!(
+            said.contains("there is no socket") && !said.contains("started\n"),
+            "{said}"
+        );
+    }
 }
 
 #[test]
