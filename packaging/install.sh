@@ -25,7 +25,10 @@ for unit in "$here"/systemd/*; do
     install -D -m 644 "$unit" "$target"
     [ "$prefix" = /usr ] || sed -i "s|/usr/bin/aex|$prefix/bin/aex|g" "$target"
 done
-install -D -m 644 "$here/systemd/nftables.service.d/aex.conf" "$to/lib/systemd/system/nftables.service.d/aex.conf"
+nftables=$to/lib/systemd/system/nftables.service.d/aex.conf
+install -D -m 644 "$here/systemd/nftables.service.d/aex.conf" "$nftables"
+[ "$prefix" = /usr ] || sed -i "s|/usr/lib/aex|$prefix/lib/aex|g" "$nftables"
+install -D -m 755 "$here/nftables/host-rules.sh" "$to/lib/aex/host-rules"
 install -D -m 644 "$here/sysusers.d/aex.conf" "$to/lib/sysusers.d/aex.conf"
 install -D -m 644 "$here/tmpfiles.d/aex.conf" "$to/lib/tmpfiles.d/aex.conf"
 [ "$prefix" = /usr ] || sed -i "s|/usr/share/aex|$prefix/share/aex|" "$to/lib/tmpfiles.d/aex.conf"

@@ -44,7 +44,7 @@ impl Places {
             keys: "/etc/aex/keys".into(),
             run: "/run/aex".into(),
             egress_run: "/run/aex-egress".into(),
-            proxy_run: "/run/aex-proxy".into(),
+            proxy_run: "/run/aex/kept".into(),
             logs: "/var/log/aex".into(),
         }
     }

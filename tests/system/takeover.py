@@ -30,7 +30,7 @@ NR = {
     "ptrace": 101, "mount": 165, "openat": 257, "unshare": 272, "process_vm_readv": 310, "bpf": 321,
     "execveat": 322, "shutdown": 48, "listen": 50, "setsockopt": 54, "fcntl": 72, "dup": 32, "ioctl": 16,
     "mmap": 9, "io_uring_setup": 425, "fork": 57, "clone": 56, "symlink": 88, "mprotect": 10,
-    "sendmsg": 46, "getsockname": 51, "pidfd_getfd": 438,
+    "sendmsg": 46, "getsockname": 51, "pidfd_getfd": 438, "fallocate": 285,
 }  # fmt: skip
 
 PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_CONT = 12, 13, 7
@@ -281,6 +281,25 @@ class Takeover:
             if error := self.error("connect", handle, address, len(address)):
                 return held, error
         return most, None
+
+    def fill(self, directory, most=1 << 34):
+        """Takes room in a directory, in files of its own, fill-N, until it gets no more; how many bytes it has
+        now, and why they are not more. Files are as large as they may be."""
+        held = number = 0
+        size = 1 << 30
+        while held < most:
+            handle = self.call("openat", AT_FDCWD, f"{directory}/fill-{number}".encode(), os.O_RDWR | os.O_CREAT, 0o600)
+            if handle < 0:
+                return held, errno.errorcode[-handle]
+            error = self.error("fallocate", handle, 0, 0, size)
+            while error and size > 4096:
+                size //= 2
+                error = self.error("fallocate", handle, 0, 0, size)
+            self.call("close", handle)
+            if error:
+                return held, error
+            held, number = held + size, number + 1
+        return held, None
 
     def _unix(self, path):
         return struct.pack("<H", socket.AF_UNIX) + path.encode() + b"\0"

@@ -18,7 +18,7 @@ from takeover import Takeover, borrow_socket
 SECRETS = (
     "/var/lib/aex", "/var/lib/aex/aex.db", "/var/lib/aex/aex.db-wal", "/var/lib/aex/aex.db.key",
     "/etc/aex/models.yaml", "/etc/aex/keys", "/etc/aex/keys/sim", "/etc/aex/keys.encrypted",
-    "/run/aex-egress", "/run/aex-egress/egress.journal", "/run/aex-proxy", "/run/aex-proxy/spool",
+    "/run/aex-egress", "/run/aex-egress/egress.journal", "/run/aex/kept", "/run/aex/kept/spool",
     "/run/credentials/aex-egress.service", "/run/credentials/aex-egress.service/keys_sim",
 )  # fmt: skip
 SOCKETS = ("admin.sock", "audit.sock", "worker.sock", "egress-admin.sock", "egress.sock")
@@ -66,7 +66,7 @@ class OtherUsers(Installed):
             self.assertIn(path, there)
         for user in (STRANGER, AUDITOR, "aex-proxy"):
             for path in there:
-                if user == "aex-proxy" and path.startswith("/run/aex-proxy"):
+                if user == "aex-proxy" and path.startswith("/run/aex/kept"):
                     continue
                 read = self.boot.run(f"cat {path} || ls {path}", user=user, check=False)
                 self.assertNotEqual(read.returncode, 0, f"{user} reads {path}")
@@ -215,7 +215,7 @@ class TakenOver(Installed):
 
     def test_the_egress(self):
         with Takeover(self.process("aex-egress.service")) as taken:
-            self.assert_cannot_open(taken, [*SECRETS[:8], "/run/aex-proxy/spool", "/etc/shadow", "/home"])
+            self.assert_cannot_open(taken, [*SECRETS[:8], "/run/aex/kept/spool", "/etc/shadow", "/home"])
             for name in ("admin.sock", "audit.sock", "worker.sock", "egress.sock"):
                 self.assertIn(taken.unix_error(f"/run/aex/{name}"), REFUSED, name)
             self.assert_confined(taken)
@@ -277,16 +277,17 @@ class Groups(Installed):
         self.assertEqual(boot.ask(red, socket=door, user=STRANGER).status, 200)
         self.assertEqual(boot.ask(blue, socket=door, user=STRANGER).status, 401)
         self.assertEqual(boot.ask(blue).status, 200)
-        # Kept answers of another group's worker, whose user is the same.
-        boot.run("install -d -m 700 -o aex-proxy /run/aex-proxy-group/blue")
+        # Kept answers of other workers, whose user is the same.
+        boot.run("install -m 644 -o aex-proxy /dev/null /run/aex/kept/spool/of-others")
         taken_unit = "aex-proxy-group@red.service"
         with Takeover(boot.outer_pid(boot.main_pid(taken_unit))) as taken:
             for name in ("admin.sock", "groups/worker-red.sock", "groups/egress-red.sock", "agents/red.sock"):
                 self.assertIn(taken.unix_error(f"/run/aex/{name}"), REFUSED, name)
-            for path in ("/run/aex-proxy-group/blue", "/etc/passwd", "/etc/aex"):
+            for path in ("/run/aex/kept/spool/of-others", "/etc/passwd", "/etc/aex"):
                 self.assertIn(taken.open_error(path), REFUSED, path)
         # Nor does a worker of all others get at what is this group's own, which is there.
         with Takeover(boot.outer_pid(boot.main_pid("aex-proxy@1.service"))) as taken:
+            self.assertIsNone(taken.open_error("/run/aex/kept/spool/of-others"))
             for name in ("worker-red.sock", "egress-red.sock"):
                 boot.run(["test", "-S", f"/run/aex/groups/{name}"])
                 self.assertEqual(taken.unix_error(f"/run/aex/groups/{name}"), "EACCES", name)
@@ -299,6 +300,38 @@ class Groups(Installed):
         boot.run("systemctl restart aex.target")
         self.assertEqual(boot.ask(red, socket=door).status, 200)
         self.assertEqual(boot.listeners(), sockets)
+        self.assert_sound()
+
+    def test_what_it_writes_is_bounded(self):
+        boot = self.boot
+        boot.run("aex group create gray", user=OPERATOR)
+        gray, other = self.agent("of-gray", options="--group gray"), self.agent("roomy")
+        self.enable("gray")
+        door = "/run/aex/agents/gray.sock"
+        again = ["Idempotency-Key: once"]
+        first = boot.ask(gray, socket=door, headers=again)
+        self.assertEqual(first.status, 200)
+        # The control: its answers are kept there.
+        self.assertEqual(boot.ask(gray, socket=door, headers=again).body, first.body)
+        self.assertEqual(boot.ask(other, headers=again).body, boot.ask(other, headers=again).body)
+        room = lambda: int(boot.out("stat -f -c '%a * %S' /run | xargs expr"))
+        before = room()
+        for unit, most_bytes in (("aex-proxy-group@gray.service", 64 << 20), ("aex-proxy@1.service", 128 << 20)):
+            with Takeover(boot.outer_pid(boot.main_pid(unit))) as taken:
+                held, error = taken.fill("/run/aex/kept/spool")
+            self.assertEqual(error, "ENOSPC", unit)
+            self.assertGreater(held, most_bytes // 2, unit)
+            self.assertLessEqual(held, most_bytes, unit)
+            self.assertGreater(room(), before - (1 << 20), unit)
+            # It costs others no request, nor its own tenants.
+            self.assertEqual(boot.ask(other).status, 200, unit)
+            self.assertEqual(boot.ask(gray, socket=door).status, 200, unit)
+        boot.run("rm /run/aex/kept/spool/fill-*; systemctl restart aex-proxy-group@gray.service")
+        self.assertEqual(boot.ask(other, headers=["Idempotency-Key: later"]).status, 200)
+        # Memory and threads have an end too.
+        for unit in ("aex-proxy-group@gray", "aex-proxy@1", "aex-egress", "aex-admin"):
+            for limit in ("MemoryMax", "TasksMax"):
+                self.assertLess(int(boot.property(f"{unit}.service", limit)), 3 << 30, f"{limit} of {unit}")
         self.assert_sound()
 
     def test_its_flood_of_the_egress_keeps_no_other_out(self):

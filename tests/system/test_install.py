@@ -88,7 +88,7 @@ class FreshInstall(SystemCase):
             "/run/aex/egress-admin.sock": "660 root aex-egress",
             "/run/aex/egress.sock": "660 root aex-proxy",
             "/run/aex-egress": "700 aex-egress aex-egress",
-            "/run/aex-proxy": "700 aex-proxy aex-proxy",
+            "/run/aex/kept": "770 root aex-proxy",
         }.items():
             self.assertEqual(self.boot.out(f"stat -c '%a %U %G' {path}"), wanted, path)
         # Nothing that the package brought is anybody's to write but root's, or runs with more rights.

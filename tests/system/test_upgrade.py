@@ -4,7 +4,7 @@ it, unless a purge is told otherwise."""
 import json
 
 from boot import until
-from case import OPERATOR, PORT, Installed, installed_version, path_of
+from case import OPERATOR, PORT, STRANGER, Host, Installed, SystemCase, installed_version, path_of
 
 NEWER = f"{installed_version()}+upgrade"
 
@@ -37,6 +37,22 @@ class Upgraded(Installed):
         self.assertEqual(
             self.boot.run("systemctl is-enabled aex-proxy@2.service", check=False).stdout.strip(), "disabled"
         )
+
+
+class UpgradedWithBadSettings(Installed):
+    def test_a_program_that_does_not_come_up_keeps_no_other_old(self):
+        boot = self.boot
+        token = self.agent("patient")
+        others = ("aex-egress.service", "aex-proxy@1.service")
+        before = {unit: boot.main_pid(unit) for unit in others}
+        good = boot.out("cat /etc/aex/models.yaml")
+        boot.write("/etc/aex/models.yaml", "models: [", 0o640, "root:aex-admin")
+        self.assertIn("not every service came up", boot.install(NEWER))
+        for unit, pid in before.items():
+            self.assertNotIn(boot.main_pid(unit), (0, pid), f"{unit} runs the new program")
+        boot.write("/etc/aex/models.yaml", good, 0o640, "root:aex-admin")
+        boot.run("systemctl start aex.target")
+        self.assert_serves(token)
 
 
 class StoppedUpgrade(Installed):
@@ -87,6 +103,42 @@ class Removed(Installed):
                         "! -path '/opt/sim*' ! -path '/var/cache/debconf/*' 2> /dev/null || true")  # fmt: skip
         self.assertEqual(left, "")
         self.assertEqual(boot.out("debconf-show aex"), "")
+
+
+class Namesakes(SystemCase):
+    def test_who_has_a_name_of_aexs_already_is_told_of_at_the_first_installation(self):
+        self.boot = Host()
+        self.addCleanup(self.boot.stop)
+        self.boot.run(
+            "useradd -m -s /bin/bash aex; useradd --system -s /bin/bash aex-proxy; groupadd aex-admin;"
+            f" usermod -aG aex-admin {STRANGER}"
+        )
+        said = self.boot.install()
+        for words in ("a user aex already", "a user aex-proxy already", f"operate or audit AEX now: {STRANGER}"):
+            self.assertIn(words, said)
+        self.assertNotIn("aex-egress already", said)
+        # Later they are the operator's own affair.
+        self.assertNotIn("warning", self.boot.install(NEWER))
+
+
+class PurgedElsewhere(SystemCase):
+    def test_a_purge_deletes_a_ledger_that_is_linked_or_mounted(self):
+        self.boot = boot = Host()
+        self.addCleanup(boot.stop)
+        asked = "aex aex/purge_ledger boolean true\n"
+        boot.install()
+        boot.run("systemctl stop aex.target 'aex-*'; mkdir /srv/big; mv /var/lib/aex /srv/big/aex;"
+                 " ln -s /srv/big/aex /var/lib/aex; test -f /srv/big/aex/aex.db")  # fmt: skip
+        boot.run("debconf-set-selections", stdin=asked)
+        boot.run("dpkg -P aex")
+        self.assertEqual(boot.out("ls -A /srv/big/aex; ls -d /var/lib/aex /etc/aex 2> /dev/null || true"), "")
+
+        boot.install()
+        boot.run("systemctl stop aex.target 'aex-*'; rm -rf /var/lib/aex/*; mount -t tmpfs tmpfs /var/lib/aex;"
+                 " touch /var/lib/aex/aex.db; mkdir /var/lib/aex/deep; touch /var/lib/aex/deep/file")  # fmt: skip
+        boot.run("debconf-set-selections", stdin=asked)
+        boot.run("dpkg -P aex")
+        self.assertEqual(boot.out("ls -A /var/lib/aex; ls -d /etc/aex 2> /dev/null || true"), "")
 
 
 LOAD = path_of("load.py")

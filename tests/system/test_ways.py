@@ -3,11 +3,31 @@ agent is not: tried as those users.
 """
 
 import re
+import subprocess
 
 from case import OPERATOR, SIM, STRANGER, Installed, until
 
 # The user that agents run as.
 AGENTS = "agents"
+# Calls the provider again and again until its standard input ends; tells how often it tried, and how often it
+# came through.
+CALLS = """
+import select, socket, sys
+host, port = sys.argv[1].split(":")
+print("calling", flush=True)
+tries = reached = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    tries += 1
+    call = socket.socket()
+    call.settimeout(1)
+    try:
+        call.connect((host, int(port)))
+        reached += 1
+    except OSError:
+        pass
+    call.close()
+print(tries, reached)
+"""
 
 
 class WaysAround(Installed):
@@ -66,18 +86,73 @@ class WaysAround(Installed):
         # Nothing that is done to AEX opens the network, nor what flushes all other rules.
         boot.run("systemctl stop aex.target 'aex-*'; systemctl start aex.target")
         self.assertFalse(self.direct(AGENTS))
-        for order in ("start", "reload", "restart"):
+        for order in ("start", "reload", "restart", "stop"):
             boot.run(f"systemctl {order} nftables.service")
             self.assertFalse(self.direct(AGENTS), order)
-        # In force again after a reload, and gone with a stop, which the doctor sees.
-        boot.run("systemctl reload nftables-aex.service")
-        self.assertFalse(self.direct(AGENTS))
+        # A stop leaves them in force. They go when they are deleted by name, which the doctor sees, and what it
+        # says to do brings them back.
         boot.run("systemctl stop nftables-aex.service")
+        self.assertFalse(self.direct(AGENTS))
+        boot.run("nft delete table inet aex")
         self.assertTrue(self.direct(AGENTS))
         done = boot.run("aex doctor", check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("nftables-aex.service is enabled, and its rules are not in force", done.stdout)
-        boot.run("systemctl disable nftables-aex.service")
+        self.assertIn("systemctl restart nftables-aex", done.stdout)
+        boot.run("systemctl restart nftables-aex")
+        self.assertFalse(self.direct(AGENTS))
+        boot.run("systemctl disable --now nftables-aex.service; nft delete table inet aex")
+
+    def calls_during(self, user, orders):
+        """How often a user tried to reach the provider while systemd carries out orders, and how often it did."""
+        caller = self.boot.start(["python3", "-c", CALLS, SIM], user=user, stdin=subprocess.PIPE)
+        self.assertEqual(caller.stdout.readline(), "calling\n")
+        for order in orders:
+            # Else systemd takes so many starts for a failure.
+            self.boot.run(f"systemctl {order}; systemctl reset-failed nftables nftables-aex", check=False)
+        said, _ = caller.communicate(timeout=20)
+        tries, reached = map(int, said.split())
+        return tries, reached
+
+    def test_no_moment_is_open_while_rules_are_loaded_again(self):
+        boot = self.boot
+        user = "steady"
+        boot.run(f"useradd -m -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0 {user}")
+        shipped = boot.out("cat /usr/share/aex/aex.nft") + "\n"
+        rules = re.sub(r"# elements = .*", f'elements = {{ "{user}" }}', shipped)
+        own = boot.out("cat /etc/nftables.conf") + "\n"
+        self.addCleanup(boot.run, "systemctl disable --now nftables-aex; nft delete table inet aex; systemctl stop nftables", check=False)
+        self.addCleanup(boot.write, "/etc/aex/aex.nft", shipped, 0o640, "root:root")
+        self.addCleanup(boot.write, "/etc/nftables.conf", own, 0o755)
+        boot.write("/etc/aex/aex.nft", rules, 0o640, "root:root")
+        boot.run("systemctl start nftables.service; systemctl enable --now nftables-aex.service")
+        orders = [f"{order} {unit}" for unit in ("nftables", "nftables-aex") for order in ("reload", "restart")] * 4
+        orders += ["stop nftables", "start nftables", "stop nftables-aex", "start nftables-aex"]
+        tries, reached = self.calls_during(user, orders)
+        self.assertEqual(reached, 0, f"of {tries}")
+        self.assertGreater(tries, 1000)
+        # The control: the same calls of somebody who is not barred.
+        tries, reached = self.calls_during(STRANGER, ["reload nftables"])
+        self.assertGreater(reached, tries // 2)
+        # A bad edit keeps what is in force, and the host's own rules are its own matter.
+        boot.write("/etc/aex/aex.nft", rules.replace(f'"{user}"', f'"{user}", "nobody-of-that-name"'), 0o640, "root:root")
+        boot.write("/etc/nftables.conf", own + "table inet mine {\n}\n", 0o755)
+        tries, reached = self.calls_during(user, orders)
+        self.assertEqual(reached, 0, f"of {tries}")
+        self.assertIn("table inet mine", boot.out("nft list tables"))
+        self.assertTrue(boot.is_active("nftables.service"))
+        # Nor does a bad file of the host's own take anything away.
+        boot.write("/etc/nftables.conf", own + "nonsense\n", 0o755)
+        self.assertNotEqual(boot.run("systemctl reload nftables", check=False).returncode, 0)
+        self.assertFalse(self.direct(user))
+        self.assertIn("table inet mine", boot.out("nft list tables"))
+        boot.write("/etc/nftables.conf", own, 0o755)
+        boot.run("systemctl reload nftables")
+        self.assertNotIn("table inet mine", boot.out("nft list tables"))
+        self.assertFalse(self.direct(user))
+        # Where AEX bars nobody, nothing of it is left there.
+        boot.run("nft delete table inet aex; systemctl reload nftables; systemctl restart nftables")
+        self.assertNotIn("aex", boot.out("nft list tables"))
 
     def test_the_doctor_finds_nothing_wrong_with_what_was_installed(self):
         done = self.boot.run("aex doctor", check=False)

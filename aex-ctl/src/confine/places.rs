@@ -25,10 +25,9 @@ pub(super) const WAYS_OUT: [&str; 7] = [
 ];
 
 /// Of the system mode, beside its [`Places`].
-const SYSTEM: [&str; 5] = [
+const SYSTEM: [&str; 4] = [
     "/var/lib/private/aex",
     "/run/aex-egress",
-    "/run/aex-proxy",
     "/run/credentials",
     "/etc/credstore.encrypted",
 ];
