@@ -60,9 +60,12 @@ pub(crate) fn wrap(bounds: &Bounds<'_>, command: &[OsString]) -> Result<Command,
     for path in &hidden {
         helper.arg("--hide").arg(path);
     }
+    if let Some(way) = &bounds.way {
+        can_reach(way, &hidden)?;
+    }
     let kept = [places::of_tls(bounds.kernel), places::programs()].concat();
-    for path in bounds.way.iter().chain(&kept) {
-        can_reach(path, &hidden)?;
+    let seen = kept.iter().filter(|path| !places::is_hidden(path, &hidden));
+    for path in bounds.way.iter().chain(seen) {
         helper.arg("--hold").arg(path);
     }
     for path in bounds.allowed {

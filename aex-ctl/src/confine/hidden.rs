@@ -55,12 +55,12 @@ pub(super) fn hide(args: &ConfinedArgs, uid: u32) -> Result<(), Fault> {
             Ok(()) => {}
         }
     }
-    for path in &args.hold {
-        hold(path).map_err(|error| no_namespaces(&format!("hold {}", path.display()), error))?;
-    }
     if let Ok(agents) = agents {
         show_again(&agents, Path::new(places::AGENTS))
             .map_err(|error| no_namespaces("show /run/aex/agents", error))?;
+    }
+    for path in &args.hold {
+        hold(path).map_err(|error| no_namespaces(&format!("hold {}", path.display()), error))?;
     }
     let terminal = terminals::own();
     if uid == 0 {
