@@ -215,6 +215,15 @@ class StolenTokens(Installed):
         status = boot.aex("status")
         groups = {worker.get("group") for worker in status["workers"]}
         self.assertEqual(groups, {None, "red"})
+        # A confined command of an operator's goes the same way, and finds nothing else.
+        me = f"curl -fsS --unix-socket {door} http://aex/v1/aex/me -H \"Authorization: Bearer $OPENAI_API_KEY\""
+        boot.write("/tmp/confined.sh", f"{me}; echo; ls -A /run/aex /var/lib/aex /etc/aex; aex status 2>&1; true\n")
+        said = boot.out("cd /tmp && aex run -a anybodys --confine -- sh /tmp/confined.sh", user=OPERATOR)
+        self.assertIn('"name":"anybodys"', said)
+        for empty in ("/etc/aex:\n\n", "/run/aex:\nagents\n", "/var/lib/aex:\n", "cannot reach the kernel"):
+            self.assertIn(empty, said)
+        for hidden in ("aex.db", "models.yaml"):
+            self.assertNotIn(hidden, said)
         # Over TCP nobody knows who asks.
         self.assertEqual(boot.ask(token, user="alice").status, 401)
         self.assertEqual(boot.ask(free, socket=door, user=STRANGER).status, 200)
