@@ -41,8 +41,9 @@ impl Ways {
             workers
                 .filter(|worker| serves(worker.group.as_deref()))
                 .flat_map(|worker| &worker.listeners)
-                .filter(|place| held(&place.at))
                 .for_each(|place| ways.add(place));
+            // Workers tell the same places: each is looked at once.
+            ways.0.retain(|place| held(&place.at));
             ways
         };
         let own = of(&|group| group.is_some_and(|group| above.contains(&group)));

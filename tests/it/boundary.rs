@@ -20,16 +20,18 @@ use crate::common::{hello, sim};
 
 /// One JSON-RPC call over a connection of its own.
 fn call(socket: &Path, method: &str, params: &Value) -> Value {
-    let stream = UnixStream::connect(socket).unwrap();
+    ask(&UnixStream::connect(socket).unwrap(), method, params)
+}
+
+/// The next call of a connection.
+fn ask(mut stream: &UnixStream, method: &str, params: &Value) -> Value {
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
         .unwrap();
     let frame = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    (&stream)
-        .write_all(format!("{frame}\n").as_bytes())
-        .unwrap();
+    stream.write_all(format!("{frame}\n").as_bytes()).unwrap();
     let mut line = String::new();
-    BufReader::new(&stream).read_line(&mut line).unwrap();
+    BufReader::new(stream).read_line(&mut line).unwrap();
     serde_json::from_str(&line).unwrap_or_else(|problem| panic!("{method}: {problem}: {line:?}"))
 }
 
@@ -101,6 +103,33 @@ fn each_socket_takes_its_own_methods_alone() {
         "none was made"
     );
     kernel.audit();
+}
+
+#[test]
+fn a_worker_that_says_it_is_many_leaves_operators_their_view() {
+    let kernel = Kernel::on(&sim());
+    let long = format!("unix:/{}.sock", "x".repeat(100));
+    let listeners = vec![json!({"at": long, "tls": false}); 500];
+    let settings = json!({"known": null, "worker": 0, "pid": 1, "listeners": listeners});
+    let held: Vec<UnixStream> = (0..100)
+        .map(|_| {
+            let stream = UnixStream::connect(kernel.places.worker_socket()).unwrap();
+            let answer = ask(&stream, "worker.settings", &settings);
+            assert!(answer["result"]["generation"].is_number(), "{answer}");
+            stream
+        })
+        .collect();
+    let status = call(
+        &kernel.places.operator_socket(),
+        "kernel.status",
+        &json!({}),
+    );
+    let workers = status["result"]["workers"].as_array().unwrap();
+    assert_eq!(workers.len(), 32);
+    for worker in workers {
+        assert!(worker["listeners"].as_array().unwrap().len() <= 16);
+    }
+    drop(held);
 }
 
 #[test]

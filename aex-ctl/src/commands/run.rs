@@ -3,7 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -42,13 +42,13 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     warn(&link, &args.agent).await;
     let token: TokenReply = match args.take_limits() {
         Some(run) => {
-            let parent = args.agent;
+            let parent = args.agent.clone();
             let params = RunCreateParams { parent, run };
             link.call(method::RUN_CREATE, &params).await?
         }
         None => {
             let params = TokenCreateParams {
-                name: args.agent,
+                name: args.agent.clone(),
                 ttl_s: args.ttl,
                 label: Some("run".into()),
                 read_only: false,
@@ -65,12 +65,7 @@ pub(super) async fn run(args: RunArgs, kernel: &Kernel) -> Result<u8, Fault> {
     if let Some(hint) = trust_hint(&base_url, kernel.daemon().as_ref(), trusts) {
         Out::complain(&hint);
     }
-    let shut = Shut {
-        is_asked_for: args.confine,
-        allowed: &args.allow_socket,
-        way: socket_of(&base_url),
-    };
-    let command = command_of(kernel, &link, &args.command, shut).await;
+    let command = command_of(kernel, &link, &args, &base_url).await;
     let ended = match command.and_then(|command| start(command, &token, &base_url)) {
         Ok(mut child) => wait(&mut child, &mut signals).await,
         Err(fault) => Err(fault),
@@ -120,31 +115,24 @@ fn trust_hint(base_url: &str, daemon: Option<&DaemonState>, trusts: bool) -> Opt
     })
 }
 
-/// How it is asked that CMD be confined.
-struct Shut<'a> {
-    is_asked_for: bool,
-    allowed: &'a [PathBuf],
-    way: Option<PathBuf>,
-}
-
 /// CMD itself, or the helper that confines it.
 async fn command_of(
     kernel: &Kernel,
     link: &Link,
-    command: &[OsString],
-    shut: Shut<'_>,
+    args: &RunArgs,
+    base_url: &str,
 ) -> Result<std::process::Command, Fault> {
-    if !shut.is_asked_for {
-        return child_of(command);
+    if !args.confine {
+        return child_of(&args.command);
     }
     let status: Status = link.call(method::STATUS, &json!({})).await?;
     let bounds = confine::Bounds {
         kernel,
         ledger: Path::new(&status.ledger),
-        way: shut.way,
-        allowed: shut.allowed,
+        way: socket_of(base_url),
+        allowed: &args.allow_socket,
     };
-    confine::wrap(&bounds, command)
+    confine::wrap(&bounds, &args.command)
 }
 
 pub(crate) fn child_of(command: &[OsString]) -> Result<std::process::Command, Fault> {
